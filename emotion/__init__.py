@@ -1,0 +1,1 @@
+"""Emotion from close-up face clips: clips, stacks, models, judging."""

@@ -1,0 +1,127 @@
+"""stacks ──vary──> stacks: random variation, the same for all T images of a stack.
+
+One OpenCV call treats all T images as channels of one picture: on the uint8 (H, W, T) array flip
+and affine map cost one warp, several times cheaper than image by image or on float tensors
+(`benchmarks/augmentation.py`). Runs anew whenever a stack is loaded.
+"""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Flip, affine map, blur and random erasing, each with a strength that 0 turns off.
+
+    Attributes:
+        flip: probability of a horizontal flip.
+        rotation_deg: largest rotation, either way.
+        shift: largest shift, as a fraction of height and width, either way.
+        scale_min: smallest scale factor.
+        scale_max: largest scale factor.
+        blur: probability of a Gaussian blur with a kernel of 3.
+        blur_sigma_min: smallest standard deviation of the blur, in pixels.
+        blur_sigma_max: largest.
+        erase: probability that a rectangle is set to 0.
+        erase_area_min: its smallest area, as a fraction of the image.
+        erase_area_max: its largest.
+        erase_ratio: its largest ratio of height to width; the smallest is the reciprocal.
+        contrast: largest change of contrast around mid-gray, as a fraction, either way.
+        brightness: largest change of brightness, as a fraction of the range, either way.
+    """
+
+    flip: float = 0.0
+    rotation_deg: float = 0.0
+    shift: float = 0.0
+    scale_min: float = 1.0
+    scale_max: float = 1.0
+    blur: float = 0.0
+    blur_sigma_min: float = 0.1
+    blur_sigma_max: float = 1.0
+    erase: float = 0.0
+    erase_area_min: float = 0.02
+    erase_area_max: float = 0.1
+    erase_ratio: float = 3.3
+    contrast: float = 0.0
+    brightness: float = 0.0
+
+    def __call__(self, stack: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Vary a stack.
+
+        Args:
+            stack: (H, W, T) uint8; T at most 512, OpenCV's limit.
+            generator: decides everything that is random.
+
+        Returns:
+            (H, W, T) uint8, a new array.
+        """
+        height, width = stack.shape[:2]
+        matrix = self.affine_matrix(height, width, generator)
+        if np.array_equal(matrix, np.eye(3)):
+            varied = stack.copy()
+        else:
+            varied = cv2.warpAffine(stack, matrix[:2], (width, height))
+        if generator.random() < self.blur:
+            sigma = generator.uniform(self.blur_sigma_min, self.blur_sigma_max)
+            varied = cv2.GaussianBlur(varied, (3, 3), sigma)
+        varied = varied.reshape(stack.shape)  # OpenCV drops the last axis where T is 1
+        if self.contrast or self.brightness:
+            gain = 1 + generator.uniform(-self.contrast, self.contrast)
+            offset = 255 * generator.uniform(-self.brightness, self.brightness)
+            levels = gain * (np.arange(256) - 127.5) + 127.5 + offset
+            varied = cv2.LUT(varied, levels.clip(0, 255).astype(np.uint8)).reshape(stack.shape)
+        if generator.random() < self.erase:
+            top, left, bottom, right = self.rectangle(height, width, generator)
+            varied[top:bottom, left:right] = 0
+        return varied
+
+    def affine_matrix(
+        self, height: int, width: int, generator: np.random.Generator
+    ) -> np.ndarray:
+        """Draw a flip, rotation, scale and shift about the centre of the image.
+
+        Args:
+            height: of the image, in pixels.
+            width: of the image, in pixels.
+            generator: decides.
+
+        Returns:
+            (3, 3) float64, from (x, y, 1) before to (x, y, 1) after.
+        """
+        flipped = generator.random() < self.flip
+        angle = np.deg2rad(generator.uniform(-self.rotation_deg, self.rotation_deg))
+        scale = generator.uniform(self.scale_min, self.scale_max)
+        shift = generator.uniform(-self.shift, self.shift, size=2) * (width, height)
+        centre = np.array([(width - 1) / 2, (height - 1) / 2])
+        cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
+        linear = np.array([[cosine, -sine], [sine, cosine]])
+        if flipped:
+            linear[:, 0] *= -1
+        matrix = np.eye(3)
+        matrix[:2, :2] = linear
+        matrix[:2, 2] = centre + shift - linear @ centre
+        return matrix
+
+    def rectangle(
+        self, height: int, width: int, generator: np.random.Generator
+    ) -> tuple[int, int, int, int]:
+        """Draw the rectangle of random erasing (Zhong et al. 2020, arXiv:1708.04896).
+
+        Args:
+            height: of the image, in pixels.
+            width: of the image, in pixels.
+            generator: decides.
+
+        Returns:
+            top, left, bottom, right in pixels, the last two exclusive; inside the image.
+        """
+        area = height * width * generator.uniform(self.erase_area_min, self.erase_area_max)
+        limit = np.log(self.erase_ratio)
+        ratio = np.exp(generator.uniform(-limit, limit))
+        tall = min(height, round(np.sqrt(area * ratio)))
+        wide = min(width, round(np.sqrt(area / ratio)))
+        top = int(generator.integers(0, height - tall + 1))
+        left = int(generator.integers(0, width - wide + 1))
+        return top, left, top + tall, left + wide

@@ -1,0 +1,255 @@
+"""stacks ──learn──> logits: a timm backbone whose first convolution takes T images, and a head.
+
+T gray images stand where a picture has red, green and blue, so time is read by 2D convolutions
+from the first layer on. Weights trained on pictures are carried over by `adapt_stem`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from http.client import HTTPException
+from pathlib import Path
+from threading import Thread
+from urllib.request import Request, urlopen
+
+import timm
+import torch
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from timm.models import load_state_dict
+from torch import nn
+
+from emotion.errors import UserError
+
+STEMS = ("mean", "balanced")
+HUB_TIMEOUT_S = 5.0
+
+
+class StackClassifier(nn.Module):
+    """Backbone, global average pooling, and the seed's head of two layers."""
+
+    def __init__(
+        self,
+        backbone: str,
+        num_images: int,
+        num_classes: int,
+        *,
+        hidden: int = 512,
+        dropout: tuple[float, float] = (0.6, 0.5),
+    ) -> None:
+        """Build the network with random weights.
+
+        Args:
+            backbone: a convolutional network's name in timm.
+            num_images: T.
+            num_classes: length of the logits.
+            hidden: width of the head's first layer.
+            dropout: probability before its first and before its second layer.
+
+        Raises:
+            UserError: timm has no such network.
+        """
+        super().__init__()
+        if not timm.is_model(backbone):
+            near = timm.list_models(f"*{backbone[:6]}*")[:5]
+            raise UserError(
+                f"model.backbone={backbone}: timm has no such network"
+                + (f"; it has {', '.join(near)}" if near else "")
+            )
+        self.backbone = timm.create_model(backbone, in_chans=num_images, num_classes=0)
+        if hasattr(self.backbone, "norm_head"):
+            # MobileNetV3 widens the pooled features once more before its classifier; the seed's
+            # head takes them as they are.
+            self.backbone.conv_head = nn.Identity()
+            self.backbone.norm_head = nn.Identity()
+        self.head = nn.Sequential(
+            nn.Dropout(dropout[0]),
+            nn.Linear(self.backbone.num_features, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout[1]),
+            nn.Linear(hidden, num_classes),
+        )
+
+    def forward(self, stacks: torch.Tensor) -> torch.Tensor:
+        """Classify stacks.
+
+        Args:
+            stacks: (N, T, H, W) float, 0 to 1.
+
+        Returns:
+            (N, num_classes) logits.
+        """
+        features = self.backbone.forward_features(stacks)  # (N, F, h, w)
+        return self.head(features.mean(dim=(2, 3)))
+
+
+def num_parameters(network: nn.Module) -> int:
+    """Count the numbers that training changes."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad)
+
+
+def adapt_stem(kernel: torch.Tensor, num_images: int, stem: str) -> torch.Tensor:
+    """Turn a first convolution over colours into one over T images.
+
+    Args:
+        kernel: (F, C, h, w), over C colours.
+        num_images: T.
+        stem: `mean`, every image gets the mean over the colours, as in the seed; or `balanced`,
+            the sum over the colours divided by T, so that T times the same gray image gives the
+            response that the picture in gray gave (the inflation of Carreira and Zisserman,
+            "Quo Vadis, Action Recognition?", CVPR 2017, over channels).
+
+    Returns:
+        (F, T, h, w).
+
+    Raises:
+        UserError: no such stem.
+    """
+    if stem not in STEMS:
+        raise UserError(f"model.stem={stem}: it is one of {', '.join(STEMS)}")
+    gray = kernel.mean(dim=1) if stem == "mean" else kernel.sum(dim=1) / num_images
+    return gray.unsqueeze(1).repeat(1, num_images, 1, 1)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Where a backbone's weights come from.
+
+    Attributes:
+        loaded: whether they are pretrained at all; else they are random.
+        source: file or hub repository they were loaded from, or why they are random.
+    """
+
+    loaded: bool
+    source: str
+
+
+def load_pretrained(
+    network: StackClassifier, backbone: str, pretrained: bool | str, stem: str
+) -> Pretrained:
+    """Load pretrained weights into the backbone of a network.
+
+    Args:
+        network: changed in place.
+        backbone: its name in timm.
+        pretrained: `auto`, ImageNet weights from the hub's local cache or the hub, and random ones
+            where neither has them; True, the same or an error; False, random ones; or the path of
+            a state dict (`.safetensors`, or a torch file, read without running code from it).
+        stem: how the first convolution is adapted, see `adapt_stem`.
+
+    Returns:
+        What was loaded, or why not.
+
+    Raises:
+        UserError: the weights can't be had, or are not this backbone's.
+    """
+    if stem not in STEMS:
+        raise UserError(f"model.stem={stem}: it is one of {', '.join(STEMS)}")
+    if pretrained is False:
+        return Pretrained(False, "random weights, as asked for (model.pretrained=false)")
+    if pretrained is True or pretrained == "auto":
+        try:
+            path = imagenet_weights(backbone)
+        except UserError as error:
+            if pretrained is True:
+                raise
+            return Pretrained(False, f"random weights: {error}")
+        source = f"ImageNet, timm/{backbone}"
+    else:
+        path = Path(pretrained)
+        source = str(path)
+    load_backbone(network, path, stem)
+    return Pretrained(True, source)
+
+
+def load_backbone(network: StackClassifier, path: Path, stem: str) -> None:
+    """Load a state dict into the backbone of a network; what the backbone lacks is passed over.
+
+    Args:
+        network: changed in place.
+        path: a state dict of the bare backbone, or of a `StackClassifier` around it, or a
+            checkpoint that holds one.
+        stem: how a first convolution over other than T channels is adapted.
+
+    Raises:
+        UserError: no such file, or the weights are not this backbone's.
+    """
+    if not path.is_file():
+        raise UserError(f"model.pretrained={path}: no such file (or auto, true, false)")
+    try:
+        weights = load_state_dict(str(path), use_ema=False, weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"model.pretrained={path}: not a state dict: {reason}") from error
+    weights = strip_prefix(weights)
+    own = network.backbone.state_dict()
+    stem_key = network.backbone.default_cfg["first_conv"] + ".weight"
+    if stem_key in weights and weights[stem_key].shape != own[stem_key].shape:
+        weights[stem_key] = adapt_stem(weights[stem_key], own[stem_key].shape[1], stem)
+    missing = [key for key in own if key not in weights]
+    misshapen = [k for k in own if k in weights and weights[k].shape != own[k].shape]
+    if missing or misshapen:
+        wrong = f"lacks {missing[0]}" if missing else f"has another shape of {misshapen[0]}"
+        raise UserError(f"model.pretrained={path}: not the weights of this backbone: it {wrong}")
+    network.backbone.load_state_dict({key: weights[key] for key in own})
+
+
+def strip_prefix(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Take the backbone's part out of a larger network's state dict."""
+    marker = "backbone."
+    inside = {k.split(marker, 1)[1]: v for k, v in weights.items() if marker in k}
+    return inside or dict(weights)
+
+
+def imagenet_weights(backbone: str) -> Path:
+    """Find a backbone's ImageNet weights, or fetch them.
+
+    Args:
+        backbone: its name in timm.
+
+    Returns:
+        A file.
+
+    Raises:
+        UserError: neither the hub's local cache nor the hub itself has them.
+    """
+    repository = timm.get_pretrained_cfg(backbone).hf_hub_id
+    if not repository:
+        raise UserError(f"timm has no pretrained weights of {backbone}")
+    filename = "model.safetensors"
+    cached = try_to_load_from_cache(repository, filename)
+    if isinstance(cached, str):
+        return Path(cached)
+    if not hub_answers():
+        raise UserError(
+            f"{repository} is not in the local cache, and the hub does not answer within "
+            f"{HUB_TIMEOUT_S:.0f} s"
+        )
+    try:
+        return Path(hf_hub_download(repository, filename))
+    except Exception as error:
+        raise UserError(f"{repository} can't be fetched: {str(error).splitlines()[0]}") from error
+
+
+@lru_cache(maxsize=1)
+def hub_answers() -> bool:
+    """Find out, once a process, whether the hub can be reached.
+
+    The hub's client retries for the better part of a minute, for every model anew; a connection
+    that is not there after a few seconds will not carry weights either.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answered = []
+
+    def ask() -> None:
+        try:
+            with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S):
+                answered.append(True)
+        except (OSError, HTTPException):
+            pass  # the caller reports that the hub does not answer
+
+    # In a thread, because the look-up of a name has no time limit of its own.
+    thread = Thread(target=ask, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_S)
+    return bool(answered)

@@ -1,0 +1,456 @@
+"""The cache: from a data set's clips to one TIFF a segment and one manifest row.
+
+Runs the way of the data down to the line that `preprocess.py` draws: find, cut, read, crop, stack.
+Below that line everything only reads what this module has written:
+
+    <paths.cache>/<data.name>/<settings>/
+        settings.json           what made it, to the last key
+        stacks/<clip>_<segment>.tiff
+        clips/<clip>.json       how one clip was cut; written after its stacks, so it vouches for them
+        manifest.csv            a row a stack
+        dropped.csv             what made no stack, with the reason
+"""
+
+import json
+import logging
+import os
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import joblib
+from joblib.externals.loky import get_reusable_executor
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+from rich.table import Table
+
+from emotion.clips import Clip, Dropped, Scheme, find_clips, limit_clips, read_names
+from emotion.demo import render_clips
+from emotion.errors import UserError
+from emotion.face import FaceCropper
+from emotion.manifest import StackRow, read_manifest, read_table, write_manifest, write_table
+from emotion.progress import ProgressBar
+from emotion.sampling import num_images
+from emotion.stack import Segment, crop_segments, stack_crops, write_stack
+from emotion.video import Video, VideoError
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CacheSettings:
+    """Every setting that changes which stacks a clip gives, or their pixels.
+
+    The names are those of the config: `min_frames` stands under `data`, the next three under
+    `sampling`, the rest under `face`.
+    """
+
+    min_frames: int
+    segment_frames: int
+    interval: int
+    min_face_fraction: float
+    tracking: str
+    margin: float
+    size_px: int
+    min_confidence: float
+
+    @property
+    def num_images(self) -> int:
+        """T, the images of a cached stack."""
+        return num_images(self.segment_frames, self.interval)
+
+    @property
+    def folder(self) -> str:
+        """A folder name that no other settings have."""
+        return (
+            f"{self.segment_frames}f-every{self.interval}-min{self.min_frames}"
+            f"-faces{self.min_face_fraction}_{self.tracking}-margin{self.margin}"
+            f"-{self.size_px}px-confidence{self.min_confidence}"
+        )
+
+
+@dataclass
+class ClipRecord:
+    """How one clip was cut.
+
+    Attributes:
+        size_bytes: of the clip's file.
+        modified_ns: when it was last written; with the size, tells a clip that has changed.
+        fps: frames per second by the header.
+        segments: of each stack: its segment's number and frames, and which places have a crop.
+        dropped: of each segment that made no stack, the fields of a `Dropped` but for the clip.
+    """
+
+    size_bytes: int
+    modified_ns: int
+    fps: float = 0.0
+    segments: list[dict] = field(default_factory=list)
+    dropped: list[dict] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Cache:
+    """The stacks of one data set under one set of settings.
+
+    Attributes:
+        directory: where all of it lies.
+        root: the folder of the clips.
+        scheme: how their names are read and split.
+        settings: how they are cut and cropped.
+        max_per_class: at most so many clips of every class in each split; None for all.
+        render: for the demo, how many clips of a class to draw, and the seed; else None.
+        num_workers: processes that cut; None for one a core.
+    """
+
+    directory: Path
+    root: Path
+    scheme: Scheme
+    settings: CacheSettings
+    max_per_class: int | None = None
+    render: Mapping[str, int] | None = None
+    num_workers: int | None = None
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> "Cache":
+        """Name the cache that a composed config asks for; touch nothing.
+
+        Raises:
+            UserError: the settings contradict each other.
+        """
+        data = cfg.data
+        settings = CacheSettings(min_frames=data.min_frames, **cfg.sampling, **cfg.face)
+        num_images(settings.segment_frames, settings.interval)
+        if OmegaConf.is_missing(data, "root"):
+            raise UserError(f"data={data.name} has no folder of its own: set data.root=DIR")
+        split = OmegaConf.to_container(data.split)
+        scheme = Scheme(
+            pattern=data.pattern,
+            labels=list(cfg.labels),
+            label_map=OmegaConf.to_container(data.label_map),
+            split_by=split.pop("by"),
+            split=split,
+        )
+        name = data.name
+        if data.max_clips_per_class is not None:
+            name += f"-{data.max_clips_per_class}perclass"
+        return cls(
+            directory=Path(cfg.paths.cache).absolute() / name / settings.folder,
+            root=Path(data.root).absolute(),
+            scheme=scheme,
+            settings=settings,
+            max_per_class=data.max_clips_per_class,
+            render=data.get("render"),
+            num_workers=cfg.num_workers,
+        )
+
+    def stack_path(self, clip_id: str, segment: int) -> Path:
+        """Name the TIFF of a segment."""
+        return self.directory / "stacks" / f"{clip_id}_{segment:04d}.tiff"
+
+    def record_path(self, clip_id: str) -> Path:
+        """Name the record of a clip."""
+        return self.directory / "clips" / f"{clip_id}.json"
+
+    def manifest(self) -> list[StackRow]:
+        """Read the rows of all stacks."""
+        return read_manifest(self.directory / "manifest.csv")
+
+    def dropped(self) -> list[dict[str, str]]:
+        """Read what made no stack: a mapping with the fields of `Dropped` each."""
+        return read_table(self.directory / "dropped.csv")
+
+    def ensure(self) -> None:
+        """Build the cache unless it stands there, made as asked for.
+
+        Raises:
+            UserError: it can't be built; names the command or key that helps.
+        """
+        if self._is_current():
+            return
+        try:
+            self.build()
+        except UserError as error:
+            others = sorted(p.parent.name for p in self.directory.parent.glob("*/manifest.csv"))
+            others = [other for other in others if other != self.directory.name]
+            if not others:
+                raise
+            raise UserError(
+                f"{error}. There are stacks of this data set, but made with other settings "
+                f"({'; '.join(others)} in {self.directory.parent}) than asked for "
+                f"({self.directory.name}): give the settings that made them, or run preprocess.py"
+            ) from None
+
+    def build(self) -> None:
+        """Make every stack that is missing, then the manifest, and say what came of it.
+
+        Raises:
+            UserError: there are no clips, or not one stack could be made of them.
+        """
+        self._check_settings()
+        if self.render:
+            self._render_missing()
+        clips, dropped = find_clips(self.root, self.scheme, self.max_per_class)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        records = {clip.id: record for clip in clips if (record := self._read_record(clip))}
+        todo = [clip for clip in clips if clip.id not in records]
+        log.info(
+            "%s: %d clips, %d of them in the cache", self.root, len(clips), len(clips) - len(todo)
+        )
+        records |= self._cut(todo)
+        rows = [row for clip in clips for row in self._rows(clip, records[clip.id])]
+        dropped += [Dropped(c.id, **drop) for c in clips for drop in records[c.id].dropped]
+        write_table(
+            self.directory / "dropped.csv",
+            [field.name for field in fields(Dropped)],
+            map(asdict, dropped),
+        )
+        log.info(report(self.scheme.labels, clips, rows, dropped))
+        log.info("cache: %s", self.directory)
+        if not rows:
+            raise UserError(f"not one stack could be made of the clips in {self.root}")
+        write_manifest(self.directory / "manifest.csv", rows)
+        self._settings_path().write_text(json.dumps(self._identity(), indent=2))
+
+    def _settings_path(self) -> Path:
+        return self.directory / "settings.json"
+
+    def _identity(self) -> dict:
+        """What made the cache, as JSON gives it back."""
+        identity = {
+            "settings": asdict(self.settings),
+            "clips": {
+                "root": str(self.root),
+                "render": dict(self.render) if self.render else None,
+                **asdict(self.scheme),
+            },
+        }
+        return json.loads(json.dumps(identity))
+
+    def _is_current(self) -> bool:
+        """Whether a whole cache stands there, made as asked for."""
+        if not (self.directory / "manifest.csv").exists() or not self._settings_path().exists():
+            return False
+        self._check_settings()
+        return json.loads(self._settings_path().read_text()) == self._identity()
+
+    def _check_settings(self) -> None:
+        """Refuse a folder that does not hold what its name says."""
+        if not self._settings_path().exists():
+            return
+        made = json.loads(self._settings_path().read_text())["settings"]
+        asked = self._identity()["settings"]
+        if made != asked:
+            differing = ", ".join(
+                f"{key} {made.get(key)}, asked for {asked.get(key)}"
+                for key in sorted(made.keys() | asked.keys())
+                if made.get(key) != asked.get(key)
+            )
+            raise UserError(
+                f"{self.directory} was made with other settings ({differing}): "
+                "remove that folder, or set paths.cache to another one"
+            )
+
+    def _render_missing(self) -> None:
+        """Draw the demo clips that are not there yet."""
+        paths = [
+            self.root / f"{label}_{number:04d}.mp4"
+            for label in self.scheme.labels
+            for number in range(1, self.render["clips_per_class"] + 1)
+        ]
+        clips, _ = read_names(paths, self.root, self.scheme)
+        paths = [clip.path for clip in limit_clips(clips, self.max_per_class)]
+        missing = [path for path in paths if not path.exists()]
+        if missing:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with ProgressBar("drawing demo clips", len(missing)) as bar:
+                render_clips(missing, self.render["seed"], self._jobs(), on_done=bar.advance)
+
+    def _jobs(self) -> int:
+        return self.num_workers or joblib.cpu_count()
+
+    def _cut(self, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
+        """Cut clips in parallel; returns the record of each by the clip's id."""
+        records = {}
+        if clips:
+            with ProgressBar("cutting clips", len(clips)) as bar:
+                done = joblib.Parallel(self._jobs(), return_as="generator_unordered")(
+                    joblib.delayed(cut_and_record)(self, clip) for clip in clips
+                )
+                for clip_id, record in done:
+                    records[clip_id] = record
+                    bar.advance()
+            get_reusable_executor().shutdown(wait=True)  # or it keeps its memory while we train
+        return records
+
+    def _read_record(self, clip: Clip) -> ClipRecord | None:
+        """Read how a clip was cut, if it was, has not changed since, and its stacks stand there."""
+        path = self.record_path(clip.id)
+        if not path.exists():
+            return None
+        record = ClipRecord(**json.loads(path.read_text()))
+        stat = clip.path.stat()
+        unchanged = (stat.st_size, stat.st_mtime_ns) == (record.size_bytes, record.modified_ns)
+        whole = all(self.stack_path(clip.id, s["number"]).exists() for s in record.segments)
+        return record if unchanged and whole else None
+
+    def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
+        """Make the manifest rows of a clip."""
+        interval = self.settings.interval
+        return [
+            StackRow(
+                stack=self.stack_path(clip.id, segment["number"])
+                .relative_to(self.directory)
+                .as_posix(),
+                clip=clip.id,
+                segment=segment["number"],
+                label=clip.label,
+                subject=clip.subject,
+                split=clip.split,
+                num_frames=segment["num_frames"],
+                has_face=segment["has_face"],
+                face_frames=segment["has_face"].count("1"),
+                sampled_frames=len(range(0, segment["num_frames"], interval)),
+                fps=record.fps,
+            )
+            for segment in record.segments
+        ]
+
+
+@lru_cache(maxsize=1)
+def face_cropper(settings: CacheSettings) -> FaceCropper:
+    """Load the face mesh once a process: a new one for every clip would cost 80 ms each."""
+    return FaceCropper(
+        settings.tracking, settings.margin, settings.size_px, settings.min_confidence
+    )
+
+
+def cut_and_record(cache: Cache, clip: Clip) -> tuple[str, ClipRecord]:
+    """Make a clip's stacks and its record. Runs in a process of its own.
+
+    Args:
+        cache: where they go.
+        clip: what to cut.
+
+    Returns:
+        The clip's id and record. A clip that can't be read is dropped in it; one that failed for
+        another reason too, but then the record is not kept on disk, so that the next run tries
+        again.
+    """
+    cv2.setNumThreads(1)  # the cores are shared out among processes already
+    stat = clip.path.stat()
+    record = ClipRecord(stat.st_size, stat.st_mtime_ns)
+    try:
+        cut_clip(cache, clip, record)
+    except VideoError as error:
+        record.dropped.append({"reason": str(error)})
+    except Exception as error:  # noqa: BLE001  one clip must not stop the others; it is reported
+        record.dropped.append({"reason": f"{type(error).__name__}: {error}"})
+        return clip.id, record
+    path = cache.record_path(clip.id)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(json.dumps(asdict(record)))
+    unfinished.replace(path)
+    return clip.id, record
+
+
+def cut_clip(cache: Cache, clip: Clip, record: ClipRecord) -> None:
+    """Read a clip and write a stack for every segment that has enough frames and faces.
+
+    Args:
+        cache: where the stacks go.
+        clip: what to cut.
+        record: takes down the segments made and dropped.
+
+    Raises:
+        VideoError: the clip can't be read.
+    """
+    settings = cache.settings
+    video = Video(clip.path)
+    record.fps = video.fps
+    cropper = face_cropper(settings)
+    for segment in crop_segments(video, cropper, settings.segment_frames, settings.interval):
+        if flaw := unfit(segment, settings):
+            record.dropped.append({"segment": segment.number, **flaw})
+            continue
+        stack = stack_crops(segment.crops, settings.num_images)
+        write_stack(cache.stack_path(clip.id, segment.number), stack)
+        has_face = "".join("0" if crop is None else "1" for crop in segment.crops)
+        record.segments.append(
+            {
+                "number": segment.number,
+                "num_frames": segment.num_frames,
+                "has_face": has_face.ljust(settings.num_images, "0"),
+            }
+        )
+
+
+def unfit(segment: Segment, settings: CacheSettings) -> dict[str, str] | None:
+    """Say why a segment makes no stack, as `reason` and `detail`; None if it does."""
+    if segment.num_frames < settings.min_frames:
+        return {
+            "reason": f"fewer than data.min_frames={settings.min_frames} frames",
+            "detail": f"{segment.num_frames} frames",
+        }
+    sampled = len(segment.crops)
+    if segment.face_frames < max(1, settings.min_face_fraction * sampled):
+        return {
+            "reason": "a face in less of it than "
+            f"sampling.min_face_fraction={settings.min_face_fraction}",
+            "detail": f"in {segment.face_frames} of {sampled} sampled frames",
+        }
+    return None
+
+
+def report(
+    labels: Sequence[str],
+    clips: Sequence[Clip],
+    rows: Sequence[StackRow],
+    dropped: Sequence[Dropped],
+) -> str:
+    """Say what a run came to: the stacks of each class, and what made none.
+
+    Args:
+        labels: the classes.
+        clips: all clips of the data set.
+        rows: all stacks.
+        dropped: all that made no stack.
+
+    Returns:
+        A table and a few lines for the terminal.
+    """
+    lines = []
+    table = Table("class", "clips", "stacks", "sampled frames with a face")
+    for label in labels:
+        mine = [row for row in rows if row.label == label]
+        sampled = sum(row.sampled_frames for row in mine)
+        faces = f"{sum(row.face_frames for row in mine) / sampled:.1%}" if sampled else "-"
+        num_clips = sum(clip.label == label for clip in clips)
+        table.add_row(label, str(num_clips), str(len(mine)), faces)
+    console = Console(width=80)
+    with console.capture() as capture:
+        console.print(table)
+    lines.append(capture.get().rstrip())
+    for label in labels:
+        if not any(row.label == label for row in rows):
+            lines.append(
+                f"warning: class {label} has no stacks, so no model can learn it: "
+                "add clips of it, or leave it out of `labels`"
+            )
+    with_stacks = {row.clip for row in rows}
+    whole_clips: dict[str, list[str]] = defaultdict(list)
+    tails: Counter[str] = Counter()
+    for drop in dropped:
+        if drop.clip in with_stacks:
+            tails[drop.reason] += 1
+        else:
+            name = f"{drop.clip} ({drop.detail})" if drop.detail else drop.clip
+            whole_clips[drop.reason].append(name)
+    for reason, names in whole_clips.items():
+        lines.append(f"no stack from {len(names)} clips: {reason}: {', '.join(names)}")
+    for reason, count in tails.items():
+        lines.append(f"no stack from {count} segments of clips that gave others: {reason}")
+    return "\n".join(lines)

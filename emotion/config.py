@@ -1,0 +1,166 @@
+"""What both entry scripts do before their work: read `.env`, tidy the command line, run Hydra.
+
+Stands outside the way of the data: nothing in `emotion/` imports it.
+"""
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import hydra
+from dotenv import load_dotenv
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from emotion.errors import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONF_DIR = REPOSITORY / "conf"
+
+OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
+
+
+def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
+    """Make a task the entry point of a script: Hydra composes its config, mistakes end in a line.
+
+    Args:
+        config_name: the primary config in `conf/`, without suffix.
+
+    Returns:
+        A decorator. The decorated function takes no arguments, reads `sys.argv`, and leaves with
+        status 1 after one line on stderr where the command line, the config or the data are at
+        fault. `HYDRA_FULL_ERROR=1` shows the stack trace instead.
+    """
+
+    def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
+        @wraps(task)
+        def checked_task(cfg: DictConfig) -> Any:
+            check_value_types(config_name, HydraConfig.get().overrides.task)
+            return task(cfg)
+
+        @wraps(task)
+        def main() -> None:
+            load_dotenv(REPOSITORY / ".env")
+            full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
+            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
+            sys.argv[1:] = quote_integer_options(sys.argv[1:])
+            run = hydra.main(
+                version_base="1.3", config_path=str(CONF_DIR), config_name=config_name
+            )(checked_task)
+            try:
+                run()
+            except (UserError, HydraException, OmegaConfBaseException) as error:
+                if full_error:
+                    raise
+                sys.exit(f"error: {one_line(error)}")
+
+        return main
+
+    return decorate
+
+
+def quote_integer_options(arguments: Sequence[str], conf_dir: Path = CONF_DIR) -> list[str]:
+    """Quote the integers that are given as options of a config group.
+
+    Hydra reads the 5 of `interval=5` as a number and refuses it as the name of an option;
+    `interval='5'` it takes. What is a group is read off the folders of `conf_dir`.
+
+    Args:
+        arguments: the command line, without the program's name.
+        conf_dir: the folder whose subfolders are the config groups.
+
+    Returns:
+        The same arguments, `interval=5,10` turned to `interval='5','10'`; `range()` and `choice()`
+        sweeps over a group are written out as such a list.
+    """
+    parser = OverridesParser.create()
+    quoted = []
+    for argument in arguments:
+        try:
+            override = parser.parse_override(argument)
+        except HydraException:  # a flag such as -m, or a mistake that Hydra will name
+            quoted.append(argument)
+            continue
+        if override.is_discrete_sweep():
+            values = list(override.sweep_iterator())
+        else:
+            values = [override.value()]
+        is_group = (conf_dir / override.key_or_group).is_dir()
+        if is_group and any(type(value) is int for value in values):
+            options = ",".join(f"'{v}'" if type(v) is int else str(v) for v in values)
+            argument = f"{argument.split('=', 1)[0]}={options}"
+        quoted.append(argument)
+    return quoted
+
+
+def check_value_types(config_name: str, overrides: Sequence[str]) -> None:
+    """Refuse a value on the command line that is of another kind than the one it replaces.
+
+    YAML has no types of its own, so the values in `conf/` serve as the schema: where a number
+    stands, a number must be given. A null stands for, and may be replaced by, anything.
+
+    Args:
+        config_name: the primary config.
+        overrides: the job's overrides, as Hydra has parsed them.
+
+    Raises:
+        UserError: names the key, the value given and the one that stands in the config.
+    """
+    parser = OverridesParser.create()
+    parsed = parser.parse_overrides(list(overrides))
+    groups = [o for o in parsed if (CONF_DIR / o.key_or_group).is_dir()]
+    values = [o for o in parsed if o not in groups and not (o.is_add() or o.is_delete())]
+    if not values:
+        return
+    standard = hydra.compose(config_name, overrides=[o.input_line for o in groups])
+    for override in values:
+        default = OmegaConf.select(standard, override.key_or_group, throw_on_missing=False)
+        value = OmegaConf.create({"value": override.value()}).value
+        if default is not None and value is not None and kind(value) != kind(default):
+            # An integer is also a fraction, and anything plain is also a text.
+            if kind(default) == "text" and kind(value) not in ("list", "mapping"):
+                continue
+            raise UserError(
+                f"{override.input_line}: {override.key_or_group} takes a {kind(default)} "
+                f"such as {default}, not the {kind(value)} {value}"
+            )
+        if isinstance(default, int) and isinstance(value, float) and not value.is_integer():
+            raise UserError(
+                f"{override.input_line}: {override.key_or_group} takes a whole number such as "
+                f"{default}, not {value}"
+            )
+
+
+def kind(value: Any) -> str:
+    """Name the kind of a config value: number, switch, text, list or mapping."""
+    if isinstance(value, bool):
+        return "switch (true or false)"
+    if isinstance(value, int | float):
+        return "number"
+    if isinstance(value, list | ListConfig):
+        return "list"
+    if isinstance(value, dict | DictConfig):
+        return "mapping"
+    return "text"
+
+
+def one_line(error: Exception) -> str:
+    """Put what Hydra or OmegaConf has to say into one line that names the remedy."""
+    if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, option = (error.missing_cfg_file or "").rpartition("/")
+        return f"{group}={option}: no such option, {group} has: {', '.join(error.options)}"
+    message = str(error)
+    if error.__cause__ is not None and not isinstance(error, UserError):
+        message += f" ({str(error.__cause__).splitlines()[0]})"
+    return " ".join(message.split())
+
+
+def describe_data(cfg: DictConfig) -> str:
+    """Name the data set, and what has to be known of it, for the head of a run."""
+    return f"data: {cfg.data.name}" + (f" ({cfg.data.notice})" if cfg.data.notice else "")

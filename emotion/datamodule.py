@@ -1,0 +1,213 @@
+"""cache ──load──> batches of stacks, at any interval that the cache serves.
+
+Only reads what `emotion/cache.py` wrote; builds the cache first where there is none.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import cv2
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from emotion.augmentation import Augmentation
+from emotion.cache import Cache
+from emotion.errors import UserError
+from emotion.manifest import StackRow
+from emotion.sampling import interval_step, num_images
+from emotion.stack import read_stack, take_images
+
+
+class StackDataset(Dataset):
+    """The stacks of one split, as a model takes them."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        rows: Sequence[StackRow],
+        step: int,
+        image_px: int,
+        augmentation: Augmentation | None = None,
+    ) -> None:
+        """Keep what is needed to load a stack; load nothing.
+
+        Args:
+            cache: where the stacks lie.
+            rows: which of them, in order.
+            step: every how many cached images one is taken.
+            image_px: height and width of the images given out.
+            augmentation: varies every stack that is loaded; None leaves them as they are.
+        """
+        self.cache = cache
+        self.rows = rows
+        self.step = step
+        self.image_px = image_px
+        self.augmentation = augmentation
+
+    def __len__(self) -> int:
+        """The number of stacks."""
+        return len(self.rows)
+
+    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
+        """Load a stack.
+
+        Args:
+            key: which stack, and the seed of its augmentation.
+
+        Returns:
+            (T, image_px, image_px) uint8 with channels last in memory, and the class index.
+        """
+        index, seed = key
+        row = self.rows[index]
+        stack = read_stack(self.cache.directory / row.stack)
+        stack = stack[take_images(row.crop_found, self.step)]  # (T, H, W)
+        if stack.shape[-1] != self.image_px:
+            size = (self.image_px, self.image_px)
+            stack = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in stack]
+        images = cv2.merge(list(stack)).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
+        if self.augmentation is not None:
+            images = self.augmentation(images, np.random.default_rng(seed))
+        label = self.cache.scheme.labels.index(row.label)
+        return torch.from_numpy(images).permute(2, 0, 1), label  # (T, H, W)
+
+
+class SeededSampler(Sampler[tuple[int, int]]):
+    """Draws the order of an epoch and a seed for every stack in it, from one seed.
+
+    So the augmentation of a stack depends on the run's seed, the epoch and the stack alone, not on
+    how many workers load the data or on where training was interrupted. Lightning calls
+    `set_epoch` before each epoch.
+    """
+
+    def __init__(self, num_stacks: int, seed: int, shuffle: bool) -> None:
+        """Start at epoch 0.
+
+        Args:
+            num_stacks: how many stacks there are.
+            seed: the run's.
+            shuffle: draw a random order; else count up.
+        """
+        self.num_stacks = num_stacks
+        self.seed = seed
+        self.shuffle = shuffle
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say which epoch comes next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """The number of stacks."""
+        return self.num_stacks
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        """Yield the index of a stack and the seed of its augmentation."""
+        generator = np.random.default_rng((self.seed, self.epoch))
+        seeds = generator.integers(2**63, size=self.num_stacks)
+        order = np.arange(self.num_stacks)
+        if self.shuffle:
+            generator.shuffle(order)
+        for index in order:
+            yield int(index), int(seeds[index])
+
+
+class StackDataModule(pl.LightningDataModule):
+    """Train, validation and test stacks of one cache at one interval."""
+
+    def __init__(
+        self,
+        cache: Cache,
+        interval: int,
+        augmentation: Augmentation,
+        *,
+        batch_size: int,
+        image_px: int | None = None,
+        num_workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        """Check that the cache serves the interval; load nothing.
+
+        Args:
+            cache: built on `prepare_data` if it does not stand.
+            interval: frames from one image of a stack to the next.
+            augmentation: varies the train stacks.
+            batch_size: stacks in a batch.
+            image_px: height and width of the images; None leaves them as cached.
+            num_workers: processes that load train stacks; 0 loads between steps.
+            seed: of order and augmentation.
+
+        Raises:
+            UserError: the cache does not serve the interval.
+        """
+        super().__init__()
+        settings = cache.settings
+        self.cache = cache
+        self.augmentation = augmentation
+        self.batch_size = batch_size
+        self.image_px = image_px or settings.size_px
+        self.num_workers = num_workers
+        self.seed = seed
+        self.step = interval_step(interval, settings.interval, settings.segment_frames)
+        self.num_images = num_images(settings.segment_frames, interval)
+        self.rows: dict[str, list[StackRow]] = {}
+
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in the order of their indices."""
+        return list(self.cache.scheme.labels)
+
+    def prepare_data(self) -> None:
+        """Build the cache where there is none."""
+        self.cache.ensure()
+
+    def setup(self, stage: str | None = None) -> None:
+        """Read the manifest.
+
+        Raises:
+            UserError: there is nothing to train on, or nothing to validate on.
+        """
+        rows = self.cache.manifest()
+        self.rows = {
+            split: [row for row in rows if row.split == split] for split in ("train", "val", "test")
+        }
+        for split in ("train", "val"):
+            if not self.rows[split]:
+                raise UserError(
+                    f"data.split leaves no stacks for {split} "
+                    f"({', '.join(f'{s}: {len(r)}' for s, r in self.rows.items())})"
+                )
+
+    def train_dataloader(self) -> DataLoader:
+        """Batches of (N, T, H, W) uint8 stacks, varied, in a new order every epoch."""
+        return self._loader("train", self.augmentation, shuffle=True, workers=self.num_workers)
+
+    def val_dataloader(self) -> DataLoader:
+        """Batches of the validation stacks in the manifest's order."""
+        return self.evaluation_dataloader("val")
+
+    def evaluation_dataloader(self, split: str) -> DataLoader:
+        """Batches of a split's stacks, as they are and in the manifest's order."""
+        return self._loader(split, augmentation=None, shuffle=False, workers=0)
+
+    def _loader(
+        self, split: str, augmentation: Augmentation | None, shuffle: bool, workers: int
+    ) -> DataLoader:
+        dataset = StackDataset(
+            self.cache, self.rows[split], self.step, self.image_px, augmentation
+        )
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=SeededSampler(len(dataset), self.seed, shuffle),
+            num_workers=workers,
+            persistent_workers=workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            worker_init_fn=partial(cv2_single_thread) if workers else None,
+        )
+
+
+def cv2_single_thread(worker: int) -> None:
+    """Keep a loading process to one core."""
+    cv2.setNumThreads(1)

@@ -1,0 +1,57 @@
+"""Where a run's curves go: Weights & Biases, without ever asking for a login, and CSV."""
+
+import logging
+import netrc
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+
+log = logging.getLogger(__name__)
+
+
+def wandb_mode() -> str:
+    """Decide how W&B runs: as `WANDB_MODE` says, else online where a key is, else offline."""
+    if mode := os.environ.get("WANDB_MODE"):
+        return mode
+    return "online" if os.environ.get("WANDB_API_KEY") or has_login() else "offline"
+
+
+def has_login() -> bool:
+    """Tell whether `wandb login` has left a key for the server in use."""
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
+    try:
+        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):  # no such file, or not one that wandb could read
+        return False
+
+
+class Wandb(WandbLogger):
+    """Lightning's W&B logger, offline where there is no key, and one W&B run for each of ours."""
+
+    def __init__(self, save_dir: str, **settings: Any) -> None:
+        """Start a run.
+
+        Args:
+            save_dir: W&B's files go to its subfolder `wandb`.
+            **settings: as `WandbLogger` and `wandb.init` take them: project, group, name, tags.
+        """
+        self.mode = wandb_mode()
+        Path(save_dir).mkdir(parents=True, exist_ok=True)
+        super().__init__(save_dir=save_dir, mode=self.mode, **settings)
+
+    def finish(self) -> None:
+        """End the run, so that the next one in this process is one of its own."""
+        directory = Path(self.experiment.dir).parent
+        self.experiment.finish(quiet=True)
+        if self.mode == "offline":
+            log.info("W&B run is offline; upload it with: wandb sync %s", directory)
+
+
+def finish_wandb() -> None:
+    """End the W&B run of this process, if one was started and something went wrong since."""
+    if wandb.run is not None:
+        wandb.finish(exit_code=1, quiet=True)

@@ -1,0 +1,159 @@
+"""crops ──stack──> one (T, H, W) array and one TIFF a segment.
+
+The fifth step of the way of the data. A cached stack holds a crop at every `sampling.interval`;
+stacks of longer intervals are taken from it without the clip.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from emotion.face import FaceCropper
+from emotion.video import Video
+
+
+@dataclass
+class Segment:
+    """A stretch of a clip, and the faces in it.
+
+    Attributes:
+        number: counted from 1 in the clip, as in the stack's file name.
+        num_frames: frames of the clip in it; a tail has fewer than the others.
+        crops: of each sampled frame in turn, (H, W) uint8 gray, or None where there is no face.
+    """
+
+    number: int
+    num_frames: int = 0
+    crops: list[np.ndarray | None] = field(default_factory=list)
+
+    @property
+    def face_frames(self) -> int:
+        """How many of the sampled frames show a face."""
+        return sum(crop is not None for crop in self.crops)
+
+
+def crop_segments(
+    video: Video, cropper: FaceCropper, segment_frames: int, interval: int
+) -> Iterator[Segment]:
+    """Walk through a clip once: cut it into segments, crop the face of each sampled frame.
+
+    Args:
+        video: the clip, not read yet.
+        cropper: finds the face; forgets the clip before.
+        segment_frames: frames in a segment.
+        interval: frames from one sampled frame to the next; divides `segment_frames`.
+
+    Yields:
+        Each segment once its last frame is read; the last one may be a tail.
+
+    Raises:
+        VideoError: the clip can't be read.
+    """
+    cropper.start_clip()
+    segment = Segment(number=1)
+    for index, frame in video.frames(every=1 if cropper.tracking == "every_frame" else interval):
+        if index == segment.number * segment_frames:
+            segment.num_frames = segment_frames
+            yield segment
+            segment = Segment(segment.number + 1)
+        if index % interval == 0:
+            segment.crops.append(cropper.crop(frame))
+        else:
+            cropper.observe(frame)
+    segment.num_frames = video.num_frames - (segment.number - 1) * segment_frames
+    yield segment
+
+
+def source_images(has_face: Sequence[bool]) -> np.ndarray:
+    """Say which image stands at each place of a stack.
+
+    Where no face was found the last crop before is used again; before the first crop, that one.
+    (The seed puts black images there. In data where some classes open with black frames more often
+    than others, a model reads the label off them.)
+
+    Args:
+        has_face: for each of the T places, whether a crop was found there.
+
+    Returns:
+        (T,) int64, places that have a crop.
+
+    Raises:
+        ValueError: there is no crop at all.
+
+    >>> source_images([False, True, False, True]).tolist()
+    [1, 1, 1, 3]
+    """
+    found = np.flatnonzero(has_face)
+    if found.size == 0:
+        raise ValueError("no place of the stack has a crop")
+    before = np.searchsorted(found, np.arange(len(has_face)), side="right") - 1
+    return found[np.maximum(before, 0)]
+
+
+def stack_crops(crops: Sequence[np.ndarray | None], num_images: int) -> np.ndarray:
+    """Stack the crops of a segment; repeat crops where there is none.
+
+    Args:
+        crops: of each sampled frame in turn, (H, W) uint8 or None; a tail has fewer than
+            `num_images` of them.
+        num_images: T, the images of a stack.
+
+    Returns:
+        (T, H, W) uint8.
+    """
+    padded = [*crops, *[None] * (num_images - len(crops))]
+    return np.stack([padded[i] for i in source_images([crop is not None for crop in padded])])
+
+
+def take_images(has_face: Sequence[bool], step: int) -> np.ndarray:
+    """Say which images of a cached stack make the stack of a longer interval.
+
+    The answer is what cutting the clip at that interval would give: a crop between two of its
+    sampled frames is never used, not even to fill in for a missing face.
+
+    Args:
+        has_face: for each of the T cached images, whether it is a crop of its own frame.
+        step: every how many cached images one is taken.
+
+    Returns:
+        (ceil(T / step),) int64, indices into the cached stack. Where none of the taken frames has
+        a face, every `step`-th image as it is.
+
+    >>> take_images([True, True, False, True, False, False], step=2).tolist()
+    [0, 0, 0]
+    """
+    taken = list(has_face)[::step]
+    if not any(taken):
+        return np.arange(0, len(has_face), step)
+    return source_images(taken) * step
+
+
+def write_stack(path: Path, stack: np.ndarray) -> None:
+    """Write a stack as an uncompressed ImageJ TIFF, whole or not at all.
+
+    Args:
+        path: the file; its folder is made.
+        stack: (T, H, W) uint8.
+    """
+    assert stack.ndim == 3 and stack.dtype == np.uint8
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    tifffile.imwrite(unfinished, stack, imagej=True, metadata={"axes": "CYX", "mode": "grayscale"})
+    unfinished.replace(path)
+
+
+def read_stack(path: Path) -> np.ndarray:
+    """Read a stack.
+
+    Args:
+        path: a TIFF that `write_stack`, or the seed, has written.
+
+    Returns:
+        (T, H, W) uint8.
+    """
+    stack = tifffile.imread(path)
+    return stack.reshape(-1, *stack.shape[-2:])  # the seed's files have axes of length 1

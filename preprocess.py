@@ -1,0 +1,21 @@
+"""Turn a folder of clips into cached stacks: python preprocess.py data=demo."""
+
+import logging
+
+from omegaconf import DictConfig
+
+from emotion.cache import Cache
+from emotion.config import describe_data, entry
+
+log = logging.getLogger(__name__)
+
+
+@entry("preprocess")
+def preprocess(cfg: DictConfig) -> None:
+    """Make the stacks that are missing and report what came of it."""
+    log.info(describe_data(cfg))
+    Cache.from_config(cfg).build()
+
+
+if __name__ == "__main__":
+    preprocess()

@@ -1,0 +1,167 @@
+"""Train and judge one model, or sweep many: python train.py -m model=... interval=..."""
+
+import json
+import logging
+import time
+import traceback
+import warnings
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from emotion.backbone import load_pretrained, num_parameters
+from emotion.cache import Cache
+from emotion.config import describe_data, entry
+from emotion.datamodule import StackDataModule
+from emotion.loggers import Wandb, finish_wandb
+from emotion.metrics import judge, mean_per_clip
+from emotion.module import EmotionModule
+
+log = logging.getLogger(__name__)
+
+
+@entry("train")
+def train(cfg: DictConfig) -> None:
+    """Run one cell; in a sweep, note a failure and let the other cells run."""
+    hydra = HydraConfig.get()
+    run_dir = Path(hydra.runtime.output_dir)
+    cell = {
+        "model": cfg.model.name,
+        "model_title": cfg.model.title,
+        "interval": cfg.interval.frames,
+        "seed": cfg.seed,
+        "overrides": list(hydra.overrides.task),
+    }
+    try:
+        cell |= run_cell(cfg, run_dir) | {"status": "finished"}
+    except Exception as error:
+        finish_wandb()
+        if hydra.mode == RunMode.RUN:
+            raise
+        log.error("cell %s failed: %s", run_dir.name, error)
+        log.debug(traceback.format_exc())
+        (run_dir / "error.txt").write_text(traceback.format_exc())
+        cell |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+    (run_dir / "metrics.json").write_text(json.dumps(cell, indent=2))
+
+
+def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
+    """Train one model on one data set and judge its best epoch.
+
+    Args:
+        cfg: the composed config.
+        run_dir: where checkpoints and curves go.
+
+    Returns:
+        What `metrics.json` tells of the run.
+    """
+    log.info(describe_data(cfg))
+    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule = StackDataModule(
+        Cache.from_config(cfg),
+        cfg.interval.frames,
+        instantiate(cfg.augmentation),
+        seed=cfg.seed,
+        **cfg.loader,
+    )
+    datamodule.prepare_data()
+    datamodule.setup()
+    module = EmotionModule(
+        backbone=cfg.model.backbone,
+        num_images=datamodule.num_images,
+        labels=datamodule.labels,
+        hidden=cfg.model.hidden,
+        dropout=tuple(cfg.model.dropout),
+        channels_last=cfg.model.channels_last,
+        **cfg.optimizer,
+    )
+    pretrained = load_pretrained(
+        module.network, cfg.model.backbone, cfg.model.pretrained, cfg.model.stem
+    )
+    if cfg.model.pretrained == "auto" and not pretrained.loaded:
+        log.warning("WARNING: no pretrained weights; training starts from %s", pretrained.source)
+    parameters = num_parameters(module)
+    counts = {split: len(rows) for split, rows in datamodule.rows.items()}
+    log.info(
+        "%s, %d images of %d px, %s parameters; stacks: %s",
+        cfg.model.title,
+        datamodule.num_images,
+        datamodule.image_px,
+        f"{parameters:,}",
+        ", ".join(f"{count} {split}" for split, count in counts.items()),
+    )
+
+    loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    for logger in loggers:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
+    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=list(callbacks.values()))
+    start_s = time.monotonic()
+    trainer.fit(module, datamodule=datamodule)
+    seconds = time.monotonic() - start_s
+
+    best = callbacks["best"]
+    checkpoint = torch.load(best.best_model_path, weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    scores = {
+        split: judge_split(trainer, module, datamodule, split)
+        for split in ("val", "test")
+        if datamodule.rows[split]
+    }
+    reported_on = "test" if "test" in scores else "val"
+    result = scores[reported_on]["stacks"]
+    log.info(
+        "best epoch %d: accuracy %.1f %%, macro-F1 %.1f %% on %d %s stacks",
+        checkpoint["epoch"] + 1,
+        100 * result["accuracy"],
+        100 * result["macro_f1"],
+        result["num"],
+        reported_on,
+    )
+    for logger in loggers:
+        logger.log_metrics(
+            {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "macro_f1")}
+        )
+        if isinstance(logger, Wandb):
+            logger.finish()
+    return {
+        "data": cfg.data.name,
+        "notice": cfg.data.notice,
+        "labels": datamodule.labels,
+        "stacks": counts,
+        "clips": {s: len({row.clip for row in rows}) for s, rows in datamodule.rows.items()},
+        "num_images": datamodule.num_images,
+        "image_px": datamodule.image_px,
+        "parameters": parameters,
+        "pretrained": vars(pretrained),
+        "epochs": trainer.current_epoch,
+        "best_epoch": checkpoint["epoch"] + 1,
+        "seconds": round(seconds, 1),
+        "selected_on": "val",
+        "reported_on": reported_on,
+        **{key: result[key] for key in ("accuracy", "macro_f1", "confusion")},
+        "scores": scores,
+        "checkpoint": Path(best.best_model_path).name,
+    }
+
+
+def judge_split(
+    trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
+) -> dict[str, dict]:
+    """Score a trained module on a split, by stack and by clip."""
+    batches = trainer.predict(module, datamodule.evaluation_dataloader(split))
+    probabilities = torch.cat(batches)
+    rows = datamodule.rows[split]
+    targets = torch.tensor([datamodule.labels.index(row.label) for row in rows])
+    of_clips = mean_per_clip(probabilities, targets, [row.clip for row in rows])
+    return {"stacks": vars(judge(probabilities, targets)), "clips": vars(judge(*of_clips))}
+
+
+if __name__ == "__main__":
+    train()
