@@ -24,6 +24,13 @@ from emotion.module import EmotionModule
 
 log = logging.getLogger(__name__)
 
+HARMLESS_WARNINGS = (  # Lightning's, of things that are meant so
+    ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
+    ".*Checkpoint directory .* exists and is not empty.*",  # Hydra has put its config there
+    ".*smaller than the logging interval.*",  # curves have a point an epoch
+    ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+)
+
 
 @entry("train")
 def train(cfg: DictConfig) -> None:
@@ -61,7 +68,8 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         What `metrics.json` tells of the run.
     """
     log.info(describe_data(cfg))
-    warnings.filterwarnings("ignore", ".*does not have many workers.*")
+    for pattern in HARMLESS_WARNINGS:
+        warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule = StackDataModule(
         Cache.from_config(cfg),

@@ -16,6 +16,7 @@ import numpy as np
 
 from emotion.errors import UserError
 
+BLACK_FRAME = np.zeros((8, 8, 3), np.uint8)
 TRACKING = ("every_frame", "sampled", "none")
 
 
@@ -53,11 +54,13 @@ class FaceCropper:
                 min_detection_confidence=min_confidence,
                 min_tracking_confidence=min_confidence,
             )
+            self._mesh.process(BLACK_FRAME)
 
     def start_clip(self) -> None:
         """Forget the face of the clip before."""
         with quiet_mediapipe():
             self._mesh.reset()
+            self._mesh.process(BLACK_FRAME)  # waits for the graph, and its notes, to have started
 
     def observe(self, frame: np.ndarray) -> np.ndarray | None:
         """Find the face's landmarks and keep its track.

@@ -41,12 +41,21 @@ class Wandb(WandbLogger):
         """
         self.mode = wandb_mode()
         Path(save_dir).mkdir(parents=True, exist_ok=True)
-        super().__init__(save_dir=save_dir, mode=self.mode, **settings)
+        super().__init__(
+            save_dir=save_dir,
+            mode=self.mode,
+            resume=None if self.mode == "offline" else "allow",
+            settings=wandb.Settings(silent=True),
+            **settings,
+        )
+        self._wandb_init.pop("anonymous")  # Lightning passes it on; W&B warns that it is gone
 
     def finish(self) -> None:
         """End the run, so that the next one in this process is one of its own."""
         directory = Path(self.experiment.dir).parent
-        self.experiment.finish(quiet=True)
+        if self.mode == "online":
+            log.info("W&B run: %s", self.experiment.url)
+        self.experiment.finish()
         if self.mode == "offline":
             log.info("W&B run is offline; upload it with: wandb sync %s", directory)
 
@@ -54,4 +63,4 @@ class Wandb(WandbLogger):
 def finish_wandb() -> None:
     """End the W&B run of this process, if one was started and something went wrong since."""
     if wandb.run is not None:
-        wandb.finish(exit_code=1, quiet=True)
+        wandb.finish(exit_code=1)

@@ -1,0 +1,40 @@
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin/python
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo preprocess sweep test lint bench clean
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(VENV)/installed  ## make .venv and install what requirements.txt names
+
+$(VENV)/installed: requirements.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit(f"error: Python 3.10 to 3.12 is needed (mediapipe has no wheel for others), this is {v[0]}.{v[1]}; name another: make PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt
+	@touch $@
+
+demo: install  ## draw clips, make stacks, train MobileNetV3 at three intervals, print the table
+	$(RUN) train.py -m experiment=demo interval=5,10,15 $(ARGS)
+
+preprocess: install  ## clips to stacks; ARGS="data=scrapping" to say of which data set
+	$(RUN) preprocess.py $(ARGS)
+
+sweep: install  ## the full table: three models at three intervals; ARGS="seed=1" and so on
+	$(RUN) train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 $(ARGS)
+
+test: install lint  ## lint, then all tests
+	$(RUN) -m pytest
+
+lint: install  ## ruff's rules and format
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+bench: install  ## measure what the README says is fast
+	$(RUN) benchmarks/augmentation.py
+
+clean:  ## remove the environment; caches and outputs stay
+	rm -rf $(VENV)

@@ -1,0 +1,144 @@
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from emotion.cache import Cache
+from emotion.datamodule import StackDataModule
+from emotion.metrics import judge
+from emotion.module import EmotionModule
+from train import train
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def run_train(monkeypatch, tmp_path, demo_cache):
+    """Call train.py's entry in this process on the small demo; returns the output folder."""
+
+    def run(*arguments):
+        cache_root = demo_cache.directory.parents[1]
+        paths = [f"paths.cache={cache_root}", f"paths.output={tmp_path}"]
+        monkeypatch.setattr("sys.argv", ["train.py", *arguments, "experiment=smoke", *paths])
+        train()
+        return tmp_path
+
+    return run
+
+
+def metrics_of(folder):
+    return [json.loads(path.read_text()) for path in sorted(folder.glob("**/metrics.json"))]
+
+
+def curves_of(folder):
+    (path,) = folder.glob("**/curves/metrics.csv")
+    with open(path) as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_literal_sweep_fills_nine_cells(tmp_path, demo_cache):
+    command = "python train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15".split()
+    done = subprocess.run(
+        [sys.executable, *command[1:], "experiment=smoke", f"paths.output={tmp_path}",
+         f"paths.cache={demo_cache.directory.parents[1]}"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=600,
+        env={**os.environ, "WANDB_MODE": "offline"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    runs = metrics_of(tmp_path)
+    assert {(r["model"], r["interval"], r["num_images"]) for r in runs} == {
+        (model, interval, images)
+        for model in ("mobilenetv3", "effv2s", "effv2m")
+        for interval, images in ((5, 18), (10, 9), (15, 6))
+    }
+    assert len(runs) == 9 and all(r["status"] == "finished" for r in runs)
+    parameters = {r["model"]: r["parameters"] for r in runs if r["interval"] == 5}
+    assert parameters == {"mobilenetv3": 3468709, "effv2s": 20839165, "effv2m": 53520033}
+    (sweep,) = (tmp_path / "sweeps").iterdir()
+    with open(sweep / "results.csv") as file:
+        table = list(csv.reader(file))
+    assert [row[:2] for row in table[1:]] == [["5", "18"], ["10", "9"], ["15", "6"]]
+    assert all(0 <= float(cell) <= 100 for row in table[1:] for cell in row[2:])
+    assert (sweep / "confusion.png").exists() and "accuracy, %" in done.stdout
+    assert "rendered faces, which say nothing about real ones" in done.stdout
+    assert len(list(sweep.glob("*/wandb/offline-run-*"))) == 9  # each cell a W&B run of its own
+    assert done.stdout.count("wandb sync ") == 9
+    assert "wandb:" not in done.stderr and "W0000" not in done.stderr
+
+
+def test_a_run_can_be_loaded_and_judged_again(run_train, demo_cache):
+    output = run_train("interval=15", "augmentation=none", "trainer.max_epochs=2")
+    (result,) = metrics_of(output)
+    (checkpoint,) = output.glob("runs/*/best.ckpt")
+    module = EmotionModule.load_from_checkpoint(checkpoint).eval()
+    datamodule = StackDataModule(demo_cache, 15, None, batch_size=10, image_px=64)
+    datamodule.setup()
+    (batch,) = datamodule.evaluation_dataloader("test")
+    with torch.no_grad():
+        again = judge(module(batch[0]).softmax(dim=1), batch[1])
+    assert result["reported_on"] == "test"
+    assert vars(again) == result["scores"]["test"]["stacks"]
+    assert sum(map(sum, result["confusion"])) == result["stacks"]["test"] == 10
+    best = max(float(row["val/accuracy"] or 0) for row in curves_of(output))
+    assert result["scores"]["val"]["stacks"]["accuracy"] == pytest.approx(best)
+    assert (checkpoint.parent / ".hydra" / "config.yaml").exists()
+
+
+def test_one_seed_gives_one_result(run_train, tmp_path):
+    run_train("interval=15", "logger=csv", "seed=3", f"hydra.run.dir={tmp_path}/a")
+    run_train("interval=15", "logger=csv", "seed=3", f"hydra.run.dir={tmp_path}/b")
+    run_train("interval=15", "logger=csv", "seed=4", f"hydra.run.dir={tmp_path}/c")
+    a, b, c = (curves_of(tmp_path / name) for name in "abc")
+    assert a == b
+    assert a != c
+
+
+def test_a_failing_cell_stops_no_other_and_is_told(run_train, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="1 of 2 cells failed"):
+        run_train(
+            "-m", "interval=15", "logger=none", "model.pretrained=nowhere.pth,false"
+        )  # fmt: skip
+    assert [run["status"] for run in metrics_of(tmp_path)] == ["failed", "finished"]
+    assert "nowhere.pth: no such file" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("interval=7", "interval=7: no such option, interval has: 10, 15, 5"),
+        ("model=resnet", "model=resnet: no such option, model has: effv2m, effv2s, mobilenetv3"),
+        ("interval.frames=7", "does not divide the segment of 90"),
+        ("interval.frames=3", "python preprocess.py sampling.interval=3"),
+        ("model.backbone=resnet999", "timm has no such network"),
+        ("trainer.max_epochs=many", "trainer.max_epochs takes a number such as"),
+        ("epochs=3", "epochs"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(run_train, argument, message):
+    with pytest.raises(SystemExit) as caught:
+        run_train(argument, "logger=none")
+    assert str(caught.value.code).startswith("error: ")
+    assert message in str(caught.value.code) and "\n" not in str(caught.value.code)
+
+
+def test_real_clips_split_by_actor(monkeypatch, tmp_path, shared_data):
+    monkeypatch.setattr(
+        "sys.argv",
+        ["train.py", "data=javanese", f"data.root={shared_data / 'javanese'}", "experiment=smoke",
+         "logger=none", "interval=15", f"paths.cache={tmp_path}/cache", f"paths.output={tmp_path}"],
+    )  # fmt: skip
+    train()
+    (result,) = metrics_of(tmp_path)
+    (manifest,) = tmp_path.glob("cache/javanese-*/*/manifest.csv")
+    with open(manifest) as file:
+        rows = list(csv.DictReader(file))
+    actors = {s: {r["subject"] for r in rows if r["split"] == s} for s in ("train", "val")}
+    assert actors["val"] == {"03"} and not actors["train"] & actors["val"]
+    # the actor stands in the clip's name too, where no split rule has touched it
+    assert all(row["clip"].split("-")[0] == row["subject"] for row in rows)
+    assert result["reported_on"] == "val" and result["clips"]["val"] == 10
