@@ -30,7 +30,7 @@ from rich.table import Table
 from emotion.clips import Clip, Dropped, Scheme, find_clips, limit_clips, read_names
 from emotion.demo import render_clips
 from emotion.errors import UserError
-from emotion.face import FaceCropper
+from emotion.face import TRACKING, FaceCropper
 from emotion.manifest import StackRow, read_manifest, read_table, write_manifest, write_table
 from emotion.progress import ProgressBar
 from emotion.sampling import num_images
@@ -56,6 +56,32 @@ class CacheSettings:
     margin: float
     size_px: int
     min_confidence: float
+
+    def __post_init__(self) -> None:
+        """Check what a config can get wrong.
+
+        Raises:
+            UserError: names the key that is at fault.
+        """
+        num_images(self.segment_frames, self.interval)
+        if self.tracking not in TRACKING:
+            raise UserError(f"face.tracking={self.tracking}: it is one of {', '.join(TRACKING)}")
+        for key, value in (
+            ("sampling.min_face_fraction", self.min_face_fraction),
+            ("face.min_confidence", self.min_confidence),
+        ):
+            if not 0 <= value <= 1:
+                raise UserError(f"{key}={value}: it is a fraction, 0 to 1")
+        if not 1 <= self.min_frames <= self.segment_frames:
+            raise UserError(
+                f"data.min_frames={self.min_frames}: it is 1 to "
+                f"sampling.segment_frames={self.segment_frames}"
+            )
+        if self.size_px < 1 or self.margin < 0:
+            raise UserError(
+                f"face.size_px={self.size_px} and face.margin={self.margin}: "
+                "the size is at least 1, the margin at least 0"
+            )
 
     @property
     def num_images(self) -> int:
@@ -122,7 +148,6 @@ class Cache:
         """
         data = cfg.data
         settings = CacheSettings(min_frames=data.min_frames, **cfg.sampling, **cfg.face)
-        num_images(settings.segment_frames, settings.interval)
         if OmegaConf.is_missing(data, "root"):
             raise UserError(f"data={data.name} has no folder of its own: set data.root=DIR")
         split = OmegaConf.to_container(data.split)

@@ -5,7 +5,8 @@ Stands outside the way of the data: nothing in `emotion/` imports it.
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Any
@@ -41,28 +42,38 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @wraps(task)
         def checked_task(cfg: DictConfig) -> Any:
-            check_value_types(config_name, HydraConfig.get().overrides.task)
-            return task(cfg)
+            with mistakes_in_one_line():  # here too: Hydra adds a line to what leaves a job
+                check_value_types(config_name, HydraConfig.get().overrides.task)
+                return task(cfg)
 
         @wraps(task)
         def main() -> None:
             load_dotenv(REPOSITORY / ".env")
-            full_error = os.environ.get("HYDRA_FULL_ERROR") == "1"
-            os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
             sys.argv[1:] = quote_integer_options(sys.argv[1:])
-            run = hydra.main(
-                version_base="1.3", config_path=str(CONF_DIR), config_name=config_name
-            )(checked_task)
-            try:
-                run()
-            except (UserError, HydraException, OmegaConfBaseException) as error:
-                if full_error:
-                    raise
-                sys.exit(f"error: {one_line(error)}")
+            with mistakes_in_one_line():
+                hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(
+                    checked_task
+                )()
 
         return main
 
     return decorate
+
+
+@contextmanager
+def mistakes_in_one_line() -> Iterator[None]:
+    """Leave with status 1 and one line on stderr where the user can mend what went wrong."""
+    wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
+    try:
+        yield
+    except (UserError, HydraException, OmegaConfBaseException) as error:
+        if wants_trace:
+            raise
+        sys.exit(f"error: {one_line(error)}")
+    finally:
+        if not wants_trace:
+            del os.environ["HYDRA_FULL_ERROR"]
 
 
 def quote_integer_options(arguments: Sequence[str], conf_dir: Path = CONF_DIR) -> list[str]:

@@ -14,8 +14,6 @@ import cv2
 import mediapipe as mp
 import numpy as np
 
-from emotion.errors import UserError
-
 BLACK_FRAME = np.zeros((8, 8, 3), np.uint8)
 TRACKING = ("every_frame", "sampled", "none")
 
@@ -37,12 +35,8 @@ class FaceCropper:
             margin: added to the box on each side, as a fraction of its width and height.
             size_px: height and width of a crop.
             min_confidence: 0 to 1, of detection and of tracking.
-
-        Raises:
-            UserError: no such tracking.
         """
-        if tracking not in TRACKING:
-            raise UserError(f"face.tracking={tracking}: it is one of {', '.join(TRACKING)}")
+        assert tracking in TRACKING, tracking
         self.tracking = tracking
         self.margin = margin
         self.size_px = size_px

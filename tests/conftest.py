@@ -1,0 +1,85 @@
+"""What several test modules need: real clips, a real cache, configs, and a tidy process."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig
+
+from emotion.cache import Cache
+from emotion.config import CONF_DIR, REPOSITORY  # importing it makes the resolver `repository`
+
+
+@pytest.fixture(autouse=True)
+def tidy_process() -> Iterator[None]:
+    """Keep a developer's settings out, and what an entry point does to the process within a test.
+
+    `EMOTION_DATA` is set, not deleted: what is set already, no `.env` file overrides.
+    """
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    with mock.patch.dict(os.environ, EMOTION_DATA="demo", WANDB_MODE="offline"):
+        os.environ.pop("HYDRA_FULL_ERROR", None)
+        yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Give the folder of real clips and golden stacks, or skip the test."""
+    folder = Path(os.environ.get("EMOTION_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no test data in {folder} (EMOTION_TEST_DATA=DIR says where it is)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def compose() -> Callable[..., DictConfig]:
+    """Give a function that composes a primary config, as a script with these overrides would."""
+
+    def compose_config(
+        config_name: str, overrides: Iterable[str] = (), **settings: bool
+    ) -> DictConfig:
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            return hydra_compose(config_name, list(overrides), **settings)
+
+    return compose_config
+
+
+@pytest.fixture(scope="session")
+def demo_cache(
+    compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory
+) -> Cache:
+    """Build the cache of a smoke run: two rendered clips of every class in every split."""
+    folder = tmp_path_factory.mktemp("demo")
+    cache = Cache.from_config(
+        compose("train", ["data=demo", "experiment=smoke", f"paths.cache={folder}"])
+    )
+    cache.build()
+    return cache
+
+
+@pytest.fixture(scope="session")
+def write_video() -> Callable[..., Path]:
+    """Give a function that writes (H, W, 3) uint8 BGR frames to an MPEG-4 file."""
+
+    def write(path: Path, frames: Iterable[np.ndarray], fps: float = 30.0) -> Path:
+        frames = list(frames)
+        height, width = frames[0].shape[:2]
+        codec = cv2.VideoWriter_fourcc(*"mp4v")
+        writer = cv2.VideoWriter(str(path), codec, fps, (width, height))
+        assert writer.isOpened(), path
+        for frame in frames:
+            writer.write(frame)
+        writer.release()
+        return path
+
+    return write

@@ -1,0 +1,266 @@
+"""What file names say: read, split, limited, and refused with the remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from emotion.clips import Clip, Dropped, Scheme, check_subjects, find_clips, limit_clips, matches
+from emotion.errors import UserError
+
+LABELS = ("Anger", "Happy", "Neutral", "Sad", "Shock")
+SEED = Scheme(
+    pattern=r"(?P<label>[A-Z][a-z]+)_(?P<id>\d+)", labels=LABELS, split={"val": ["0016-0020"]}
+)
+ACTORS = Scheme(
+    pattern=r"(?P<subject>\d\d)-(?P<sentence>\d\d)-(?P<label>\d\d)_(?P<take>\d\d)",
+    labels=LABELS,
+    label_map={"01": "Neutral", "02": "Sad", "05": None},
+    split_by="subject",
+    split={"val": ["03", "08"], "test": ["06"]},
+)
+
+
+def touch(folder: Path, *names: str) -> Path:
+    for name in names:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return folder
+
+
+def clip(label: str, split: str, subject: str = "") -> Clip:
+    return Clip(Path("x.mp4"), "x", label, subject, split)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "split"),
+    [
+        ("Anger_0001.mp4", "Anger", "train"),
+        ("Shock_0015.mov", "Shock", "train"),
+        ("Shock_0016.mp4", "Shock", "val"),
+        ("Happy_0020.MP4", "Happy", "val"),
+        ("Sad_0021.avi", "Sad", "train"),
+        ("Neutral_00018.mp4", "Neutral", "val"),
+    ],
+)
+def test_seed_names_give_class_and_split(tmp_path: Path, name: str, label: str, split: str):
+    path = tmp_path / name
+    assert SEED.read(path, tmp_path) == Clip(path, path.stem, label, "", split)
+
+
+@pytest.mark.parametrize(
+    ("name", "label", "subject", "split"),
+    [
+        ("01-04-02_01.mp4", "Sad", "01", "train"),
+        ("03-01-01_02.mp4", "Neutral", "03", "val"),
+        ("08-01-01_02.mp4", "Neutral", "08", "val"),
+        ("06-01-02_02.mp4", "Sad", "06", "test"),
+    ],
+)
+def test_actors_names_give_class_subject_and_split(
+    tmp_path: Path, name: str, label: str, subject: str, split: str
+):
+    path = tmp_path / name
+    assert ACTORS.read(path, tmp_path) == Clip(path, path.stem, label, subject, split)
+
+
+@pytest.mark.parametrize(
+    ("scheme", "name", "reason"),
+    [
+        (ACTORS, "01-01-05_01.mp4", "label 05 is left out by data.label_map"),
+        (ACTORS, "01-01-03_01.mp4", "label 03 is none of Anger, Happy, Neutral, Sad, Shock"),
+        (SEED, "Fear_0001.mp4", "label Fear is none of Anger, Happy, Neutral, Sad, Shock"),
+        (SEED, "happy_0001.mp4", "outside the scheme"),
+        (SEED, "Happy_0001_b.mp4", "outside the scheme"),
+        (SEED, "copy of Happy_0001.mp4", "outside the scheme"),
+        (SEED, "more/Happy_0001.mp4", "outside the scheme"),
+        (SEED, "Happy.mp4", "outside the scheme"),
+    ],
+)
+def test_name_that_is_no_clip_is_dropped_with_the_reason(
+    tmp_path: Path, scheme: Scheme, name: str, reason: str
+):
+    read = scheme.read(tmp_path / name, tmp_path)
+    assert isinstance(read, Dropped)
+    assert read.clip == name.removesuffix(".mp4")
+    assert reason in read.reason
+
+
+@pytest.mark.parametrize(
+    ("value", "entries", "expected"),
+    [
+        ("0016", ["0016-0020"], True),
+        ("0020", ["0016-0020"], True),
+        ("0015", ["0016-0020"], False),
+        ("0021", ["0016-0020"], False),
+        ("17", ["0016-0020"], True),
+        ("03", ["01", "03"], True),
+        ("3", ["03"], False),
+        ("7", [7], True),
+        ("a-c", ["a-c"], True),
+        ("b", ["a-c"], False),
+        ("b", ["1-9"], False),
+        ("5", ["1-3", "5-7"], True),
+        ("5", [], False),
+    ],
+)
+def test_split_takes_single_values_and_ranges(value: str, entries: list, expected: bool):
+    assert matches(value, entries) is expected
+
+
+def test_name_without_the_part_that_decides_the_split_is_train(tmp_path: Path):
+    scheme = Scheme(
+        pattern=r"(?P<label>[A-Z][a-z]+)(?:_(?P<id>\d+))?", labels=LABELS, split={"val": ["1-9"]}
+    )
+    assert scheme.read(tmp_path / "Happy_2.mp4", tmp_path).split == "val"
+    assert scheme.read(tmp_path / "Happy.mp4", tmp_path).split == "train"
+
+
+def test_clips_come_in_the_order_of_their_names_from_all_folders(tmp_path: Path):
+    scheme = Scheme(pattern=r"(?:.*/)?(?P<label>[A-Z][a-z]+)_(?P<id>\d+)", labels=LABELS)
+    touch(tmp_path, "b/Sad_0002.mp4", "a/Sad_0003.mp4", "Happy_0001.webm", "b/c/Sad_0001.mkv")
+    clips, dropped = find_clips(tmp_path, scheme)
+    assert [c.id for c in clips] == ["Happy_0001", "a/Sad_0003", "b/Sad_0002", "b/c/Sad_0001"]
+    assert [c.path for c in clips[:2]] == [
+        tmp_path / "Happy_0001.webm",
+        tmp_path / "a" / "Sad_0003.mp4",
+    ]
+    assert dropped == []
+
+
+def test_files_that_are_no_video_are_not_even_mentioned(tmp_path: Path):
+    touch(tmp_path, "Happy_0001.mp4", "Happy_0002.txt", "Happy_0003", "Happy_0004.mp4.part")
+    clips, dropped = find_clips(tmp_path, SEED)
+    assert [c.id for c in clips] == ["Happy_0001"]
+    assert dropped == []
+
+
+def test_hidden_files_are_ignored(tmp_path: Path):
+    touch(tmp_path, "Happy_0001.mp4", ".Happy_0002.mp4", ".Happy_0003.tmp.mp4", "._Happy_0001.mp4")
+    clips, dropped = find_clips(tmp_path, SEED)
+    assert [c.id for c in clips] == ["Happy_0001"]
+    assert dropped == []
+
+
+def test_upper_case_suffix_is_a_clip(tmp_path: Path):
+    touch(tmp_path, "Happy_0001.MP4", "Sad_0001.Mov")
+    assert [c.id for c in find_clips(tmp_path, SEED)[0]] == ["Happy_0001", "Sad_0001"]
+
+
+def test_one_clip_in_two_formats_counts_once_and_the_other_is_named(tmp_path: Path):
+    touch(tmp_path, "Happy_0001.mp4", "Happy_0001.avi", "Happy_0002.mp4")
+    clips, dropped = find_clips(tmp_path, SEED)
+    assert [c.path.name for c in clips] == ["Happy_0001.avi", "Happy_0002.mp4"]
+    (other,) = dropped
+    assert other.clip == "Happy_0001"
+    assert "another suffix" in other.reason
+    assert "Happy_0001.mp4" in other.detail
+
+
+def test_every_name_that_is_no_clip_is_reported(tmp_path: Path):
+    touch(tmp_path, "01-01-02_01.mp4", "01-01-05_01.mp4", "02-01-05_01.mp4", "notes.mp4")
+    clips, dropped = find_clips(tmp_path, ACTORS)
+    assert [c.id for c in clips] == ["01-01-02_01"]
+    assert [d.clip for d in dropped] == ["01-01-05_01", "02-01-05_01", "notes"]
+    assert dropped[0].reason == dropped[1].reason != dropped[2].reason
+
+
+def test_limit_counts_each_class_in_each_split():
+    clips = [clip(label, split) for label in ("Sad", "Happy") for split in ("train", "val") * 3]
+    kept = limit_clips(clips, 2)
+    assert [(c.label, c.split) for c in kept] == [
+        *[("Sad", "train"), ("Sad", "val")] * 2,
+        *[("Happy", "train"), ("Happy", "val")] * 2,
+    ]
+    assert limit_clips(clips, None) == clips
+
+
+def test_limit_keeps_the_first_names(tmp_path: Path):
+    touch(tmp_path, *[f"Happy_{n:04d}.mp4" for n in range(1, 31)], "Sad_0001.mp4")
+    clips, _ = find_clips(tmp_path, SEED, max_per_class=2)
+    assert [c.id for c in clips] == [
+        "Happy_0001",
+        "Happy_0002",
+        "Happy_0016",
+        "Happy_0017",
+        "Sad_0001",
+    ]
+
+
+def test_missing_folder_is_named_with_the_key_that_sets_it(tmp_path: Path):
+    with pytest.raises(UserError, match=r"no folder .*nowhere.*data\.root=DIR"):
+        find_clips(tmp_path / "nowhere", SEED)
+
+
+def test_a_file_in_place_of_the_folder_is_refused(tmp_path: Path):
+    touch(tmp_path, "clips")
+    with pytest.raises(UserError, match=r"no folder .*clips"):
+        find_clips(tmp_path / "clips", SEED)
+
+
+@pytest.mark.parametrize("names", [(), ("readme.txt", ".Happy_0001.mp4")])
+def test_folder_without_videos_is_named_with_the_suffixes_looked_for(
+    tmp_path: Path, names: tuple[str, ...]
+):
+    touch(tmp_path, *names)
+    with pytest.raises(UserError, match=r"no video files in .*\.mp4.*data\.root=DIR") as refusal:
+        find_clips(tmp_path, SEED)
+    assert str(tmp_path) in str(refusal.value)
+
+
+def test_folder_of_foreign_clips_is_told_the_first_name_and_the_scheme(tmp_path: Path):
+    touch(tmp_path, "01-01-02_01.mp4", "01-01-03_01.mp4")
+    with pytest.raises(UserError) as refusal:
+        find_clips(tmp_path, SEED)
+    message = str(refusal.value)
+    assert "none of the 2 video files" in message
+    assert "01-01-02_01" in message and SEED.pattern in message
+
+
+def test_subject_in_two_splits_is_refused_by_name(tmp_path: Path):
+    scheme = Scheme(
+        pattern=r"(?P<subject>[a-z]+)_(?P<label>[A-Z][a-z]+)_(?P<id>\d+)",
+        labels=LABELS,
+        split={"val": ["9"], "test": ["8"]},
+    )
+    touch(tmp_path, "ann_Happy_1.mp4", "ann_Sad_9.mp4", "bea_Sad_9.mp4", "cleo_Sad_1.mp4")
+    with pytest.raises(UserError, match=r"data\.split.*ann in train and val") as refusal:
+        find_clips(tmp_path, scheme)
+    assert "bea" not in str(refusal.value) and "cleo" not in str(refusal.value)
+
+
+def test_subject_in_two_splits_is_refused_even_where_the_limit_would_hide_it(tmp_path: Path):
+    scheme = Scheme(
+        pattern=r"(?P<subject>[a-z]+)_(?P<label>[A-Z][a-z]+)_(?P<id>\d+)",
+        labels=LABELS,
+        split={"val": ["9"]},
+    )
+    touch(tmp_path, "ann_Sad_1.mp4", "bea_Sad_1.mp4", "bea_Sad_9.mp4", "ann_Happy_1.mp4")
+    with pytest.raises(UserError, match="bea"):
+        find_clips(tmp_path, scheme, max_per_class=1)
+
+
+def test_clips_of_unknown_subject_may_be_in_all_splits():
+    check_subjects([clip("Sad", "train"), clip("Sad", "val"), clip("Sad", "test")])
+    check_subjects([clip("Sad", "train", "ann"), clip("Sad", "val", "bea")])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"pattern": "(?P<label>"}, r"data\.pattern is not a regular expression"),
+        ({"pattern": r"\w+_(?P<id>\d+)"}, r"data\.pattern has no group \(\?P<label>.*has: id"),
+        ({"pattern": r"(?P<label>\w+)"}, r"data\.pattern has no group \(\?P<id>"),
+        (
+            {"pattern": r"(?P<label>\w+)_(?P<id>\d+)", "split_by": "subject"},
+            r"data\.pattern has no group \(\?P<subject>.*has: label, id",
+        ),
+        (
+            {"pattern": r"(?P<label>\w+)_(?P<id>\d+)", "split": {"valid": ["1"]}},
+            r"data\.split.*valid.*train, val, test",
+        ),
+    ],
+)
+def test_scheme_that_cannot_work_is_refused_with_the_key(settings: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        Scheme(labels=LABELS, **settings)

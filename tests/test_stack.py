@@ -1,0 +1,227 @@
+"""Stacks: which crop stands where, against plain loops, and a TIFF that any reader opens."""
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from emotion import stack as stack_module
+from emotion.stack import (
+    crop_segments,
+    read_stack,
+    source_images,
+    stack_crops,
+    take_images,
+    write_stack,
+)
+from emotion.video import Video, VideoError
+
+RNG = np.random.default_rng(0)
+
+
+class LevelReader:
+    """Stands in for the face cropper: a crop's gray level is its frame's, bright ones hide."""
+
+    def __init__(self, tracking: str) -> None:
+        self.tracking = tracking
+        self.seen: list[int] = []
+        self.clips = 0
+
+    def start_clip(self) -> None:
+        self.clips += 1
+
+    def observe(self, frame: np.ndarray) -> None:
+        self.seen.append(round(frame.mean() / 4))
+
+    def crop(self, frame: np.ndarray) -> np.ndarray | None:
+        self.observe(frame)
+        return np.full((2, 2), self.seen[-1], np.uint8) if frame.mean() < 240 else None
+
+
+def fill_by_hand(crops: list[int | None]) -> list[int]:
+    """Say which place's crop stands at each place, as the issue words it."""
+    images = []
+    for place in range(len(crops)):
+        before = [i for i in range(place + 1) if crops[i] is not None]
+        after = [i for i in range(place, len(crops)) if crops[i] is not None]
+        images.append(before[-1] if before else after[0])
+    return images
+
+
+@pytest.fixture
+def counting_clip(tmp_path: Path, write_video: Callable[..., Path]) -> Callable[..., Path]:
+    def write(num_frames: int) -> Path:
+        levels = [4 * number for number in range(num_frames)]
+        frames = [np.full((32, 32, 3), level, np.uint8) for level in levels]
+        return write_video(tmp_path / "clip.mp4", frames)
+
+    return write
+
+
+@pytest.mark.parametrize(
+    ("has_face", "expected"),
+    [
+        ([1, 1, 1, 1], [0, 1, 2, 3]),
+        ([1, 0, 0, 1], [0, 0, 0, 3]),
+        ([0, 0, 1, 1], [2, 2, 2, 3]),
+        ([0, 1, 0, 1, 0], [1, 1, 1, 3, 3]),
+        ([0, 0, 1], [2, 2, 2]),
+        ([1, 0, 0], [0, 0, 0]),
+        ([1], [0]),
+    ],
+)
+def test_missing_faces_take_the_crop_before_and_leading_ones_the_first(
+    has_face: list[int], expected: list[int]
+):
+    assert source_images([bool(flag) for flag in has_face]).tolist() == expected
+
+
+def test_a_stack_of_no_faces_has_no_source():
+    with pytest.raises(ValueError, match="no place"):
+        source_images([False] * 4)
+
+
+def test_crops_are_stacked_in_order_and_a_tail_repeats_its_last():
+    crops = [np.full((3, 4), level, np.uint8) for level in (10, 20, 30)]
+    stack = stack_crops([None, crops[0], None, crops[1], crops[2], None], num_images=8)
+    assert stack.shape == (8, 3, 4)
+    assert stack.dtype == np.uint8
+    levels = [10, 10, 10, 20, 30, 30, 30, 30]
+    np.testing.assert_array_equal(stack, np.broadcast_to(np.c_[levels][..., None], (8, 3, 4)))
+
+
+@pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 12])
+def test_taken_images_are_what_cutting_at_that_interval_gives(step: int):
+    for has_face in product([False, True], repeat=12):
+        crops = [place if found else None for place, found in enumerate(has_face)]
+        if not any(has_face[::step]):
+            continue
+        cached = fill_by_hand(crops)  # at each place of the cache, the crop that stands there
+        cut_directly = [step * place for place in fill_by_hand(crops[::step])]
+        assert [cached[i] for i in take_images(has_face, step)] == cut_directly
+
+
+@pytest.mark.parametrize(("step", "places"), [(2, [0, 2, 4]), (3, [0, 3])])
+def test_without_a_face_in_the_taken_frames_they_are_taken_as_they_are(
+    step: int, places: list[int]
+):
+    has_face = [place % step == 1 for place in range(6)]
+    assert take_images(has_face, step).tolist() == places
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "lengths"), [(60, [20, 20, 20]), (50, [20, 20, 10]), (41, [20, 20, 1]), (7, [7])]
+)
+@pytest.mark.parametrize("tracking", ["every_frame", "sampled"])
+def test_segments_hold_the_sampled_frames_of_the_clip(
+    counting_clip: Callable[..., Path], num_frames: int, lengths: list[int], tracking: str
+):
+    cropper = LevelReader(tracking)
+    segments = list(crop_segments(Video(counting_clip(num_frames)), cropper, 20, 5))
+    assert [segment.number for segment in segments] == list(range(1, len(lengths) + 1))
+    assert [segment.num_frames for segment in segments] == lengths
+    numbers = [[crop.mean() for crop in segment.crops] for segment in segments]
+    assert numbers == [
+        list(range(start, start + length, 5))
+        for start, length in zip((0, 20, 40), lengths, strict=False)
+    ]
+
+
+def test_tracking_decides_which_frames_the_mesh_sees(counting_clip: Callable[..., Path]):
+    clip = counting_clip(23)
+    for tracking, seen in [
+        ("every_frame", list(range(23))),
+        ("sampled", [0, 5, 10, 15, 20]),
+        ("none", [0, 5, 10, 15, 20]),
+    ]:
+        cropper = LevelReader(tracking)
+        list(crop_segments(Video(clip), cropper, 20, 5))
+        assert cropper.seen == seen
+        assert cropper.clips == 1
+
+
+def test_a_sampled_frame_without_a_face_keeps_its_place(counting_clip: Callable[..., Path]):
+    (segment,) = crop_segments(Video(counting_clip(64)), LevelReader("none"), 90, 10)
+    assert [crop is not None for crop in segment.crops] == [True] * 6 + [False]
+    assert segment.face_frames == 6
+
+
+def test_a_clip_that_does_not_decode_makes_no_segment(tmp_path: Path):
+    (tmp_path / "clip.mp4").write_text("no video")
+    with pytest.raises(VideoError):
+        list(crop_segments(Video(tmp_path / "clip.mp4"), LevelReader("none"), 90, 5))
+
+
+@pytest.mark.parametrize("num_images", [1, 2, 3, 4, 6, 9, 18])
+def test_tiff_gives_the_stack_back(tmp_path: Path, num_images: int):
+    stack = RNG.integers(0, 256, (num_images, 16, 24), np.uint8)
+    path = tmp_path / "deep" / "folder" / "Happy_0001_0001.tiff"
+    write_stack(path, stack)
+    np.testing.assert_array_equal(read_stack(path), stack)
+    assert read_stack(path).dtype == np.uint8
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_tiff_is_an_uncompressed_imagej_stack_that_others_read(tmp_path: Path):
+    stack = RNG.integers(0, 256, (18, 224, 224), np.uint8)
+    path = tmp_path / "Happy_0001_0001.tiff"
+    write_stack(path, stack)
+    read, pages = cv2.imreadmulti(str(path), flags=cv2.IMREAD_UNCHANGED)
+    assert read
+    np.testing.assert_array_equal(pages, stack)
+    with tifffile.TiffFile(path) as file:
+        assert file.is_imagej
+        assert file.imagej_metadata["images"] == 18
+        assert {page.compression for page in file.pages} == {tifffile.COMPRESSION.NONE}
+        assert file.asarray().shape == (18, 224, 224)
+    assert stack.nbytes < path.stat().st_size < stack.nbytes + 10_000
+
+
+def test_seeds_stacks_are_read_as_image_height_width(shared_data: Path):
+    stacks = sorted((shared_data / "golden").glob("*.tiff"))
+    assert len(stacks) == 5
+    for path in stacks:
+        stack = read_stack(path)
+        assert stack.shape == (18, 224, 224)
+        np.testing.assert_array_equal(stack, tifffile.imread(path).squeeze())
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_a_write_that_fails_half_way_leaves_no_half_stack(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exists: bool
+):
+    path = tmp_path / "Happy_0001_0001.tiff"
+    old = RNG.integers(0, 256, (3, 8, 8), np.uint8)
+    if exists:
+        write_stack(path, old)
+
+    def fill_the_disk(file: Path, *_, **__) -> None:
+        Path(file).write_bytes(b"II*\0half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(stack_module.tifffile, "imwrite", fill_the_disk)
+    with pytest.raises(OSError, match="no space"):
+        write_stack(path, np.zeros((3, 8, 8), np.uint8))
+    monkeypatch.undo()
+    assert path.exists() == exists
+    if exists:
+        np.testing.assert_array_equal(read_stack(path), old)
+
+
+def test_a_stack_appears_only_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    path = tmp_path / "Happy_0001_0001.tiff"
+    write, seen = tifffile.imwrite, []
+
+    def write_and_look(file: Path, *arguments, **settings) -> None:
+        write(file, *arguments, **settings)
+        seen.append((path.exists(), Path(file).name.startswith("."), Path(file).suffix))
+
+    monkeypatch.setattr(stack_module.tifffile, "imwrite", write_and_look)
+    write_stack(path, np.zeros((3, 8, 8), np.uint8))
+    ((existed, hidden, suffix),) = seen
+    assert not existed and hidden and suffix != ".tiff"
+    assert path.exists()
