@@ -34,7 +34,7 @@ lint: install  ## ruff's rules and format
 	$(RUN) -m ruff format --check .
 
 bench: install  ## measure what the README says is fast
-	$(RUN) benchmarks/augmentation.py
+	$(RUN) -m benchmarks.train
 
 clean:  ## remove the environment; caches and outputs stay
 	rm -rf $(VENV)

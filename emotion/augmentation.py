@@ -2,7 +2,7 @@
 
 One OpenCV call treats all T images as channels of one picture: on the uint8 (H, W, T) array flip
 and affine map cost one warp, several times cheaper than image by image or on float tensors
-(`benchmarks/augmentation.py`). Runs anew whenever a stack is loaded.
+(`benchmarks/train.py`). Runs anew whenever a stack is loaded.
 """
 
 from dataclasses import dataclass
@@ -77,9 +77,7 @@ class Augmentation:
             varied[top:bottom, left:right] = 0
         return varied
 
-    def affine_matrix(
-        self, height: int, width: int, generator: np.random.Generator
-    ) -> np.ndarray:
+    def affine_matrix(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
         """Draw a flip, rotation, scale and shift about the centre of the image.
 
         Args:

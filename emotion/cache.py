@@ -6,7 +6,7 @@ Below that line everything only reads what this module has written:
     <paths.cache>/<data.name>/<settings>/
         settings.json           what made it, to the last key
         stacks/<clip>_<segment>.tiff
-        clips/<clip>.json       how one clip was cut; written after its stacks, so it vouches for them
+        clips/<clip>.json       how a clip was cut; written after its stacks, it vouches for them
         manifest.csv            a row a stack
         dropped.csv             what made no stack, with the reason
 """
@@ -371,7 +371,7 @@ def cut_and_record(cache: Cache, clip: Clip) -> tuple[str, ClipRecord]:
         cut_clip(cache, clip, record)
     except VideoError as error:
         record.dropped.append({"reason": str(error)})
-    except Exception as error:  # noqa: BLE001  one clip must not stop the others; it is reported
+    except Exception as error:  # one clip must not stop the others; it is reported
         record.dropped.append({"reason": f"{type(error).__name__}: {error}"})
         return clip.id, record
     path = cache.record_path(clip.id)

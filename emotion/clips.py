@@ -63,8 +63,8 @@ class Scheme:
         label_map: from what the names say to a class, or to None to leave the clip out. What is
             not in it stands for itself.
         split_by: the group of the pattern that decides a clip's split.
-        split: name of a split -> values of that group, single (`"03"`) or as a range (`"0016-0020"`).
-            What none names is `train`.
+        split: name of a split -> values of that group, single (`"03"`) or as a range
+            (`"0016-0020"`). What none names is `train`.
     """
 
     pattern: str

@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -41,16 +41,18 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @wraps(task)
-        def checked_task(cfg: DictConfig) -> Any:
-            with mistakes_in_one_line():  # here too: Hydra adds a line to what leaves a job
-                check_value_types(config_name, HydraConfig.get().overrides.task)
-                return task(cfg)
-
-        @wraps(task)
         def main() -> None:
             load_dotenv(REPOSITORY / ".env")
             sys.argv[1:] = quote_integer_options(sys.argv[1:])
-            with mistakes_in_one_line():
+            in_one_line = partial(mistakes_in_one_line, os.environ.get("HYDRA_FULL_ERROR") == "1")
+
+            @wraps(task)
+            def checked_task(cfg: DictConfig) -> Any:
+                with in_one_line():  # here too: Hydra adds a line to what leaves a job
+                    check_value_types(config_name, HydraConfig.get().overrides.task)
+                    return task(cfg)
+
+            with in_one_line(), full_errors():
                 hydra.main(version_base="1.3", config_path=str(CONF_DIR), config_name=config_name)(
                     checked_task
                 )()
@@ -61,19 +63,25 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
 
 
 @contextmanager
-def mistakes_in_one_line() -> Iterator[None]:
+def mistakes_in_one_line(with_trace: bool) -> Iterator[None]:
     """Leave with status 1 and one line on stderr where the user can mend what went wrong."""
-    wants_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises instead of printing
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if wants_trace:
+        if with_trace:
             raise
         sys.exit(f"error: {one_line(error)}")
+
+
+@contextmanager
+def full_errors() -> Iterator[None]:
+    """Let Hydra raise what goes wrong, instead of printing it in its own way."""
+    before = os.environ.get("HYDRA_FULL_ERROR", "0")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        yield
     finally:
-        if not wants_trace:
-            del os.environ["HYDRA_FULL_ERROR"]
+        os.environ["HYDRA_FULL_ERROR"] = before
 
 
 def quote_integer_options(arguments: Sequence[str], conf_dir: Path = CONF_DIR) -> list[str]:
@@ -114,7 +122,8 @@ def check_value_types(config_name: str, overrides: Sequence[str]) -> None:
     """Refuse a value on the command line that is of another kind than the one it replaces.
 
     YAML has no types of its own, so the values in `conf/` serve as the schema: where a number
-    stands, a number must be given. A null stands for, and may be replaced by, anything.
+    stands, a number must be given. A null stands for, and may be replaced by, anything. What an
+    experiment sets does not count: it may itself put one kind for another, false for a text.
 
     Args:
         config_name: the primary config.
@@ -129,7 +138,9 @@ def check_value_types(config_name: str, overrides: Sequence[str]) -> None:
     values = [o for o in parsed if o not in groups and not (o.is_add() or o.is_delete())]
     if not values:
         return
-    standard = hydra.compose(config_name, overrides=[o.input_line for o in groups])
+    standard = hydra.compose(
+        config_name, [o.input_line for o in groups if o.key_or_group != "experiment"]
+    )
     for override in values:
         default = OmegaConf.select(standard, override.key_or_group, throw_on_missing=False)
         value = OmegaConf.create({"value": override.value()}).value

@@ -194,9 +194,7 @@ class StackDataModule(pl.LightningDataModule):
     def _loader(
         self, split: str, augmentation: Augmentation | None, shuffle: bool, workers: int
     ) -> DataLoader:
-        dataset = StackDataset(
-            self.cache, self.rows[split], self.step, self.image_px, augmentation
-        )
+        dataset = StackDataset(self.cache, self.rows[split], self.step, self.image_px, augmentation)
         return DataLoader(
             dataset,
             batch_size=self.batch_size,

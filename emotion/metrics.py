@@ -63,9 +63,7 @@ def judge(probabilities: torch.Tensor, targets: torch.Tensor) -> Scores:
     num_classes = probabilities.shape[1]
     return Scores(
         num=len(targets),
-        accuracy=multiclass_accuracy(
-            probabilities, targets, num_classes, average="micro"
-        ).item(),
+        accuracy=multiclass_accuracy(probabilities, targets, num_classes, average="micro").item(),
         macro_f1=multiclass_f1_score(probabilities, targets, num_classes, average="macro").item(),
         confusion=multiclass_confusion_matrix(probabilities, targets, num_classes).tolist(),
     )

@@ -15,7 +15,7 @@ import numpy as np
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 
-import cv2  # noqa: E402  (reads the two variables when it is imported)
+import cv2  # reads the two variables when it is imported
 
 
 class VideoError(ValueError):

@@ -91,7 +91,9 @@ def test_weights_over_colours_load_from_a_file(tmp_path, stem):
     loaded = load_pretrained(network, SMALL, str(tmp_path / "weights.safetensors"), stem)
     assert loaded.loaded and loaded.source.endswith("weights.safetensors")
     own = network.backbone.state_dict()
-    torch.testing.assert_close(own["blocks.0.0.conv_pw.weight"], weights["blocks.0.0.conv_pw.weight"])
+    torch.testing.assert_close(
+        own["blocks.0.0.conv_pw.weight"], weights["blocks.0.0.conv_pw.weight"]
+    )
     factor = 1 / 3 if stem == "mean" else 1 / 6
     expected = weights["conv_stem.weight"].sum(dim=1) * factor
     torch.testing.assert_close(own["conv_stem.weight"][:, 5], expected)
@@ -153,9 +155,7 @@ def test_auto_takes_weights_from_the_local_cache(no_hub, tmp_path):
     network = StackClassifier(SMALL, 6, 5)
     loaded = load_pretrained(network, SMALL, "auto", "mean")
     assert loaded.loaded and loaded.source == f"ImageNet, timm/{SMALL}"
-    torch.testing.assert_close(
-        network.backbone.state_dict()["bn1.weight"], weights["bn1.weight"]
-    )
+    torch.testing.assert_close(network.backbone.state_dict()["bn1.weight"], weights["bn1.weight"])
 
 
 def test_false_leaves_random_weights():

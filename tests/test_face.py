@@ -36,7 +36,7 @@ def searching() -> FaceCropper:
     [
         # 20 wide and 40 high, grown by 2 and 4 on each side
         ([(10, 20), (30, 60)], 0.1, (100, 100, 3), (8, 16, 32, 64)),
-        # clipped to the frame on every side: -5 and -10 at the left and top, 105 and 110 at the others
+        # clipped to the frame: from -5 and -10 at the left and top, 55 and 110 at the others
         ([(0, 0), (50, 100)], 0.1, (100, 40, 3), (0, 0, 40, 100)),
         # landmarks outside the frame
         ([(-20, -10), (80, 190)], 0.1, (150, 60, 3), (0, 0, 60, 150)),

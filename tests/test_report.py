@@ -4,7 +4,6 @@ import json
 import cv2
 import pytest
 
-from emotion.errors import UserError
 from emotion.report import Results, main, read_runs, write_report
 
 LABELS = ["Anger", "Happy"]
@@ -72,5 +71,5 @@ def test_files_hold_the_table(sweep, capsys):
 
 def test_command_line_names_what_is_missing(tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["report", str(tmp_path)])
-    with pytest.raises(SystemExit, match="error: no metrics.json in"):
+    with pytest.raises(SystemExit, match=r"error: no metrics\.json in"):
         main()

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from emotion.cache import Cache
 from emotion.datamodule import StackDataModule
 from emotion.metrics import judge
 from emotion.module import EmotionModule
@@ -42,9 +41,9 @@ def curves_of(folder):
 
 
 def test_the_literal_sweep_fills_nine_cells(tmp_path, demo_cache):
-    command = "python train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15".split()
     done = subprocess.run(
-        [sys.executable, *command[1:], "experiment=smoke", f"paths.output={tmp_path}",
+        [sys.executable, "train.py", "-m", "model=mobilenetv3,effv2s,effv2m", "interval=5,10,15",
+         "experiment=smoke", f"paths.output={tmp_path}",
          f"paths.cache={demo_cache.directory.parents[1]}"],
         cwd=REPOSITORY, capture_output=True, text=True, timeout=600,
         env={**os.environ, "WANDB_MODE": "offline"},

@@ -1,0 +1,65 @@
+"""Make the README's pictures from a finished demo: python -m docs.pictures outputs/sweeps/<when>.
+
+Writes `docs/stacks.png`, frames of a demo clip of each emotion beside the images of its stack, and
+`docs/confusion.png`, the sweep's confusion matrices.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+from hydra import compose, initialize_config_dir
+
+from emotion.cache import Cache
+from emotion.config import CONF_DIR
+from emotion.stack import read_stack
+from emotion.video import Video
+
+DOCS = Path(__file__).parent
+TILE_PX = 112
+CLIP_NUMBERS = {"Anger": 2, "Happy": 4, "Neutral": 3, "Sad": 9, "Shock": 2}
+FRAMES = (0, 15, 30, 45, 60, 75)
+
+
+def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
+    """Draw sampled frames of a clip, and beside them the stack's images of the same frames.
+
+    Args:
+        cache: of the demo.
+        label: the emotion.
+        number: the clip's id.
+
+    Returns:
+        (H, W, 3) uint8 BGR.
+    """
+    clip_id = f"{label}_{number:04d}"
+    wanted = dict(Video(cache.root / f"{clip_id}.mp4").frames(every=cache.settings.interval))
+    stack = read_stack(cache.stack_path(clip_id, 1))
+    tiles = [
+        cv2.resize(wanted[f], (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA) for f in FRAMES
+    ]
+    for frame in FRAMES:
+        crop = cv2.resize(stack[frame // cache.settings.interval], (TILE_PX, TILE_PX))
+        tiles.append(cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR))
+    caption = np.full((TILE_PX, 90, 3), 255, np.uint8)
+    place = (6, TILE_PX // 2 + 5)
+    cv2.putText(caption, label, place, cv2.FONT_HERSHEY_SIMPLEX, 0.55, (0, 0, 0), 1, cv2.LINE_AA)
+    gap = np.full((TILE_PX, 14, 3), 255, np.uint8)
+    return np.hstack([caption, *tiles[: len(FRAMES)], gap, *tiles[len(FRAMES) :]])
+
+
+def main() -> None:
+    """Make both pictures."""
+    if len(sys.argv) != 2:
+        sys.exit(f"error: {__doc__.splitlines()[0]}")
+    shutil.copy(Path(sys.argv[1]) / "confusion.png", DOCS / "confusion.png")
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cache = Cache.from_config(compose("preprocess", ["data=demo"]))
+    rows = [emotion_row(cache, label, number) for label, number in CLIP_NUMBERS.items()]
+    cv2.imwrite(str(DOCS / "stacks.png"), np.vstack(rows))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,276 @@
+"""Batches: every interval from one cache, varied anew in every epoch, the same for a seed."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import tifffile
+import torch
+from torch.utils.data import DataLoader
+
+from emotion.augmentation import Augmentation
+from emotion.cache import Cache
+from emotion.datamodule import StackDataModule
+from emotion.errors import UserError
+
+LABELS = ["Anger", "Happy", "Neutral", "Sad", "Shock"]
+NO_CHANGE = Augmentation()
+VARIED = Augmentation(flip=0.5, rotation_deg=30, shift=0.2, blur=0.5, erase=0.5)
+
+Make = Callable[..., StackDataModule]
+
+
+@pytest.fixture
+def make(demo_cache: Cache) -> Make:
+    def make_datamodule(interval: int = 10, augmentation=NO_CHANGE, **settings) -> StackDataModule:
+        settings = {"batch_size": 4, "image_px": 64, "cache": demo_cache} | settings
+        cache = settings.pop("cache")
+        datamodule = StackDataModule(cache, interval, augmentation, **settings)
+        datamodule.prepare_data()
+        datamodule.setup()
+        return datamodule
+
+    return make_datamodule
+
+
+def rows_of(cache: Cache, split: str) -> list[dict[str, str]]:
+    with open(cache.directory / "manifest.csv", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == split]
+
+
+def epoch(loader: DataLoader, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    loader.sampler.set_epoch(number)
+    stacks, labels = zip(*loader, strict=True)
+    return torch.cat(stacks), torch.cat(labels)
+
+
+@pytest.mark.parametrize(("interval", "images"), [(5, 18), (10, 9), (15, 6), (30, 3), (90, 1)])
+def test_batches_have_an_image_for_every_interval(make: Make, interval: int, images: int):
+    datamodule = make(interval)
+    assert datamodule.num_images == images
+    for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
+        sizes = []
+        for stacks, labels in loader:
+            assert stacks.shape[1:] == (images, 64, 64)
+            assert stacks.dtype == torch.uint8
+            assert labels.dtype == torch.int64
+            assert len(stacks) == len(labels)
+            sizes.append(len(stacks))
+        assert sizes == [4, 4, 2]  # two clips of five classes
+
+
+@pytest.mark.parametrize("image_px", [None, 224])
+def test_images_are_as_cached_unless_another_size_is_asked_for(make: Make, image_px: int | None):
+    datamodule = make(30, image_px=image_px)
+    assert datamodule.image_px == 224
+    stacks, _ = next(iter(datamodule.val_dataloader()))
+    assert stacks.shape == (4, 3, 224, 224)
+
+
+@pytest.mark.parametrize(("interval", "step"), [(5, 1), (10, 2), (15, 3)])
+def test_channels_are_the_cached_images_of_that_interval(
+    make: Make, demo_cache: Cache, interval: int, step: int
+):
+    rows = rows_of(demo_cache, "val")
+    assert all(row["has_face"] == "1" * 18 for row in rows)  # so nothing stands in for a face
+    batches = make(interval, image_px=None).val_dataloader()
+    stacks = torch.cat([stacks for stacks, _ in batches]).numpy()
+    assert len(stacks) == len(rows) == 10
+    for stack, row in zip(stacks, rows, strict=True):
+        cached = tifffile.imread(demo_cache.directory / row["stack"])
+        np.testing.assert_array_equal(stack, cached[::step])
+
+
+def test_smaller_images_are_area_means_of_the_cached_ones(make: Make, demo_cache: Cache):
+    stacks, _ = next(iter(make(10, image_px=56).val_dataloader()))
+    cached = tifffile.imread(demo_cache.directory / rows_of(demo_cache, "val")[0]["stack"])[::2]
+    means = cached.reshape(9, 56, 4, 56, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(stacks[0], means, atol=1)
+
+
+def test_labels_are_places_in_the_list_of_classes(make: Make, demo_cache: Cache):
+    datamodule = make()
+    assert datamodule.labels == LABELS
+    for split in ("val", "test"):
+        _, labels = epoch(datamodule.evaluation_dataloader(split), 0)
+        expected = [LABELS.index(row["label"]) for row in rows_of(demo_cache, split)]
+        assert labels.tolist() == expected
+        assert sorted(expected) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_label_stays_with_its_stack_when_shuffled(make: Make, demo_cache: Cache):
+    stacks, labels = epoch(make(image_px=None).train_dataloader(), 0)
+    by_content = {
+        tifffile.imread(demo_cache.directory / row["stack"])[::2].tobytes(): row["label"]
+        for row in rows_of(demo_cache, "train")
+    }
+    assert len(by_content) == 10
+    found = [by_content.pop(stack.numpy().tobytes()) for stack in stacks]
+    assert found == [LABELS[label] for label in labels]
+    assert not by_content  # every stack once
+
+
+def test_missing_faces_are_filled_from_the_interval_alone(
+    make: Make, demo_cache: Cache, tmp_path: Path
+):
+    # A copy of one row, whose images at the cached places 0, 1, 2, 4 count as without a face.
+    row = rows_of(demo_cache, "val")[0]
+    rows = [
+        row | {"has_face": "000101111111111111"},
+        *rows_of(demo_cache, "train"),
+    ]
+    directory = tmp_path / "copy"
+    directory.mkdir()
+    (directory / "stacks").symlink_to(demo_cache.directory / "stacks")
+    with open(directory / "manifest.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerows(rows)
+    cached = tifffile.imread(directory / row["stack"])
+    for interval, taken in [
+        # sampled places 0, 2, 4 have none, so the first crop among 0, 2, 4, 6, ... leads
+        (10, [6, 6, 6, 6, 8, 10, 12, 14, 16]),
+        (15, [3, 3, 6, 9, 12, 15]),
+        (5, [3, 3, 3, 3, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]),
+    ]:
+        datamodule = StackDataModule(
+            replace(demo_cache, directory=directory), interval, NO_CHANGE, batch_size=1
+        )
+        datamodule.setup()
+        (stack,), _ = next(iter(datamodule.val_dataloader()))
+        np.testing.assert_array_equal(stack, cached[taken])
+
+
+def test_every_epoch_has_its_own_order_and_variation(make: Make):
+    plain = make().train_dataloader()
+    (first, _), (second, _) = epoch(plain, 0), epoch(plain, 1)
+    assert not torch.equal(first, second)
+    assert sorted(s.numpy().tobytes() for s in first) == sorted(s.numpy().tobytes() for s in second)
+    varied = make(augmentation=VARIED).train_dataloader()
+    (first, _), (second, _) = epoch(varied, 0), epoch(varied, 1)
+    assert not {s.numpy().tobytes() for s in first} & {s.numpy().tobytes() for s in second}
+
+
+def test_lightning_starts_a_new_epoch_of_its_own_accord(make: Make, tmp_path: Path):
+    epochs: dict[int, list[bytes]] = {}
+
+    class Onlooker(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def training_step(self, batch, _) -> torch.Tensor:
+            epochs.setdefault(self.current_epoch, []).extend(s.numpy().tobytes() for s in batch[0])
+            return (self.weight * batch[0].float().mean()).sum()
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = pl.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    datamodule = make(30, augmentation=VARIED, seed=3)
+    trainer.fit(Onlooker(), datamodule=datamodule)
+    assert list(epochs) == [0, 1, 2]
+    assert len(set(epochs[0] + epochs[1] + epochs[2])) == 30
+    loader = make(30, augmentation=VARIED, seed=3).train_dataloader()
+    for number, seen in epochs.items():
+        assert [s.numpy().tobytes() for s in epoch(loader, number)[0]] == seen
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_seed_gives_one_epoch_with_any_number_of_workers(make: Make, workers: int):
+    expected = make(augmentation=VARIED, seed=5).train_dataloader()
+    again = make(augmentation=VARIED, seed=5, num_workers=workers).train_dataloader()
+    for number in (1, 0):
+        for one, other in zip(epoch(expected, number), epoch(again, number), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_another_seed_gives_another_epoch(make: Make):
+    plain = [epoch(make(seed=seed).train_dataloader(), 0)[1].tolist() for seed in range(4)]
+    assert len({tuple(order) for order in plain}) > 1
+    stacks = [
+        {
+            s.numpy().tobytes()
+            for s in epoch(make(augmentation=VARIED, seed=n).train_dataloader(), 0)[0]
+        }
+        for n in (0, 1)
+    ]
+    assert not stacks[0] & stacks[1]
+
+
+def test_evaluation_is_never_varied_and_in_the_manifests_order(make: Make, demo_cache: Cache):
+    datamodule = make(augmentation=VARIED, image_px=None, num_workers=1)
+    for split, loader in [
+        ("val", datamodule.val_dataloader()),
+        ("test", datamodule.evaluation_dataloader("test")),
+        ("train", datamodule.evaluation_dataloader("train")),
+    ]:
+        expected = [
+            tifffile.imread(demo_cache.directory / row["stack"])[::2]
+            for row in rows_of(demo_cache, split)
+        ]
+        for number in (0, 1):
+            np.testing.assert_array_equal(epoch(loader, number)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("interval", "message"),
+    [
+        (7, r"interval of 7 frames does not divide .* 90"),
+        (3, r"every 5 frames.*python preprocess\.py sampling\.interval=3"),
+        (18, r"every 5 frames"),
+    ],
+)
+def test_interval_that_the_cache_cannot_serve_is_refused(
+    demo_cache: Cache, interval: int, message: str
+):
+    with pytest.raises(UserError, match=message):
+        StackDataModule(demo_cache, interval, NO_CHANGE, batch_size=4)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_stacks_is_refused(demo_cache: Cache, tmp_path: Path, split: str):
+    lines = (demo_cache.directory / "manifest.csv").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if f",{split}," not in line]
+    assert len(lines) - len(kept) == 10
+    (tmp_path / "manifest.csv").write_text("".join(kept))
+    datamodule = StackDataModule(
+        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, batch_size=4
+    )
+    with pytest.raises(UserError, match=rf"data\.split leaves no stacks for {split}.*{split}: 0"):
+        datamodule.setup()
+
+
+def test_a_test_split_may_be_empty(demo_cache: Cache, tmp_path: Path):
+    lines = (demo_cache.directory / "manifest.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "manifest.csv").write_text("".join(x for x in lines if ",test," not in x))
+    datamodule = StackDataModule(
+        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, batch_size=4
+    )
+    datamodule.setup()
+    assert {split: len(rows) for split, rows in datamodule.rows.items()} == {
+        "train": 10,
+        "val": 10,
+        "test": 0,
+    }
+
+
+def test_loading_changes_no_cached_file(make: Make, demo_cache: Cache):
+    before = {p: p.read_bytes() for p in demo_cache.directory.rglob("*.tiff")}
+    epoch(make(augmentation=VARIED).train_dataloader(), 0)
+    assert {p: p.read_bytes() for p in demo_cache.directory.rglob("*.tiff")} == before
+    assert len(before) == 30
+    assert cv2.imreadmulti(str(next(iter(before))), flags=cv2.IMREAD_UNCHANGED)[0]
