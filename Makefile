@@ -13,6 +13,7 @@ install: $(VENV)/installed  ## make .venv and install what requirements.txt name
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit(f"error: Python 3.10 to 3.12 is needed (mediapipe has no wheel for others), this is {v[0]}.{v[1]}; name another: make PYTHON=python3.11")'
+	@echo "installing into $(VENV): a few minutes, about 7 GB (PyTorch for Linux carries CUDA)"
 	$(PYTHON) -m venv $(VENV)
 	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt
 	@touch $@

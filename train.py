@@ -24,6 +24,17 @@ from emotion.module import EmotionModule
 
 log = logging.getLogger(__name__)
 
+# The sections of the config that metrics.json repeats; all of it is in .hydra/config.yaml.
+SETTINGS = (
+    "sampling",
+    "face",
+    "interval",
+    "model",
+    "augmentation",
+    "optimizer",
+    "loader",
+    "trainer",
+)
 HARMLESS_WARNINGS = (  # Lightning's, of things that are meant so
     ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
     ".*Checkpoint directory .* exists and is not empty.*",  # Hydra has put its config there
@@ -138,7 +149,9 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         )
         if isinstance(logger, Wandb):
             logger.finish()
+    settings = OmegaConf.to_container(cfg, resolve=True)
     return {
+        "settings": {key: settings[key] for key in SETTINGS},
         "data": cfg.data.name,
         "notice": cfg.data.notice,
         "labels": datamodule.labels,

@@ -110,8 +110,8 @@ class ClipRecord:
         dropped: of each segment that made no stack, the fields of a `Dropped` but for the clip.
     """
 
-    size_bytes: int
-    modified_ns: int
+    size_bytes: int = 0
+    modified_ns: int = 0
     fps: float = 0.0
     segments: list[dict] = field(default_factory=list)
     dropped: list[dict] = field(default_factory=list)
@@ -365,9 +365,10 @@ def cut_and_record(cache: Cache, clip: Clip) -> tuple[str, ClipRecord]:
         again.
     """
     cv2.setNumThreads(1)  # the cores are shared out among processes already
-    stat = clip.path.stat()
-    record = ClipRecord(stat.st_size, stat.st_mtime_ns)
+    record = ClipRecord()
     try:
+        stat = clip.path.stat()
+        record.size_bytes, record.modified_ns = stat.st_size, stat.st_mtime_ns
         cut_clip(cache, clip, record)
     except VideoError as error:
         record.dropped.append({"reason": str(error)})

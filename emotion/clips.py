@@ -112,7 +112,7 @@ class Scheme:
             return Dropped(clip_id, f"label {said} is left out by data.label_map")
         if label not in self.labels:
             return Dropped(clip_id, f"label {said} is none of {', '.join(self.labels)}")
-        value = fields[self.split_by]
+        value = fields[self.split_by] or ""
         split = next((s for s, entries in self.split.items() if matches(value, entries)), "train")
         return Clip(path, clip_id, label, fields.get("subject") or "", split)
 

@@ -15,7 +15,9 @@ import hydra
 from dotenv import load_dotenv
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -24,7 +26,15 @@ from emotion.errors import UserError
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONF_DIR = REPOSITORY / "conf"
 
+
+def sweep_name() -> str | None:
+    """Name the sweep that the running job belongs to by its folder; None for a single run."""
+    hydra_cfg = HydraConfig.get()
+    return Path(hydra_cfg.sweep.dir).name if hydra_cfg.mode == RunMode.MULTIRUN else None
+
+
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
+OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
@@ -60,6 +70,13 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
         return main
 
     return decorate
+
+
+def as_option(value: Any) -> str:
+    """Write a parsed value as the name of a group's option; numbers and truth values in quotes."""
+    if isinstance(value, QuotedString):
+        return value.with_quotes()
+    return f"'{str(value).lower()}'" if isinstance(value, int | float) else str(value)
 
 
 @contextmanager
@@ -111,8 +128,8 @@ def quote_integer_options(arguments: Sequence[str], conf_dir: Path = CONF_DIR) -
         else:
             values = [override.value()]
         is_group = (conf_dir / override.key_or_group).is_dir()
-        if is_group and any(type(value) is int for value in values):
-            options = ",".join(f"'{v}'" if type(v) is int else str(v) for v in values)
+        if is_group and any(isinstance(value, int | float) for value in values):
+            options = ",".join(as_option(value) for value in values)
             argument = f"{argument.split('=', 1)[0]}={options}"
         quoted.append(argument)
     return quoted
@@ -152,7 +169,7 @@ def check_value_types(config_name: str, overrides: Sequence[str]) -> None:
                 f"{override.input_line}: {override.key_or_group} takes a {kind(default)} "
                 f"such as {default}, not the {kind(value)} {value}"
             )
-        if isinstance(default, int) and isinstance(value, float) and not value.is_integer():
+        if isinstance(default, int) and isinstance(value, float):
             raise UserError(
                 f"{override.input_line}: {override.key_or_group} takes a whole number such as "
                 f"{default}, not {value}"

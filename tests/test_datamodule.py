@@ -1,6 +1,7 @@
 """Batches: every interval from one cache, varied anew in every epoch, the same for a seed."""
 
 import csv
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from emotion.errors import UserError
 
 LABELS = ["Anger", "Happy", "Neutral", "Sad", "Shock"]
 NO_CHANGE = Augmentation()
+PATIENCE_S = 10  # for a worker, before its test fails: one that hangs would do so forever
 VARIED = Augmentation(flip=0.5, rotation_deg=30, shift=0.2, blur=0.5, erase=0.5)
 
 Make = Callable[..., StackDataModule]
@@ -173,6 +175,7 @@ def test_lightning_starts_a_new_epoch_of_its_own_accord(make: Make, tmp_path: Pa
 
     trainer = pl.Trainer(
         max_epochs=3,
+        limit_val_batches=0,
         accelerator="cpu",
         logger=False,
         enable_checkpointing=False,
@@ -193,9 +196,20 @@ def test_lightning_starts_a_new_epoch_of_its_own_accord(make: Make, tmp_path: Pa
 def test_one_seed_gives_one_epoch_with_any_number_of_workers(make: Make, workers: int):
     expected = make(augmentation=VARIED, seed=5).train_dataloader()
     again = make(augmentation=VARIED, seed=5, num_workers=workers).train_dataloader()
+    again.timeout = PATIENCE_S * workers
     for number in (1, 0):
         for one, other in zip(epoch(expected, number), epoch(again, number), strict=True):
             assert torch.equal(one, other)
+
+
+def test_a_worker_starts_though_this_process_has_used_opencvs_threads(make: Make):
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((224, 224, 18), np.uint8), (3, 3), 1.0)
+    time.sleep(0.3)  # until its threads have gone to sleep
+    loader = make(num_workers=1).train_dataloader()
+    loader.timeout = PATIENCE_S
+    stacks, _ = epoch(loader, 0)
+    assert len(stacks) == 10
 
 
 def test_another_seed_gives_another_epoch(make: Make):
