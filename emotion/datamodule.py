@@ -4,7 +4,6 @@ Only reads what `emotion/cache.py` wrote; builds the cache first where there is 
 """
 
 from collections.abc import Iterator, Sequence
-from functools import partial
 
 import cv2
 import numpy as np
@@ -195,6 +194,7 @@ class StackDataModule(pl.LightningDataModule):
         self, split: str, augmentation: Augmentation | None, shuffle: bool, workers: int
     ) -> DataLoader:
         dataset = StackDataset(self.cache, self.rows[split], self.step, self.image_px, augmentation)
+        cv2_single_thread()  # a worker forked while OpenCV has threads would wait for them for ever
         return DataLoader(
             dataset,
             batch_size=self.batch_size,
@@ -202,10 +202,10 @@ class StackDataModule(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=partial(cv2_single_thread) if workers else None,
+            worker_init_fn=cv2_single_thread,
         )
 
 
-def cv2_single_thread(worker: int) -> None:
-    """Keep a loading process to one core."""
+def cv2_single_thread(worker: int = 0) -> None:
+    """Keep OpenCV in this process to one core: the others belong to the model."""
     cv2.setNumThreads(1)

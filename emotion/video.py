@@ -1,6 +1,6 @@
 """clips ──read──> the sampled frames, and nothing else.
 
-The third step of the way of the data. OpenCV decodes: it obeys the rotation in the metadata, and
+The third step of the way of the data. OpenCV decodes: it can obey the rotation in the metadata, and
 `grab()` without `retrieve()` spares the colour conversion of the frames that nobody asked for.
 """
 
@@ -42,6 +42,7 @@ class Video:
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise VideoError("OpenCV can't open it: no video, or damaged beyond reading")
+        self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1)  # not every build does so by itself
         self.fps = float(self._capture.get(cv2.CAP_PROP_FPS))
         self.num_frames = 0
 

@@ -270,7 +270,7 @@ def refusal_of(run: Callable[..., None], *arguments: str) -> str:
             ["experiment=gigantic", "smoke"],
         ),
         (["data=7.5"], ["data", "7.5"]),
-        (["data=true"], ["data", "true"]),
+        (["data=true"], ["data"]),
         (["data.rot=/clips"], ["data.rot", "rot"]),
         (["samplng.interval=5"], ["samplng"]),
         (["model=effv2s"], ["model"]),  # preprocess.py has no models

@@ -170,6 +170,9 @@ def test_lightning_starts_a_new_epoch_of_its_own_accord(make: Make, tmp_path: Pa
             epochs.setdefault(self.current_epoch, []).extend(s.numpy().tobytes() for s in batch[0])
             return (self.weight * batch[0].float().mean()).sum()
 
+        def validation_step(self, batch, _) -> None:
+            raise AssertionError("limit_val_batches is 0")
+
         def configure_optimizers(self) -> torch.optim.Optimizer:
             return torch.optim.SGD(self.parameters(), lr=0.1)
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from emotion.cache import Cache
-from emotion.errors import UserError
 from emotion.face import TRACKING, FaceCropper, face_box, quiet_mediapipe
 
 NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
@@ -124,11 +123,6 @@ def test_tracking_forgets_the_clip_before(tracking: str, frames: list[np.ndarray
     np.testing.assert_array_equal([cropper.crop(frame) for frame in frames], first)
     tracked = [cropper.crop(frame) for frame in frames]  # the same frames, but no new clip
     assert not np.array_equal(tracked, first)
-
-
-def test_unknown_tracking_is_refused_with_the_choices():
-    with pytest.raises(UserError, match=r"face\.tracking=always.*every_frame, sampled, none"):
-        FaceCropper("always", margin=0.1, size_px=64, min_confidence=0.5)
 
 
 @pytest.mark.parametrize("tracking", TRACKING)
