@@ -13,7 +13,6 @@ Below that line everything only reads what this module has written:
 
 import json
 import logging
-import os
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -31,6 +30,7 @@ from emotion.clips import Clip, Dropped, Scheme, find_clips, limit_clips, read_n
 from emotion.demo import render_clips
 from emotion.errors import UserError
 from emotion.face import TRACKING, FaceCropper
+from emotion.files import unfinished
 from emotion.manifest import StackRow, read_manifest, read_table, write_manifest, write_table
 from emotion.progress import ProgressBar
 from emotion.sampling import num_images
@@ -147,6 +147,10 @@ class Cache:
             UserError: the settings contradict each other.
         """
         data = cfg.data
+        known = {field.name for field in fields(CacheSettings)}
+        for group in ("sampling", "face"):
+            if unknown := set(cfg[group]) - known:
+                raise UserError(f"{group} has no setting {', '.join(sorted(unknown))}")
         settings = CacheSettings(min_frames=data.min_frames, **cfg.sampling, **cfg.face)
         if OmegaConf.is_missing(data, "root"):
             raise UserError(f"data={data.name} has no folder of its own: set data.root=DIR")
@@ -154,8 +158,8 @@ class Cache:
         scheme = Scheme(
             pattern=data.pattern,
             labels=list(cfg.labels),
-            label_map=OmegaConf.to_container(data.label_map),
-            split_by=split.pop("by"),
+            label_map=OmegaConf.to_container(data.label_map) if data.label_map else {},
+            split_by=split.pop("by", "id"),
             split=split,
         )
         name = data.name
@@ -235,9 +239,11 @@ class Cache:
         log.info(report(self.scheme.labels, clips, rows, dropped))
         log.info("cache: %s", self.directory)
         if not rows:
+            self._settings_path().unlink(missing_ok=True)  # there is nothing to be current
             raise UserError(f"not one stack could be made of the clips in {self.root}")
         write_manifest(self.directory / "manifest.csv", rows)
-        self._settings_path().write_text(json.dumps(self._identity(), indent=2))
+        with unfinished(self._settings_path()) as temporary:
+            temporary.write_text(json.dumps(self._identity(), indent=2))
 
     def _settings_path(self) -> Path:
         return self.directory / "settings.json"
@@ -259,7 +265,9 @@ class Cache:
         if not (self.directory / "manifest.csv").exists() or not self._settings_path().exists():
             return False
         self._check_settings()
-        return json.loads(self._settings_path().read_text()) == self._identity()
+        return json.loads(self._settings_path().read_text()) == self._identity() and all(
+            (self.directory / row.stack).exists() for row in self.manifest()
+        )
 
     def _check_settings(self) -> None:
         """Refuse a folder that does not hold what its name says."""
@@ -375,11 +383,8 @@ def cut_and_record(cache: Cache, clip: Clip) -> tuple[str, ClipRecord]:
     except Exception as error:  # one clip must not stop the others; it is reported
         record.dropped.append({"reason": f"{type(error).__name__}: {error}"})
         return clip.id, record
-    path = cache.record_path(clip.id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(json.dumps(asdict(record)))
-    unfinished.replace(path)
+    with unfinished(cache.record_path(clip.id)) as temporary:
+        temporary.write_text(json.dumps(asdict(record)))
     return clip.id, record
 
 

@@ -90,6 +90,10 @@ class Scheme:
                 )
         if unknown := set(self.split) - set(SPLITS):
             raise UserError(f"data.split: {sorted(unknown)} is not one of {', '.join(SPLITS)}")
+        for name, entries in self.split.items():
+            for entry in entries:
+                if not isinstance(entry, str):  # YAML has read 03 as 3
+                    raise UserError(f"data.split.{name}: put {entry} in quotes, as names have it")
 
     def read(self, path: Path, root: Path) -> Clip | Dropped:
         """Read one file's name.
@@ -123,7 +127,7 @@ def matches(value: str, entries: Iterable[str]) -> bool:
     >>> matches("0017", ["0016-0020"]), matches("0021", ["0016-0020"]), matches("03", ["03"])
     (True, False, True)
     """
-    for entry in map(str, entries):
+    for entry in entries:
         first, dash, last = entry.partition("-")
         is_range = dash and first.isdigit() and last.isdigit() and value.isdigit()
         if value == entry or (is_range and int(first) <= int(value) <= int(last)):
@@ -150,8 +154,13 @@ def find_clips(
     """
     if not root.is_dir():
         raise UserError(f"no folder {root}: put the clips there, or set data.root=DIR")
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
-    paths = [p for p in paths if not p.name.startswith(".")]  # half-written or hidden
+    paths = sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in VIDEO_SUFFIXES
+        and not path.is_dir()
+        and not any(name.startswith(".") for name in path.relative_to(root).parts)  # hidden
+    )
     if not paths:
         raise UserError(
             f"no video files in {root} (looked for {', '.join(sorted(VIDEO_SUFFIXES))}): "

@@ -139,7 +139,8 @@ def check_value_types(config_name: str, overrides: Sequence[str]) -> None:
     """Refuse a value on the command line that is of another kind than the one it replaces.
 
     YAML has no types of its own, so the values in `conf/` serve as the schema: where a number
-    stands, a number must be given. A null stands for, and may be replaced by, anything. What an
+    stands, a number must be given. A null may be replaced by anything, and may replace what is no
+    number or switch. What an
     experiment sets does not count: it may itself put one kind for another, false for a text.
 
     Args:
@@ -161,32 +162,38 @@ def check_value_types(config_name: str, overrides: Sequence[str]) -> None:
     for override in values:
         default = OmegaConf.select(standard, override.key_or_group, throw_on_missing=False)
         value = OmegaConf.create({"value": override.value()}).value
-        if default is not None and value is not None and kind(value) != kind(default):
-            # An integer is also a fraction, and anything plain is also a text.
-            if kind(default) == "text" and kind(value) not in ("list", "mapping"):
-                continue
+        if not may_replace(value, default):
             raise UserError(
                 f"{override.input_line}: {override.key_or_group} takes a {kind(default)} "
                 f"such as {default}, not the {kind(value)} {value}"
             )
-        if isinstance(default, int) and isinstance(value, float):
-            raise UserError(
-                f"{override.input_line}: {override.key_or_group} takes a whole number such as "
-                f"{default}, not {value}"
-            )
+
+
+def may_replace(value: Any, default: Any) -> bool:
+    """Tell whether a value is of a kind that can stand where a default stood."""
+    if default is None:
+        return True
+    if kind(default) == "text":  # which anything plain is, or stands for
+        return kind(value) not in ("list", "mapping")
+    if kind(default) == "number":
+        return kind(value) in ("number", "whole number")
+    return kind(value) == kind(default) or (value is None and kind(default) in ("list", "mapping"))
 
 
 def kind(value: Any) -> str:
-    """Name the kind of a config value: number, switch, text, list or mapping."""
-    if isinstance(value, bool):
-        return "switch (true or false)"
-    if isinstance(value, int | float):
-        return "number"
-    if isinstance(value, list | ListConfig):
-        return "list"
-    if isinstance(value, dict | DictConfig):
-        return "mapping"
-    return "text"
+    """Name the kind of a config value."""
+    kinds = {
+        type(None): "null",
+        bool: "switch (true or false)",
+        int: "whole number",
+        float: "number",
+        str: "text",
+        list: "list",
+        ListConfig: "list",
+        dict: "mapping",
+        DictConfig: "mapping",
+    }
+    return kinds[type(value)]
 
 
 def one_line(error: Exception) -> str:

@@ -12,7 +12,6 @@ image, the crown is at y = -1 and the chin at y = 1. Colours are BGR, 0 to 255. 
 in the drawing methods were set by eye on contact sheets, and checked by the landmarks of FaceMesh.
 """
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from joblib import Parallel, delayed
 
 from emotion.errors import UserError
+from emotion.files import unfinished
 
 # FACS numbers of the units that the drawing knows; 45 is the blink.
 ACTION_UNITS = (1, 2, 4, 5, 6, 7, 12, 15, 23, 25, 26, 45)
@@ -606,19 +606,16 @@ def write_clip(
         OSError: The file can't be opened for writing.
         UserError: The label is unknown.
     """
-    unfinished = path.with_name(f".{path.stem}.tmp.mp4")
     codec = cv2.VideoWriter_fourcc(*"mp4v")
-    writer = cv2.VideoWriter(str(unfinished), codec, fps, (size_px, size_px))
-    if not writer.isOpened():
-        raise OSError(f"{path}: can't be opened for writing")
-    frames = render_frames(label, seed, clip_id, num_frames=num_frames, size_px=size_px, fps=fps)
-    try:
-        for frame in frames:
+    with unfinished(path) as temporary:
+        writer = cv2.VideoWriter(str(temporary), codec, fps, (size_px, size_px))
+        if not writer.isOpened():
+            raise OSError(f"{path}: can't be opened for writing")
+        for frame in render_frames(
+            label, seed, clip_id, num_frames=num_frames, size_px=size_px, fps=fps
+        ):
             writer.write(frame)
         writer.release()  # writes the index, without which no player opens the file
-        os.replace(unfinished, path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 def parse_name(path: Path) -> tuple[str, int]:

@@ -1,10 +1,11 @@
 """The list of a cache's stacks: one row each, in one CSV file beside them."""
 
 import csv
-import os
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
+
+from emotion.files import unfinished
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,10 @@ def write_table(path: Path, columns: list[str], rows: Iterable[dict]) -> None:
         columns: their names, in order.
         rows: a mapping from column to value each.
     """
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    with open(unfinished, "w", newline="", encoding="utf-8") as file:
+    with unfinished(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-    unfinished.replace(path)
 
 
 def read_manifest(path: Path) -> list[StackRow]:

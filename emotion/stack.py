@@ -4,7 +4,6 @@ The fifth step of the way of the data. A cached stack holds a crop at every `sam
 stacks of longer intervals are taken from it without the clip.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import tifffile
 
 from emotion.face import FaceCropper
+from emotion.files import unfinished
 from emotion.video import Video
 
 
@@ -140,10 +140,10 @@ def write_stack(path: Path, stack: np.ndarray) -> None:
         stack: (T, H, W) uint8.
     """
     assert stack.ndim == 3 and stack.dtype == np.uint8
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    tifffile.imwrite(unfinished, stack, imagej=True, metadata={"axes": "CYX", "mode": "grayscale"})
-    unfinished.replace(path)
+    with unfinished(path) as temporary:
+        tifffile.imwrite(
+            temporary, stack, imagej=True, metadata={"axes": "CYX", "mode": "grayscale"}
+        )
 
 
 def read_stack(path: Path) -> np.ndarray:

@@ -96,7 +96,6 @@ def test_name_that_is_no_clip_is_dropped_with_the_reason(
         ("17", ["0016-0020"], True),
         ("03", ["01", "03"], True),
         ("3", ["03"], False),
-        ("7", [7], True),
         ("a-c", ["a-c"], True),
         ("b", ["a-c"], False),
         ("b", ["1-9"], False),
@@ -264,3 +263,17 @@ def test_clips_of_unknown_subject_may_be_in_all_splits():
 def test_scheme_that_cannot_work_is_refused_with_the_key(settings: dict, message: str):
     with pytest.raises(UserError, match=message):
         Scheme(labels=LABELS, **settings)
+
+
+def test_split_value_that_yaml_has_read_as_a_number_is_refused():
+    with pytest.raises(UserError, match=r"data\.split\.val: put 3 in quotes"):
+        Scheme(pattern=r"(?P<label>\w)(?P<id>\d)", labels=LABELS, split={"val": [3]})
+
+
+def test_hidden_folders_and_folders_named_as_clips_are_passed_over(tmp_path: Path):
+    (tmp_path / ".trash").mkdir()
+    for name in (".trash/Happy_0001.mp4", "Happy_0002.mp4"):
+        (tmp_path / name).touch()
+    (tmp_path / "Happy_0003.mp4").mkdir()
+    clips, dropped = find_clips(tmp_path, Scheme(r"(?P<label>[A-Z][a-z]+)_(?P<id>\d+)", LABELS))
+    assert [clip.id for clip in clips] == ["Happy_0002"] and dropped == []

@@ -114,7 +114,7 @@ def test_a_failing_cell_stops_no_other_and_is_told(run_train, tmp_path, capsys):
         ("interval.frames=7", "does not divide the segment of 90"),
         ("interval.frames=3", "python preprocess.py sampling.interval=3"),
         ("model.backbone=resnet999", "timm has no such network"),
-        ("trainer.max_epochs=many", "trainer.max_epochs takes a number such as"),
+        ("trainer.max_epochs=many", "trainer.max_epochs takes a whole number such as"),
         ("epochs=3", "epochs"),
     ],
 )
