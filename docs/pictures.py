@@ -1,6 +1,6 @@
 """Make the README's pictures from a finished demo: python -m docs.pictures outputs/sweeps/<when>.
 
-Writes `docs/stacks.png`, frames of a demo clip of each emotion beside the images of its stack, and
+Writes `docs/stacks.jpg`, frames of a demo clip of each emotion beside the images of its stack, and
 `docs/confusion.png`, the sweep's confusion matrices.
 """
 
@@ -58,7 +58,7 @@ def main() -> None:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cache = Cache.from_config(compose("preprocess", ["data=demo"]))
     rows = [emotion_row(cache, label, number) for label, number in CLIP_NUMBERS.items()]
-    cv2.imwrite(str(DOCS / "stacks.png"), np.vstack(rows))
+    cv2.imwrite(str(DOCS / "stacks.jpg"), np.vstack(rows))
 
 
 if __name__ == "__main__":

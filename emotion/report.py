@@ -147,17 +147,18 @@ class Results:
         return table
 
     def confusion_grid(self) -> Figure:
-        """Draw every cell's confusion matrix; seeds are added up."""
-        rows, columns = len(self.intervals), len(self.models)
+        """Draw every cell's confusion matrix, rows and columns as in the table; seeds add up."""
+        cells = [(interval, model) for interval in self.intervals for model in self.models]
+        columns = len(self.models) if len(self.models) > 1 else len(cells)  # one model: one row
+        rows = len(cells) // columns
         figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.1 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
-        for row, interval in enumerate(self.intervals):
-            for column, model in enumerate(self.models):
-                self._draw_cell(axes[row][column], interval, model)
-                if column == 0:
-                    axes[row][column].set_ylabel("true")
-                if row == rows - 1:
-                    axes[row][column].set_xlabel("predicted")
+        for axis, (interval, model) in zip(axes.flat, cells, strict=True):
+            self._draw_cell(axis, interval, model)
+        for axis in axes[:, 0]:
+            axis.set_ylabel("true")
+        for axis in axes[-1]:
+            axis.set_xlabel("predicted")
         return figure
 
     def _draw_cell(self, axis: Any, interval: int, model: str) -> None:
