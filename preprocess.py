@@ -14,7 +14,11 @@ log = logging.getLogger(__name__)
 def preprocess(cfg: DictConfig) -> None:
     """Make the stacks that are missing and report what came of it."""
     log.info(describe_data(cfg))
-    Cache.from_config(cfg).build()
+    cache = Cache.from_config(cfg)
+    if cfg.dry_run:
+        log.info(cache.plan())
+    else:
+        cache.build(strict=cfg.strict)
 
 
 if __name__ == "__main__":

@@ -13,24 +13,27 @@ Below that line everything only reads what this module has written:
 
 import json
 import logging
+import signal
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
+from multiprocessing import parent_process
 from pathlib import Path
 
 import cv2
 import joblib
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor, get_reusable_executor
+from joblib.externals.loky.process_executor import TerminatedWorkerError
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from emotion.clips import Clip, Dropped, Scheme, find_clips, limit_clips, read_names
+from emotion.clips import SPLITS, Clip, Dropped, Scheme, find_clips, limit_clips, read_names
 from emotion.demo import render_clips
 from emotion.errors import UserError
 from emotion.face import TRACKING, FaceCropper
-from emotion.files import unfinished
+from emotion.files import unfinished, writer_lives
 from emotion.manifest import StackRow, read_manifest, read_table, write_manifest, write_table
 from emotion.progress import ProgressBar
 from emotion.sampling import num_images
@@ -38,6 +41,8 @@ from emotion.stack import Segment, crop_segments, stack_crops, write_stack
 from emotion.video import Video, VideoError
 
 log = logging.getLogger(__name__)
+
+UNDER_WAY = 2  # clips that joblib hands out ahead, for each process
 
 
 @dataclass(frozen=True)
@@ -108,11 +113,13 @@ class ClipRecord:
         fps: frames per second by the header.
         segments: of each stack: its segment's number and frames, and which places have a crop.
         dropped: of each segment that made no stack, the fields of a `Dropped` but for the clip.
+        failed: whether the file could not be read, or its reader broke down.
     """
 
     size_bytes: int = 0
     modified_ns: int = 0
     fps: float = 0.0
+    failed: bool = False
     segments: list[dict] = field(default_factory=list)
     dropped: list[dict] = field(default_factory=list)
 
@@ -212,15 +219,39 @@ class Cache:
                 f"({self.directory.name}): give the settings that made them, or run preprocess.py"
             ) from None
 
-    def build(self) -> None:
+    def plan(self) -> str:
+        """Say what `build` would do, and do nothing.
+
+        Raises:
+            UserError: it would not start.
+        """
+        self._check_settings()
+        if missing := self._missing_renders():
+            return f"would draw {len(missing)} demo clips in {self.root}, and cut all of them"
+        clips, dropped = find_clips(self.root, self.scheme, self.max_per_class)
+        done = sum(self._read_record(clip) is not None for clip in clips)
+        lines = [
+            f"{self.root}: {len(clips)} clips, {done} of them in the cache",
+            f"would cut {len(clips) - done} clips into {self.directory}",
+        ]
+        for label in self.scheme.labels:
+            counts = Counter(clip.split for clip in clips if clip.label == label)
+            shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+            lines.append(f"{label}: {counts.total()} clips ({shares})")
+        return "\n".join([*lines, *say_dropped(dropped)])
+
+    def build(self, strict: bool = False) -> None:
         """Make every stack that is missing, then the manifest, and say what came of it.
+
+        Args:
+            strict: make it an error that a clip could not be read; all others are done first.
 
         Raises:
             UserError: there are no clips, or not one stack could be made of them.
         """
         self._check_settings()
-        if self.render:
-            self._render_missing()
+        self._remove_unfinished()
+        self._render_missing()
         clips, dropped = find_clips(self.root, self.scheme, self.max_per_class)
         self.directory.mkdir(parents=True, exist_ok=True)
         records = {clip.id: record for clip in clips if (record := self._read_record(clip))}
@@ -242,8 +273,20 @@ class Cache:
             self._settings_path().unlink(missing_ok=True)  # there is nothing to be current
             raise UserError(f"not one stack could be made of the clips in {self.root}")
         write_manifest(self.directory / "manifest.csv", rows)
-        with unfinished(self._settings_path()) as temporary:
-            temporary.write_text(json.dumps(self._identity(), indent=2))
+        if all(self.record_path(clip.id).exists() for clip in clips):
+            with unfinished(self._settings_path()) as temporary:
+                temporary.write_text(json.dumps(self._identity(), indent=2))
+        else:  # some failed for a reason that may pass, a full disk say: the next run tries again
+            self._settings_path().unlink(missing_ok=True)
+        failed = [clip.id for clip in clips if records[clip.id].failed]
+        if strict and failed:
+            raise UserError(f"strict=true, and {len(failed)} clips failed: {', '.join(failed)}")
+
+    def _remove_unfinished(self) -> None:
+        """Remove the temporary files of processes that were killed while they wrote."""
+        for path in self.directory.rglob(".*"):
+            if not writer_lives(path):
+                path.unlink(missing_ok=True)
 
     def _settings_path(self) -> Path:
         return self.directory / "settings.json"
@@ -286,8 +329,10 @@ class Cache:
                 "remove that folder, or set paths.cache to another one"
             )
 
-    def _render_missing(self) -> None:
-        """Draw the demo clips that are not there yet."""
+    def _missing_renders(self) -> list[Path]:
+        """List the demo clips that are not there yet; none for other data sets."""
+        if not self.render:
+            return []
         paths = [
             self.root / f"{label}_{number:04d}.mp4"
             for label in self.scheme.labels
@@ -295,9 +340,11 @@ class Cache:
         ]
         clips, _ = read_names(paths, self.root, self.scheme)
         paths = [clip.path for clip in limit_clips(clips, self.max_per_class)]
-        missing = [path for path in paths if not path.exists()]
-        if missing:
-            self.root.mkdir(parents=True, exist_ok=True)
+        return [path for path in paths if not path.exists()]
+
+    def _render_missing(self) -> None:
+        """Draw the demo clips that are not there yet."""
+        if missing := self._missing_renders():
             with ProgressBar("drawing demo clips", len(missing)) as bar:
                 render_clips(missing, self.render["seed"], self._jobs(), on_done=bar.advance)
 
@@ -305,18 +352,49 @@ class Cache:
         return self.num_workers or joblib.cpu_count()
 
     def _cut(self, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
-        """Cut clips in parallel; returns the record of each by the clip's id."""
-        records = {}
-        if clips:
+        """Cut clips in parallel; returns the record of each by the clip's id.
+
+        Decoders crash. When a process dies, joblib gives up all that was under way without saying
+        whose fault it was; those clips are cut again one at a time, so that the one that kills its
+        process costs itself alone.
+        """
+        records: dict[str, ClipRecord] = {}
+        left = list(clips)
+        try:
             with ProgressBar("cutting clips", len(clips)) as bar:
-                done = joblib.Parallel(self._jobs(), return_as="generator_unordered")(
-                    joblib.delayed(cut_and_record)(self, clip) for clip in clips
-                )
-                for clip_id, record in done:
-                    records[clip_id] = record
-                    bar.advance()
-            get_reusable_executor().shutdown(wait=True)  # or it keeps its memory while we train
+                while left:
+                    try:
+                        for clip_id, record in self._cut_in_parallel(left):
+                            records[clip_id] = record
+                            bar.advance()
+                    except TerminatedWorkerError:
+                        left = [clip for clip in left if clip.id not in records]
+                        for clip in left[: UNDER_WAY * self._jobs()]:
+                            records[clip.id] = self._read_record(clip) or self._cut_alone(clip)
+                            bar.advance()
+                    left = [clip for clip in left if clip.id not in records]
+        finally:
+            # Idle workers would keep their memory while we train; on Ctrl-C, busy ones must end.
+            get_reusable_executor().shutdown(wait=True, kill_workers=bool(left))
         return records
+
+    def _cut_in_parallel(self, clips: Sequence[Clip]) -> Iterator[tuple[str, ClipRecord]]:
+        """Cut clips in as many processes as there are jobs, in no order."""
+        parallel = joblib.Parallel(
+            self._jobs(),
+            return_as="generator_unordered",
+            batch_size=1,
+            pre_dispatch=f"{UNDER_WAY} * n_jobs",
+        )
+        return parallel(joblib.delayed(cut_and_record)(self, clip) for clip in clips)
+
+    def _cut_alone(self, clip: Clip) -> ClipRecord:
+        """Cut a clip in a process that may die of it."""
+        try:
+            with ProcessPoolExecutor(max_workers=1) as executor:
+                return executor.submit(cut_and_record, self, clip).result()[1]
+        except TerminatedWorkerError:
+            return ClipRecord(failed=True, dropped=[{"reason": "reading it kills the process"}])
 
     def _read_record(self, clip: Clip) -> ClipRecord | None:
         """Read how a clip was cut, if it was, has not changed since, and its stacks stand there."""
@@ -373,14 +451,18 @@ def cut_and_record(cache: Cache, clip: Clip) -> tuple[str, ClipRecord]:
         again.
     """
     cv2.setNumThreads(1)  # the cores are shared out among processes already
+    if parent_process() is not None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent sees to it
     record = ClipRecord()
     try:
         stat = clip.path.stat()
         record.size_bytes, record.modified_ns = stat.st_size, stat.st_mtime_ns
         cut_clip(cache, clip, record)
     except VideoError as error:
+        record.failed = True
         record.dropped.append({"reason": str(error)})
     except Exception as error:  # one clip must not stop the others; it is reported
+        record.failed = True
         record.dropped.append({"reason": f"{type(error).__name__}: {error}"})
         return clip.id, record
     with unfinished(cache.record_path(clip.id)) as temporary:
@@ -472,16 +554,19 @@ def report(
                 "add clips of it, or leave it out of `labels`"
             )
     with_stacks = {row.clip for row in rows}
-    whole_clips: dict[str, list[str]] = defaultdict(list)
-    tails: Counter[str] = Counter()
-    for drop in dropped:
-        if drop.clip in with_stacks:
-            tails[drop.reason] += 1
-        else:
-            name = f"{drop.clip} ({drop.detail})" if drop.detail else drop.clip
-            whole_clips[drop.reason].append(name)
-    for reason, names in whole_clips.items():
-        lines.append(f"no stack from {len(names)} clips: {reason}: {', '.join(names)}")
-    for reason, count in tails.items():
+    lines += say_dropped([drop for drop in dropped if drop.clip not in with_stacks])
+    segments = Counter(drop.reason for drop in dropped if drop.clip in with_stacks)
+    for reason, count in segments.items():
         lines.append(f"no stack from {count} segments of clips that gave others: {reason}")
     return "\n".join(lines)
+
+
+def say_dropped(dropped: Sequence[Dropped]) -> list[str]:
+    """Name the clips that make no stack: a line for each reason."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for drop in dropped:
+        names[drop.reason].append(f"{drop.clip} ({drop.detail})" if drop.detail else drop.clip)
+    return [
+        f"no stack from {len(clips)} clips: {reason}: {', '.join(clips)}"
+        for reason, clips in names.items()
+    ]

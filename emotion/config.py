@@ -4,6 +4,7 @@ Stands outside the way of the data: nothing in `emotion/` imports it.
 """
 
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -88,6 +89,9 @@ def mistakes_in_one_line(with_trace: bool) -> Iterator[None]:
         if with_trace:
             raise
         sys.exit(f"error: {one_line(error)}")
+    except KeyboardInterrupt:
+        print("stopped; what is done is kept, and the same command goes on", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
 
 
 @contextmanager

@@ -23,3 +23,21 @@ def unfinished(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def writer_lives(path: Path) -> bool:
+    """Tell whether the process that writes a temporary file of `unfinished` is still there.
+
+    Args:
+        path: a hidden file, named by `unfinished` on this machine; others count as alive.
+    """
+    number = path.stem.rpartition(".")[2]
+    if not number.isdigit():
+        return True
+    try:
+        os.kill(int(number), 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -4,6 +4,7 @@ The fifth step of the way of the data. A cached stack holds a crop at every `sam
 stacks of longer intervals are taken from it without the clip.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -140,10 +141,10 @@ def write_stack(path: Path, stack: np.ndarray) -> None:
         stack: (T, H, W) uint8.
     """
     assert stack.ndim == 3 and stack.dtype == np.uint8
+    tiff = io.BytesIO()  # in memory first: NumPy's own writing does not say that a disk is full
+    tifffile.imwrite(tiff, stack, imagej=True, metadata={"axes": "CYX", "mode": "grayscale"})
     with unfinished(path) as temporary:
-        tifffile.imwrite(
-            temporary, stack, imagej=True, metadata={"axes": "CYX", "mode": "grayscale"}
-        )
+        temporary.write_bytes(tiff.getbuffer())
 
 
 def read_stack(path: Path) -> np.ndarray:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tifffile
 
-from emotion import stack as stack_module
 from emotion.stack import (
     crop_segments,
     read_stack,
@@ -201,28 +200,30 @@ def test_a_write_that_fails_half_way_leaves_no_half_stack(
     if exists:
         write_stack(path, old)
 
-    def fill_the_disk(file: Path, *_, **__) -> None:
-        Path(file).write_bytes(b"II*\0half")
+    write = Path.write_bytes
+
+    def fill_the_disk(file: Path, content: bytes) -> None:
+        write(file, bytes(content[:10]))
         raise OSError("no space left on device")
 
-    monkeypatch.setattr(stack_module.tifffile, "imwrite", fill_the_disk)
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
         write_stack(path, np.zeros((3, 8, 8), np.uint8))
     monkeypatch.undo()
-    assert path.exists() == exists
+    assert list(tmp_path.iterdir()) == [path] * exists
     if exists:
         np.testing.assert_array_equal(read_stack(path), old)
 
 
 def test_a_stack_appears_only_once_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "Happy_0001_0001.tiff"
-    write, seen = tifffile.imwrite, []
+    write, seen = Path.write_bytes, []
 
-    def write_and_look(file: Path, *arguments, **settings) -> None:
-        write(file, *arguments, **settings)
-        seen.append((path.exists(), Path(file).name.startswith(".")))
+    def write_and_look(file: Path, content: bytes) -> None:
+        write(file, content)
+        seen.append((path.exists(), file.name.startswith(".")))
 
-    monkeypatch.setattr(stack_module.tifffile, "imwrite", write_and_look)
+    monkeypatch.setattr(Path, "write_bytes", write_and_look)
     write_stack(path, np.zeros((3, 8, 8), np.uint8))
     assert seen == [(False, True)]  # not under its name yet, and hidden
     assert path.exists()
