@@ -9,6 +9,8 @@ Below that line everything only reads what this module has written:
         clips/<clip>.json       how a clip was cut; written after its stacks, it vouches for them
         manifest.csv            a row a stack
         dropped.csv             what made no stack, with the reason
+        report.csv              counts of each class
+        sheets/<class>.png      its stacks, a row each, to look over
 """
 
 import json
@@ -37,6 +39,7 @@ from emotion.files import unfinished, writer_lives
 from emotion.manifest import StackRow, read_manifest, read_table, write_manifest, write_table
 from emotion.progress import ProgressBar
 from emotion.sampling import num_images
+from emotion.sheet import write_sheet
 from emotion.stack import Segment, crop_segments, stack_crops, write_stack
 from emotion.video import Video, VideoError
 
@@ -267,8 +270,11 @@ class Cache:
             [field.name for field in fields(Dropped)],
             map(asdict, dropped),
         )
-        log.info(report(self.scheme.labels, clips, rows, dropped))
+        table = class_counts(self.scheme.labels, clips, rows)
+        write_table(self.directory / "report.csv", list(table[0]), table)
+        log.info(report(table, rows, dropped))
         log.info("cache: %s", self.directory)
+        self._write_sheets(rows, changed=bool(todo))
         if not rows:
             self._settings_path().unlink(missing_ok=True)  # there is nothing to be current
             raise UserError(f"not one stack could be made of the clips in {self.root}")
@@ -281,6 +287,14 @@ class Cache:
         failed = [clip.id for clip in clips if records[clip.id].failed]
         if strict and failed:
             raise UserError(f"strict=true, and {len(failed)} clips failed: {', '.join(failed)}")
+
+    def _write_sheets(self, rows: Sequence[StackRow], changed: bool) -> None:
+        """Draw the contact sheet of each class that has stacks."""
+        for label in self.scheme.labels:
+            path = self.directory / "sheets" / f"{label}.png"
+            stacks = [self.directory / row.stack for row in rows if row.label == label]
+            if stacks and (changed or not path.exists()):
+                write_sheet(path, stacks)
 
     def _remove_unfinished(self) -> None:
         """Remove the temporary files of processes that were killed while they wrote."""
@@ -518,39 +532,67 @@ def unfit(segment: Segment, settings: CacheSettings) -> dict[str, str] | None:
     return None
 
 
-def report(
-    labels: Sequence[str],
-    clips: Sequence[Clip],
-    rows: Sequence[StackRow],
-    dropped: Sequence[Dropped],
-) -> str:
-    """Say what a run came to: the stacks of each class, and what made none.
+def class_counts(
+    labels: Sequence[str], clips: Sequence[Clip], rows: Sequence[StackRow]
+) -> list[dict[str, str | int]]:
+    """Count what each class came to.
 
     Args:
         labels: the classes.
         clips: all clips of the data set.
+        rows: all stacks.
+
+    Returns:
+        For each class its clips, those of them without a stack, its stacks, the sampled frames in
+        them, how many of those show no face, and the share that does. Where that differs much
+        between classes, a model may read the label off the missing faces.
+    """
+    table = []
+    for label in labels:
+        ids = {clip.id for clip in clips if clip.label == label}
+        mine = [row for row in rows if row.label == label]
+        sampled = sum(row.sampled_frames for row in mine)
+        faces = sum(row.face_frames for row in mine)
+        table.append(
+            {
+                "class": label,
+                "clips": len(ids),
+                "without stack": len(ids - {row.clip for row in mine}),
+                "stacks": len(mine),
+                "sampled frames": sampled,
+                "no face": sampled - faces,
+                "with face": f"{faces / sampled:.1%}" if sampled else "-",
+            }
+        )
+    return table
+
+
+def report(
+    table: Sequence[Mapping[str, str | int]],
+    rows: Sequence[StackRow],
+    dropped: Sequence[Dropped],
+) -> str:
+    """Say what a run came to: the counts of each class, and what made no stack.
+
+    Args:
+        table: as `class_counts` gives it.
         rows: all stacks.
         dropped: all that made no stack.
 
     Returns:
         A table and a few lines for the terminal.
     """
-    lines = []
-    table = Table("class", "clips", "stacks", "sampled frames with a face")
-    for label in labels:
-        mine = [row for row in rows if row.label == label]
-        sampled = sum(row.sampled_frames for row in mine)
-        faces = f"{sum(row.face_frames for row in mine) / sampled:.1%}" if sampled else "-"
-        num_clips = sum(clip.label == label for clip in clips)
-        table.add_row(label, str(num_clips), str(len(mine)), faces)
-    console = Console(width=80)
+    printed = Table(*table[0])
+    for counts in table:
+        printed.add_row(*map(str, counts.values()))
+    console = Console(width=100)
     with console.capture() as capture:
-        console.print(table)
-    lines.append(capture.get().rstrip())
-    for label in labels:
-        if not any(row.label == label for row in rows):
+        console.print(printed)
+    lines = [capture.get().rstrip()]
+    for counts in table:
+        if not counts["stacks"]:
             lines.append(
-                f"warning: class {label} has no stacks, so no model can learn it: "
+                f"warning: class {counts['class']} has no stacks, so no model can learn it: "
                 "add clips of it, or leave it out of `labels`"
             )
     with_stacks = {row.clip for row in rows}

@@ -1,5 +1,6 @@
 """The cache: golden stacks, all intervals from one, nothing done twice, nothing lost unsaid."""
 
+import csv
 import json
 import logging
 import shutil
@@ -215,7 +216,8 @@ def test_a_demo_stack_is_described_in_full(demo_cache: Cache):
 def test_nothing_unfinished_is_left(demo_cache: Cache):
     files = [p.relative_to(demo_cache.directory) for p in demo_cache.directory.rglob("*")]
     names = sorted(p.as_posix() for p in files if p.suffix not in ("", ".tiff", ".json"))
-    assert names == ["dropped.csv", "manifest.csv"]
+    sheets = [f"sheets/{label}.png" for label in demo_cache.scheme.labels]
+    assert names == ["dropped.csv", "manifest.csv", "report.csv", *sheets]
     assert not [p for p in files if p.name.startswith(".")]
     assert len([p for p in files if p.suffix == ".tiff"]) == 30
     assert len([p for p in files if p.suffix == ".json"]) == 31  # one a clip, and the settings
@@ -590,3 +592,29 @@ def test_parallel_and_single_builds_give_the_same_cache(
     found = tifffile.imread(cache.directory / "stacks" / "Happy_0001_0001.tiff")
     expected = tifffile.imread(demo_cache.directory / "stacks" / "Happy_0001_0001.tiff")
     np.testing.assert_array_equal(found, expected)
+
+
+def test_report_counts_the_frames_without_a_face_of_each_class(
+    cache_of: CutCache, shared_data: Path, tmp_path: Path
+):
+    """Of the golden clips, Happy and Neutral open with black frames and the others don't."""
+    root = tmp_path / "clips"
+    root.mkdir()
+    clips = {
+        "Happy": "01-02-03_01", "Anger": "06-02-06_01", "Sad": "02-01-02_01",
+        "Shock": "07-01-04_01", "Neutral": "03-01-01_01",
+    }  # fmt: skip
+    for label, name in clips.items():
+        (root / f"{label}_0001.mp4").symlink_to(shared_data / "javanese" / f"{name}.mp4")
+    cache = cache_of(root)
+    cache.build()
+    with open(cache.directory / "report.csv", encoding="utf-8") as file:
+        table = {row["class"]: row for row in csv.DictReader(file)}
+    # images without a face in the golden stacks are black
+    for label in clips:
+        (path,) = (shared_data / "golden").glob(f"{label}_*.tiff")
+        sampled = int(table[label]["sampled frames"])
+        golden = tifffile.imread(path).squeeze()[:sampled]
+        black = sum(image.max() == 0 for image in golden)
+        assert table[label]["stacks"] == "1"
+        assert int(table[label]["no face"]) == black

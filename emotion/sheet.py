@@ -1,0 +1,45 @@
+"""Contact sheets: the stacks of a class in one picture, to look over before training on them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from emotion.stack import read_stack
+
+MAX_ROWS = 60  # 60 rows of 56 px fill a tall screen twice; of more stacks every n-th is shown
+IMAGES = 9
+TILE_PX = 56
+
+
+def contact_sheet(paths: Sequence[Path]) -> np.ndarray:
+    """Draw stacks, a row each, with up to nine of their images from left to right.
+
+    Args:
+        paths: TIFFs of stacks, at least one.
+
+    Returns:
+        (rows * 56, 9 * 56) uint8 gray; at most 60 rows, evenly chosen from all.
+    """
+    rows = []
+    for number in np.unique(np.linspace(0, len(paths) - 1, MAX_ROWS).round().astype(int)):
+        stack = read_stack(paths[number])
+        places = np.linspace(0, len(stack) - 1, IMAGES).round().astype(int)
+        tiles = [
+            cv2.resize(stack[place], (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA)
+            for place in places
+        ]
+        rows.append(np.hstack(tiles))
+    return np.vstack(rows)
+
+
+def write_sheet(path: Path, stacks: Sequence[Path]) -> None:
+    """Write the contact sheet of stacks as PNG.
+
+    Args:
+        path: the file; its folder is made.
+        stacks: TIFFs of stacks, at least one.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(path), contact_sheet(stacks))
