@@ -14,10 +14,13 @@ from zipfile import ZIP_BZIP2, ZIP_DEFLATED, ZipFile, ZipInfo
 import numpy as np
 import pytest
 import requests
+from omegaconf import DictConfig
 
 from emotion import fetch
+from emotion.cache import Cache
 from emotion.errors import UserError
 from emotion.fetch import fetch_clips, unpack
+from preprocess import preprocess
 
 ID = "1aB-c_D"
 CLIPS = {  # noise, which no method packs, as it is with video
@@ -462,3 +465,37 @@ def test_folder_that_cannot_be_made(root: Path):
     root.parent.write_text("a file")
     with pytest.raises(UserError, match="can't be fetched into"):
         fetch_clips(root, ID)
+
+
+# From the command line
+
+
+@pytest.mark.parametrize("setting", ["", "data.download_id=null"])
+def test_preprocess_without_an_id_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path, setting: str
+):
+    paths = [f"data.root={root}", f"paths.cache={tmp_path}/c", f"paths.output={tmp_path}/o"]
+    arguments = [argument for argument in ["data=scrapping", setting, *paths] if argument]
+    monkeypatch.setattr("sys.argv", ["preprocess.py", *arguments])
+    with pytest.raises(SystemExit) as caught:
+        preprocess()
+    line = str(caught.value.code)
+    assert line.startswith(f"error: no folder {root}: put the clips there") and "\n" not in line
+    assert "DATASET_DOWNLOAD_ID in .env" in line
+
+
+def test_config_takes_the_id_from_the_environment_and_the_cache_fetches(
+    drive: Drive,
+    demo_cache: Cache,
+    compose: Callable[..., DictConfig],
+    root: Path,
+    monkeypatch: pytest.MonkeyPatch,
+):
+    clip = demo_cache.root / "Happy_0001.mp4"
+    drive.file = packed({"Scrapping/Happy_0001.mp4": clip.read_bytes()})
+    monkeypatch.setenv("DATASET_DOWNLOAD_ID", ID)
+    overrides = ["data=scrapping", f"data.root={root}", f"paths.cache={root.parent}/cache"]
+    cache = Cache.from_config(compose("preprocess", [*overrides, "num_workers=1"]))
+    cache.ensure()
+    assert [row.clip for row in cache.manifest()] == ["Happy_0001"]
+    assert len(drive.requests) == 2
