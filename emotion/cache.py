@@ -35,6 +35,7 @@ from emotion.clips import SPLITS, Clip, Dropped, Scheme, find_clips, limit_clips
 from emotion.demo import render_clips
 from emotion.errors import UserError
 from emotion.face import TRACKING, FaceCropper
+from emotion.fetch import fetch_clips
 from emotion.files import unfinished, writer_lives
 from emotion.manifest import StackRow, read_manifest, read_table, write_manifest, write_table
 from emotion.progress import ProgressBar
@@ -138,6 +139,8 @@ class Cache:
         settings: how they are cut and cropped.
         max_per_class: at most so many clips of every class in each split; None for all.
         render: for the demo, how many clips of a class to draw, and the seed; else None.
+        download_id: of a ZIP with the clips on Google Drive, "" if it is not known; None for a
+            data set that is not fetched.
         num_workers: processes that cut; None for one a core.
     """
 
@@ -147,6 +150,7 @@ class Cache:
     settings: CacheSettings
     max_per_class: int | None = None
     render: Mapping[str, int] | None = None
+    download_id: str | None = None
     num_workers: int | None = None
 
     @classmethod
@@ -182,6 +186,7 @@ class Cache:
             settings=settings,
             max_per_class=data.max_clips_per_class,
             render=data.get("render"),
+            download_id=str(data.download_id or "") if "download_id" in data else None,
             num_workers=cfg.num_workers,
         )
 
@@ -254,7 +259,7 @@ class Cache:
         """
         self._check_settings()
         self._remove_unfinished()
-        self._render_missing()
+        self._provide_clips()
         clips, dropped = find_clips(self.root, self.scheme, self.max_per_class)
         self.directory.mkdir(parents=True, exist_ok=True)
         records = {clip.id: record for clip in clips if (record := self._read_record(clip))}
@@ -342,6 +347,12 @@ class Cache:
                 f"{self.directory} was made with other settings ({differing}): "
                 "remove that folder, or set paths.cache to another one"
             )
+
+    def _provide_clips(self) -> None:
+        """Draw or fetch the clips of a data set that says how, as far as they are not there."""
+        self._render_missing()
+        if self.download_id is not None:
+            fetch_clips(self.root, self.download_id)
 
     def _missing_renders(self) -> list[Path]:
         """List the demo clips that are not there yet; none for other data sets."""

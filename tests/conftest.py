@@ -21,11 +21,12 @@ from emotion.config import CONF_DIR, REPOSITORY  # importing it makes the resolv
 def tidy_process() -> Iterator[None]:
     """Keep a developer's settings out, and what an entry point does to the process within a test.
 
-    `EMOTION_DATA` is set, not deleted: what is set already, no `.env` file overrides.
+    The first two are set, not deleted: what is set already, no `.env` file overrides.
     """
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
-    with mock.patch.dict(os.environ, EMOTION_DATA="demo", WANDB_MODE="offline"):
+    ours = {"EMOTION_DATA": "demo", "DATASET_DOWNLOAD_ID": "", "WANDB_MODE": "offline"}
+    with mock.patch.dict(os.environ, ours):
         os.environ.pop("HYDRA_FULL_ERROR", None)
         yield
     root.handlers[:] = handlers
