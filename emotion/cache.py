@@ -11,6 +11,7 @@ Below that line everything only reads what this module has written:
         dropped.csv             what made no stack, with the reason
 """
 
+import hashlib
 import json
 import logging
 from collections import Counter, defaultdict
@@ -127,6 +128,7 @@ class Cache:
         scheme: how their names are read and split.
         settings: how they are cut and cropped.
         max_per_class: at most so many clips of every class in each split; None for all.
+        clip_list: the CSV file that names the clips; None to take all files below `root`.
         render: for the demo, how many clips of a class to draw, and the seed; else None.
         num_workers: processes that cut; None for one a core.
     """
@@ -136,6 +138,7 @@ class Cache:
     scheme: Scheme
     settings: CacheSettings
     max_per_class: int | None = None
+    clip_list: Path | None = None
     render: Mapping[str, int] | None = None
     num_workers: int | None = None
 
@@ -152,11 +155,18 @@ class Cache:
             if unknown := set(cfg[group]) - known:
                 raise UserError(f"{group} has no setting {', '.join(sorted(unknown))}")
         settings = CacheSettings(min_frames=data.min_frames, **cfg.sampling, **cfg.face)
-        if OmegaConf.is_missing(data, "root"):
+        root, clip_list = (
+            Path(path).absolute() if (path := OmegaConf.select(data, key)) is not None else None
+            for key in ("root", "list")
+        )
+        has_list = "list" in list(data)  # `in data` would pass over ???
+        if has_list and clip_list is None:
+            raise UserError(f"data={data.name} has no list of its own: set data.list=FILE")
+        if root is None and clip_list is None:
             raise UserError(f"data={data.name} has no folder of its own: set data.root=DIR")
         split = OmegaConf.to_container(data.split)
         scheme = Scheme(
-            pattern=data.pattern,
+            pattern=data.get("pattern"),  # a list needs none
             labels=list(cfg.labels),
             label_map=OmegaConf.to_container(data.label_map) if data.label_map else {},
             split_by=split.pop("by", "id"),
@@ -167,10 +177,11 @@ class Cache:
             name += f"-{data.max_clips_per_class}perclass"
         return cls(
             directory=Path(cfg.paths.cache).absolute() / name / settings.folder,
-            root=Path(data.root).absolute(),
+            root=root or clip_list.parent,
             scheme=scheme,
             settings=settings,
             max_per_class=data.max_clips_per_class,
+            clip_list=clip_list,
             render=data.get("render"),
             num_workers=cfg.num_workers,
         )
@@ -221,7 +232,8 @@ class Cache:
         self._check_settings()
         if self.render:
             self._render_missing()
-        clips, dropped = find_clips(self.root, self.scheme, self.max_per_class)
+        clips, dropped = find_clips(self.root, self.scheme, self.max_per_class, self.clip_list)
+        identity = self._identity()  # now: a list that is edited while we cut is another one
         self.directory.mkdir(parents=True, exist_ok=True)
         records = {clip.id: record for clip in clips if (record := self._read_record(clip))}
         todo = [clip for clip in clips if clip.id not in records]
@@ -243,17 +255,19 @@ class Cache:
             raise UserError(f"not one stack could be made of the clips in {self.root}")
         write_manifest(self.directory / "manifest.csv", rows)
         with unfinished(self._settings_path()) as temporary:
-            temporary.write_text(json.dumps(self._identity(), indent=2))
+            temporary.write_text(json.dumps(identity, indent=2))
 
     def _settings_path(self) -> Path:
         return self.directory / "settings.json"
 
     def _identity(self) -> dict:
         """What made the cache, as JSON gives it back."""
+        listed = self.clip_list is not None and self.clip_list.is_file()
         identity = {
             "settings": asdict(self.settings),
             "clips": {
                 "root": str(self.root),
+                "list": hashlib.sha256(self.clip_list.read_bytes()).hexdigest() if listed else None,
                 "render": dict(self.render) if self.render else None,
                 **asdict(self.scheme),
             },
