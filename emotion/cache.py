@@ -13,6 +13,7 @@ Below that line everything only reads what this module has written:
         sheets/<class>.png      its stacks, a row each, to look over
 """
 
+import hashlib
 import json
 import logging
 import signal
@@ -46,6 +47,7 @@ from emotion.video import Video, VideoError
 
 log = logging.getLogger(__name__)
 
+MAX_NAMES = 30  # printed for each reason that clips are dropped
 UNDER_WAY = 2  # clips that joblib hands out ahead, for each process
 
 
@@ -138,6 +140,7 @@ class Cache:
         scheme: how their names are read and split.
         settings: how they are cut and cropped.
         max_per_class: at most so many clips of every class in each split; None for all.
+        clip_list: the CSV file that names the clips; None to take all files below `root`.
         render: for the demo, how many clips of a class to draw, and the seed; else None.
         download_id: of a ZIP with the clips on Google Drive, "" if it is not known; None for a
             data set that is not fetched.
@@ -149,6 +152,7 @@ class Cache:
     scheme: Scheme
     settings: CacheSettings
     max_per_class: int | None = None
+    clip_list: Path | None = None
     render: Mapping[str, int] | None = None
     download_id: str | None = None
     num_workers: int | None = None
@@ -166,11 +170,18 @@ class Cache:
             if unknown := set(cfg[group]) - known:
                 raise UserError(f"{group} has no setting {', '.join(sorted(unknown))}")
         settings = CacheSettings(min_frames=data.min_frames, **cfg.sampling, **cfg.face)
-        if OmegaConf.is_missing(data, "root"):
+        root, clip_list = (
+            Path(path).absolute() if (path := OmegaConf.select(data, key)) is not None else None
+            for key in ("root", "list")
+        )
+        has_list = "list" in list(data)  # `in data` would pass over ???
+        if has_list and clip_list is None:
+            raise UserError(f"data={data.name} has no list of its own: set data.list=FILE")
+        if root is None and clip_list is None:
             raise UserError(f"data={data.name} has no folder of its own: set data.root=DIR")
         split = OmegaConf.to_container(data.split)
         scheme = Scheme(
-            pattern=data.pattern,
+            pattern=data.get("pattern"),  # a list needs none
             labels=list(cfg.labels),
             label_map=OmegaConf.to_container(data.label_map) if data.label_map else {},
             split_by=split.pop("by", "id"),
@@ -181,10 +192,11 @@ class Cache:
             name += f"-{data.max_clips_per_class}perclass"
         return cls(
             directory=Path(cfg.paths.cache).absolute() / name / settings.folder,
-            root=Path(data.root).absolute(),
+            root=root or clip_list.parent,
             scheme=scheme,
             settings=settings,
             max_per_class=data.max_clips_per_class,
+            clip_list=clip_list,
             render=data.get("render"),
             download_id=str(data.download_id or "") if "download_id" in data else None,
             num_workers=cfg.num_workers,
@@ -236,7 +248,7 @@ class Cache:
         self._check_settings()
         if missing := self._missing_renders():
             return f"would draw {len(missing)} demo clips in {self.root}, and cut all of them"
-        clips, dropped = find_clips(self.root, self.scheme, self.max_per_class)
+        clips, dropped = find_clips(self.root, self.scheme, self.max_per_class, self.clip_list)
         done = sum(self._read_record(clip) is not None for clip in clips)
         lines = [
             f"{self.root}: {len(clips)} clips, {done} of them in the cache",
@@ -260,7 +272,8 @@ class Cache:
         self._check_settings()
         self._remove_unfinished()
         self._provide_clips()
-        clips, dropped = find_clips(self.root, self.scheme, self.max_per_class)
+        clips, dropped = find_clips(self.root, self.scheme, self.max_per_class, self.clip_list)
+        identity = self._identity()  # now: a list that is edited while we cut is another one
         self.directory.mkdir(parents=True, exist_ok=True)
         records = {clip.id: record for clip in clips if (record := self._read_record(clip))}
         todo = [clip for clip in clips if clip.id not in records]
@@ -286,7 +299,7 @@ class Cache:
         write_manifest(self.directory / "manifest.csv", rows)
         if all(self.record_path(clip.id).exists() for clip in clips):
             with unfinished(self._settings_path()) as temporary:
-                temporary.write_text(json.dumps(self._identity(), indent=2))
+                temporary.write_text(json.dumps(identity, indent=2))
         else:  # some failed for a reason that may pass, a full disk say: the next run tries again
             self._settings_path().unlink(missing_ok=True)
         failed = [clip.id for clip in clips if records[clip.id].failed]
@@ -312,10 +325,12 @@ class Cache:
 
     def _identity(self) -> dict:
         """What made the cache, as JSON gives it back."""
+        listed = self.clip_list is not None and self.clip_list.is_file()
         identity = {
             "settings": asdict(self.settings),
             "clips": {
                 "root": str(self.root),
+                "list": hashlib.sha256(self.clip_list.read_bytes()).hexdigest() if listed else None,
                 "render": dict(self.render) if self.render else None,
                 **asdict(self.scheme),
             },
@@ -619,7 +634,10 @@ def say_dropped(dropped: Sequence[Dropped]) -> list[str]:
     names: dict[str, list[str]] = defaultdict(list)
     for drop in dropped:
         names[drop.reason].append(f"{drop.clip} ({drop.detail})" if drop.detail else drop.clip)
-    return [
-        f"no stack from {len(clips)} clips: {reason}: {', '.join(clips)}"
-        for reason, clips in names.items()
-    ]
+    lines = []
+    for reason, clips in names.items():
+        shown = ", ".join(clips[:MAX_NAMES])
+        if len(clips) > MAX_NAMES:
+            shown += f" and {len(clips) - MAX_NAMES} more, all named in dropped.csv"
+        lines.append(f"no stack from {len(clips)} clips: {reason}: {shown}")
+    return lines

@@ -1,13 +1,17 @@
-"""clips ──find──> Clip(path, label, subject, split): what a folder's file names say.
+"""clips ──find──> Clip(path, label, subject, split): what file names or a list say.
 
-The first step of the way of the data. A data set is described by a pattern of its file names, a
-map from what the names say to the classes, and a rule that splits; nothing is read but names.
+The first step of the way of the data. A data set is described by a pattern of its file names or by
+a list of its clips, a map from what they say to the classes, and a rule that splits; no clip is
+opened.
 """
 
+import csv
+import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from pathlib import Path
 
 from emotion.errors import UserError
@@ -22,7 +26,8 @@ class Clip:
 
     Attributes:
         path: the file.
-        id: its path below the data set's root, with `/` and without suffix; names its stacks.
+        id: its path below the data set's root, with `/` and without suffix; names its stacks. For
+            a listed clip elsewhere, `outside/` and its absolute path.
         label: one of the classes.
         subject: who is seen, or "" where names don't tell.
         split: `train`, `val` or `test`.
@@ -54,20 +59,20 @@ class Dropped:
 
 @dataclass(frozen=True)
 class Scheme:
-    """How a data set's file names are read.
+    """How a data set's file names, or the rows of its list, are read.
 
     Attributes:
         pattern: a regular expression for the whole id of a clip. Its group `label` is required;
-            `subject` and any group that `split_by` names are optional.
+            `subject` and any group that `split_by` names are optional. None where a list says it.
         labels: the classes, in the order of their indices.
-        label_map: from what the names say to a class, or to None to leave the clip out. What is
+        label_map: from what names or list say to a class, or to None to leave the clip out. What is
             not in it stands for itself.
-        split_by: the group of the pattern that decides a clip's split.
+        split_by: the group of the pattern, or the column of the list, that decides a clip's split.
         split: name of a split -> values of that group, single (`"03"`) or as a range
             (`"0016-0020"`). What none names is `train`.
     """
 
-    pattern: str
+    pattern: str | None
     labels: Sequence[str]
     label_map: Mapping[str, str | None] = field(default_factory=dict)
     split_by: str = "id"
@@ -79,15 +84,16 @@ class Scheme:
         Raises:
             UserError: names the key under `data` that is at fault.
         """
-        try:
-            groups = re.compile(self.pattern).groupindex
-        except re.error as error:
-            raise UserError(f"data.pattern is not a regular expression: {error}") from None
-        for group in ("label", self.split_by):
-            if group not in groups:
-                raise UserError(
-                    f"data.pattern has no group (?P<{group}>...); it has: {', '.join(groups)}"
-                )
+        if self.pattern is not None:
+            try:
+                groups = re.compile(self.pattern).groupindex
+            except re.error as error:
+                raise UserError(f"data.pattern is not a regular expression: {error}") from None
+            for group in ("label", self.split_by):
+                if group not in groups:
+                    raise UserError(
+                        f"data.pattern has no group (?P<{group}>...); it has: {', '.join(groups)}"
+                    )
         if unknown := set(self.split) - set(SPLITS):
             raise UserError(f"data.split: {sorted(unknown)} is not one of {', '.join(SPLITS)}")
         for name, entries in self.split.items():
@@ -109,14 +115,28 @@ class Scheme:
         match = re.fullmatch(self.pattern, clip_id)
         if match is None:
             return Dropped(clip_id, f"its name is outside the scheme {self.pattern}")
-        fields = match.groupdict()
+        return self.interpret(path, clip_id, match.groupdict())
+
+    def interpret(
+        self, path: Path, clip_id: str, fields: Mapping[str, str | None]
+    ) -> Clip | Dropped:
+        """Turn what is said of a clip into its class and split.
+
+        Args:
+            path: the file.
+            clip_id: its id.
+            fields: `label` and, where they are known, `subject` and what `split_by` names.
+
+        Returns:
+            The clip, or the reason why it is none.
+        """
         said = fields["label"]
         label = self.label_map.get(said, said)
         if label is None:
             return Dropped(clip_id, f"label {said} is left out by data.label_map")
         if label not in self.labels:
             return Dropped(clip_id, f"label {said} is none of {', '.join(self.labels)}")
-        value = fields[self.split_by] or ""
+        value = fields.get(self.split_by) or ""
         split = next((s for s, entries in self.split.items() if matches(value, entries)), "train")
         return Clip(path, clip_id, label, fields.get("subject") or "", split)
 
@@ -136,21 +156,43 @@ def matches(value: str, entries: Iterable[str]) -> bool:
 
 
 def find_clips(
-    root: Path, scheme: Scheme, max_per_class: int | None = None
+    root: Path, scheme: Scheme, max_per_class: int | None = None, clip_list: Path | None = None
 ) -> tuple[list[Clip], list[Dropped]]:
-    """Find a data set's clips, in the order of their names.
+    """Find a data set's clips, in the order of their names or of their list.
 
     Args:
         root: the data set's folder; clips may lie in folders below it.
-        scheme: how their names are read.
+        scheme: how their names, or the rows of the list, are read.
         max_per_class: see `limit_clips`.
+        clip_list: see `read_list`; None takes all video files below `root`.
 
     Returns:
-        The clips, and the video files that are none, each with the reason.
+        The clips, and the video files or rows that are none, each with the reason.
 
     Raises:
-        UserError: the folder is missing or has no clip of the scheme, or one person's clips fall
-            into two splits.
+        UserError: the folder or the list is missing or has no clip of the scheme, or one person's
+            clips fall into two splits.
+    """
+    if clip_list is not None:
+        clips, dropped = read_list(clip_list, root, scheme)
+        searched = f"rows of {clip_list}"
+    else:
+        clips, dropped = read_names(video_files(root), root, scheme)
+        searched = f"video files in {root}"
+    if not clips:
+        raise UserError(
+            f"none of the {len(dropped)} {searched} is a clip of this data set; "
+            f"the first: {dropped[0].clip}: {dropped[0].reason}"
+        )
+    check_subjects(clips)
+    return limit_clips(clips, max_per_class), dropped
+
+
+def video_files(root: Path) -> list[Path]:
+    """Find all video files below a folder but the hidden ones, in the order of their names.
+
+    Raises:
+        UserError: there is no such folder, or no video file in it.
     """
     if not root.is_dir():
         raise UserError(f"no folder {root}: put the clips there, or set data.root=DIR")
@@ -166,14 +208,112 @@ def find_clips(
             f"no video files in {root} (looked for {', '.join(sorted(VIDEO_SUFFIXES))}): "
             "put the clips there, or set data.root=DIR"
         )
-    clips, dropped = read_names(paths, root, scheme)
-    if not clips:
+    return paths
+
+
+def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], list[Dropped]]:
+    """Read a data set's clips from a CSV file.
+
+    Args:
+        clip_list: the file, UTF-8 with or without a byte order mark. Its first line names the
+            columns: `path` (absolute or below `root`), `label`, and optionally `subject` and
+            `split`; a row with an empty `split` follows the scheme's.
+        root: the data set's folder.
+        scheme: how the rows are read.
+
+    Returns:
+        The clips, and the rows that are none, each with the reason.
+
+    Raises:
+        UserError: the file is missing, empty, no CSV, or says what can't be.
+    """
+    columns, rows = read_rows(clip_list)
+    if any(scheme.split.values()) and scheme.split_by not in {"id", *columns}:
         raise UserError(
-            f"none of the {len(paths)} video files in {root} is a clip of this data set; "
-            f"the first: {dropped[0].clip}: {dropped[0].reason}"
+            f"data.split.by={scheme.split_by} is no column of {clip_list}; "
+            f"it is id or one of {', '.join(columns)}"
         )
-    check_subjects(clips)
-    return limit_clips(clips, max_per_class), dropped
+    clips: dict[str, Clip] = {}
+    lines: dict[str, int] = {}
+    dropped = []
+    for line, row in rows:
+        path = Path(os.path.normpath(root / row["path"]))
+        if not row["path"] or not os.path.isfile(path):  # Path.is_file raises where it may not look
+            reason = f"{clip_list.name} lists a file that is not there"
+            dropped.append(Dropped(row["path"] or "no path", reason, f"line {line}"))
+            continue
+        clip_id = listed_id(path, root)
+        if clip_id in clips:
+            reason = f"{clip_list.name} lists a clip of the same name before it"
+            dropped.append(Dropped(row["path"], reason, f"line {line}, first {lines[clip_id]}"))
+            continue
+        if (split := row.get("split")) and split not in SPLITS:
+            raise UserError(
+                f"{clip_list}, line {line}: split {split} is none of {', '.join(SPLITS)}; "
+                "leave it empty to follow data.split"
+            )
+        read = scheme.interpret(path, clip_id, {"id": clip_id, **row})
+        if isinstance(read, Dropped):
+            dropped.append(read)
+            continue
+        clips[clip_id] = replace(read, split=split) if split else read
+        lines[clip_id] = line
+    return list(clips.values()), dropped
+
+
+def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a list's columns and rows; blank lines and space around values do not count.
+
+    A value that a row lacks is empty.
+
+    Args:
+        clip_list: the CSV file.
+
+    Returns:
+        The columns' names, and for every row its line and a mapping from column to value.
+
+    Raises:
+        UserError: the file is missing, empty, not UTF-8 text, or lacks a column.
+    """
+    remedy = "it is a CSV file with the columns path,label[,subject][,split]"
+    if not clip_list.is_file():
+        raise UserError(f"no list {clip_list}: {remedy}; put it there, or set data.list=FILE")
+    try:
+        with open(clip_list, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            columns = [name.strip() for name in next(reader, [])]
+            rows = [
+                (reader.line_num, dict(zip_longest(columns, values[: len(columns)], fillvalue="")))
+                for values in (list(map(str.strip, values)) for values in reader)
+                if any(values)
+            ]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{clip_list} can't be read ({error}): {remedy}, in UTF-8") from None
+    if missing := {"path", "label"} - set(columns):
+        raise UserError(
+            f"{clip_list} has no column {' and no column '.join(sorted(missing))} in its first "
+            f"line ({','.join(columns)}): {remedy}"
+        )
+    if not rows:
+        raise UserError(f"{clip_list} has no rows: {remedy}, a row a clip")
+    return columns, rows
+
+
+def listed_id(path: Path, root: Path) -> str:
+    """Name a listed clip: its id can't leave the cache's folder, whatever the list says.
+
+    Args:
+        path: the file, absolute and without `..`.
+        root: the data set's folder, absolute.
+
+    Returns:
+        The id, without suffix.
+    """
+    try:
+        inside = path.relative_to(os.path.normpath(root))
+    except ValueError:
+        inside = "outside" / path.relative_to(path.anchor)
+    return inside.with_suffix("").as_posix()
 
 
 def read_names(

@@ -1,10 +1,19 @@
-"""What file names say: read, split, limited, and refused with the remedy."""
+"""What file names and lists say: read, split, limited, and refused with the remedy."""
 
 from pathlib import Path
 
 import pytest
 
-from emotion.clips import Clip, Dropped, Scheme, check_subjects, find_clips, limit_clips, matches
+from emotion.clips import (
+    Clip,
+    Dropped,
+    Scheme,
+    check_subjects,
+    find_clips,
+    limit_clips,
+    matches,
+    read_list,
+)
 from emotion.errors import UserError
 
 LABELS = ("Anger", "Happy", "Neutral", "Sad", "Shock")
@@ -17,6 +26,13 @@ ACTORS = Scheme(
     label_map={"01": "Neutral", "02": "Sad", "05": None},
     split_by="subject",
     split={"val": ["03", "08"], "test": ["06"]},
+)
+LISTED = Scheme(
+    pattern=None,
+    labels=LABELS,
+    label_map={"angry": "Anger", "fear": None},
+    split_by="subject",
+    split={"val": ["bea"]},
 )
 
 
@@ -277,3 +293,122 @@ def test_hidden_folders_and_folders_named_as_clips_are_passed_over(tmp_path: Pat
     (tmp_path / "Happy_0003.mp4").mkdir()
     clips, dropped = find_clips(tmp_path, Scheme(r"(?P<label>[A-Z][a-z]+)_(?P<id>\d+)", LABELS))
     assert [clip.id for clip in clips] == ["Happy_0002"] and dropped == []
+
+
+# Lists
+
+
+def write_list(folder: Path, text: str, *clips: str, encoding: str = "utf-8") -> Path:
+    """Write a list, and empty files for the clips that it shall find."""
+    for name in clips:
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    path = folder / "clips.csv"
+    path.write_text(text, encoding=encoding)
+    return path
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_list_gives_class_subject_and_split(tmp_path: Path, encoding: str):
+    path = write_list(
+        tmp_path,
+        "path,label,subject,split\n"
+        "b/zoë 1.mp4,Happy,ann,\n"
+        '"a, take 2.mov",angry, bea ,\n'
+        "\n"
+        "./b/../c.avi,Sad,cleo,test\n",
+        *("b/zoë 1.mp4", "a, take 2.mov", "c.avi"),
+        encoding=encoding,
+    )
+    clips, dropped = read_list(path, tmp_path, LISTED)
+    assert clips == [
+        Clip(tmp_path / "b" / "zoë 1.mp4", "b/zoë 1", "Happy", "ann", "train"),
+        Clip(tmp_path / "a, take 2.mov", "a, take 2", "Anger", "bea", "val"),
+        Clip(tmp_path / "c.avi", "c", "Sad", "cleo", "test"),
+    ]
+    assert dropped == []
+
+
+def test_list_needs_only_path_and_label_in_any_order(tmp_path: Path):
+    path = write_list(tmp_path, "label,note,path\r\nSad,-,1.mp4\r\nHappy,-,2.mp4", "1.mp4", "2.mp4")
+    scheme = Scheme(None, LABELS, split_by="id", split={"val": ["2"]})
+    clips, _ = read_list(path, tmp_path, scheme)
+    assert [(c.id, c.label, c.subject, c.split) for c in clips] == [
+        ("1", "Sad", "", "train"),
+        ("2", "Happy", "", "val"),
+    ]
+
+
+def test_row_that_is_no_clip_is_dropped_with_reason_and_line(tmp_path: Path):
+    path = write_list(
+        tmp_path,
+        "path,label\n1.mp4,Sad\ngone.mp4,Sad\n1.mp4,Happy\n2.mp4,fear\n3.mp4,bored\n4.mp4\n,Sad\n.,Sad\n",
+        *(f"{n}.mp4" for n in range(1, 5)),
+    )  # fmt: skip
+    clips, dropped = find_clips(tmp_path, Scheme(None, LABELS, {"fear": None}), None, path)
+    assert [(c.id, c.label) for c in clips] == [("1", "Sad")]
+    assert [(d.clip, d.detail) for d in dropped] == [
+        ("gone.mp4", "line 3"),
+        ("1.mp4", "line 4, first 2"),
+        ("2", ""),
+        ("3", ""),
+        ("4", ""),
+        ("no path", "line 8"),
+        (".", "line 9"),
+    ]
+    reasons = [d.reason for d in dropped]
+    assert "not there" in reasons[0] and "before it" in reasons[1]
+    assert "left out by data.label_map" in reasons[2] and "bored is none of" in reasons[3]
+
+
+def test_clip_outside_the_root_cannot_put_its_stacks_outside_the_cache(tmp_path: Path):
+    root = tmp_path / "root"
+    rows = f"path,label\n../up.mp4,Sad\n{tmp_path}/x/../far/1.mp4,Sad\n{root}/1.mp4,Sad\n"
+    path = write_list(root, rows, "1.mp4", "../up.mp4", "../far/1.mp4")
+    clips, dropped = read_list(path, root, Scheme(None, LABELS))
+    outside = f"outside{tmp_path.as_posix()}"
+    assert [c.id for c in clips] == [f"{outside}/up", f"{outside}/far/1", "1"]
+    assert [c.path for c in clips] == [
+        tmp_path / "up.mp4",
+        tmp_path / "far" / "1.mp4",
+        root / "1.mp4",
+    ]
+    assert dropped == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", r"no column label and no column path.*path,label"),
+        ("path,label\n", r"no rows.*path,label"),
+        ("file,label\n1.mp4,Sad\n", r"no column path in its first line \(file,label\).*path,label"),
+        ("path;label\n1.mp4;Sad\n", r"no column label and no column path.*\(path;label\)"),
+        ("path,label\ngone.mp4,Sad\n", r"none of the 1 rows.*gone\.mp4.*not there"),
+        ("path,label,split\n1.mp4,Sad,dev\n", r"line 2: split dev is none of train, val, test"),
+        (
+            "path,label,subject,split\n1.mp4,Sad,ann,val\n2.mp4,Sad,ann,\n",
+            r"same person into two splits: ann in train and val",
+        ),
+    ],
+)
+def test_list_that_cannot_work_is_refused_in_a_line(tmp_path: Path, text: str, message: str):
+    path = write_list(tmp_path, text, "1.mp4", "2.mp4")
+    with pytest.raises(UserError, match=message) as refusal:
+        find_clips(tmp_path, Scheme(None, LABELS), None, path)
+    assert "\n" not in str(refusal.value)
+    assert str(path) in str(refusal.value) or "ann" in text
+
+
+def test_list_that_is_missing_or_no_text_is_named(tmp_path: Path):
+    with pytest.raises(UserError, match=r"no list .*clips\.csv.*path,label.*data\.list=FILE"):
+        find_clips(tmp_path, LISTED, None, tmp_path / "clips.csv")
+    (tmp_path / "clips.csv").write_bytes("path,label\nzoë.mp4,Sad\n".encode("latin-1"))
+    with pytest.raises(UserError, match=r"clips\.csv can't be read .*in UTF-8"):
+        find_clips(tmp_path, LISTED, None, tmp_path / "clips.csv")
+
+
+def test_split_by_a_column_that_the_list_lacks_is_refused(tmp_path: Path):
+    path = write_list(tmp_path, "path,label\n1.mp4,Sad\n", "1.mp4")
+    with pytest.raises(UserError, match=r"data\.split\.by=subject is no column of .*path, label"):
+        find_clips(tmp_path, LISTED, None, path)

@@ -66,7 +66,7 @@ def test_a_broken_clip_and_a_stray_name_cost_themselves_alone(run_preprocess, cl
         (["data=scrapping", "data.root=/nowhere"], "no folder /nowhere"),
         (["data=scrapping", "data.root={empty}"], "no video files in"),
         (["data=javanese"], "set data.root=DIR"),
-        (["data=affectnet"], "no such option, data has: demo, javanese, scrapping"),
+        (["data=affectnet"], "no such option, data has: cremad, csv, demo, folders"),
         (["data=javanese", "data.root={clips}"], "none of the 2 video files"),
         (["data=scrapping", "data.root={clips}", "sampling.interval=7"], "does not divide"),
         (["data=scrapping", "data.root={clips}", "face.tracking=often"], "every_frame, sampled"),
