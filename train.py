@@ -117,8 +117,10 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     )
 
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    settings["data"].pop("download_id", None)  # a private link does not belong on a dashboard
     for logger in loggers:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+        logger.log_hyperparams(settings)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     trainer = instantiate(cfg.trainer, logger=loggers, callbacks=list(callbacks.values()))
     start_s = time.monotonic()
@@ -149,7 +151,6 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         )
         if isinstance(logger, Wandb):
             logger.finish()
-    settings = OmegaConf.to_container(cfg, resolve=True)
     return {
         "settings": {key: settings[key] for key in SETTINGS},
         "data": cfg.data.name,

@@ -42,7 +42,7 @@ from emotion.manifest import StackRow, read_manifest, read_table, write_manifest
 from emotion.progress import ProgressBar
 from emotion.sampling import num_images
 from emotion.sheet import write_sheet
-from emotion.stack import Segment, crop_segments, stack_crops, write_stack
+from emotion.stack import STARTS, Segment, crop_segments, stack_crops, write_stack
 from emotion.video import Video, VideoError
 
 log = logging.getLogger(__name__)
@@ -55,13 +55,14 @@ UNDER_WAY = 2  # clips that joblib hands out ahead, for each process
 class CacheSettings:
     """Every setting that changes which stacks a clip gives, or their pixels.
 
-    The names are those of the config: `min_frames` stands under `data`, the next three under
+    The names are those of the config: `min_frames` stands under `data`, the next four under
     `sampling`, the rest under `face`.
     """
 
     min_frames: int
     segment_frames: int
     interval: int
+    start: str
     min_face_fraction: float
     tracking: str
     margin: float
@@ -75,8 +76,12 @@ class CacheSettings:
             UserError: names the key that is at fault.
         """
         num_images(self.segment_frames, self.interval)
-        if self.tracking not in TRACKING:
-            raise UserError(f"face.tracking={self.tracking}: it is one of {', '.join(TRACKING)}")
+        for key, value, choices in (
+            ("sampling.start", self.start, STARTS),
+            ("face.tracking", self.tracking, TRACKING),
+        ):
+            if value not in choices:
+                raise UserError(f"{key}={value}: it is one of {', '.join(choices)}")
         for key, value in (
             ("sampling.min_face_fraction", self.min_face_fraction),
             ("face.min_confidence", self.min_confidence),
@@ -103,7 +108,7 @@ class CacheSettings:
     def folder(self) -> str:
         """A folder name that no other settings have."""
         return (
-            f"{self.segment_frames}f-every{self.interval}-min{self.min_frames}"
+            f"{self.segment_frames}f-every{self.interval}-from_{self.start}-min{self.min_frames}"
             f"-faces{self.min_face_fraction}_{self.tracking}-margin{self.margin}"
             f"-{self.size_px}px-confidence{self.min_confidence}"
         )
@@ -525,7 +530,9 @@ def cut_clip(cache: Cache, clip: Clip, record: ClipRecord) -> None:
     video = Video(clip.path)
     record.fps = video.fps
     cropper = face_cropper(settings)
-    for segment in crop_segments(video, cropper, settings.segment_frames, settings.interval):
+    for segment in crop_segments(
+        video, cropper, settings.segment_frames, settings.interval, settings.start
+    ):
         if flaw := unfit(segment, settings):
             record.dropped.append({"segment": segment.number, **flaw})
             continue

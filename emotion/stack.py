@@ -16,6 +16,8 @@ from emotion.face import FaceCropper
 from emotion.files import unfinished
 from emotion.video import Video
 
+STARTS = ("clip", "first_face")
+
 
 @dataclass
 class Segment:
@@ -38,7 +40,7 @@ class Segment:
 
 
 def crop_segments(
-    video: Video, cropper: FaceCropper, segment_frames: int, interval: int
+    video: Video, cropper: FaceCropper, segment_frames: int, interval: int, start: str = "clip"
 ) -> Iterator[Segment]:
     """Walk through a clip once: cut it into segments, crop the face of each sampled frame.
 
@@ -47,25 +49,34 @@ def crop_segments(
         cropper: finds the face; forgets the clip before.
         segment_frames: frames in a segment.
         interval: frames from one sampled frame to the next; divides `segment_frames`.
+        start: `clip`, segment 1 begins with the clip; or `first_face`, it begins with the first
+            sampled frame that shows a face. Frames are sampled at multiples of the interval in
+            the clip either way.
 
     Yields:
-        Each segment once its last frame is read; the last one may be a tail.
+        Each segment once its last frame is read; the last one may be a tail. A clip without a face
+        gives one segment without a crop.
 
     Raises:
         VideoError: the clip can't be read.
     """
     cropper.start_clip()
     segment = Segment(number=1)
+    first = 0 if start == "clip" else None  # the frame that segment 1 begins with
     for index, frame in video.frames(every=1 if cropper.tracking == "every_frame" else interval):
-        if index == segment.number * segment_frames:
+        if index % interval:
+            cropper.observe(frame)
+            continue
+        crop = cropper.crop(frame)
+        if first is None and crop is not None:
+            first = index
+            segment.crops.clear()  # the frames before
+        if first is not None and index - first == segment.number * segment_frames:
             segment.num_frames = segment_frames
             yield segment
             segment = Segment(segment.number + 1)
-        if index % interval == 0:
-            segment.crops.append(cropper.crop(frame))
-        else:
-            cropper.observe(frame)
-    segment.num_frames = video.num_frames - (segment.number - 1) * segment_frames
+        segment.crops.append(crop)
+    segment.num_frames = video.num_frames - (first or 0) - (segment.number - 1) * segment_frames
     yield segment
 
 

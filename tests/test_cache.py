@@ -477,7 +477,7 @@ def test_demo_of_another_seed_is_another_folder_of_clips(compose: Callable, tmp_
 def another(value: float | str) -> float | str:
     """Give another legal value of a setting: `sampled` -> `none`, 5 -> 10 and so on."""
     if isinstance(value, str):
-        return "none"
+        return {"sampled": "none", "clip": "first_face"}[value]
     return {90: 180, 75: 80}.get(value, 2 * value if isinstance(value, int) else value / 2)
 
 

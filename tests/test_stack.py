@@ -23,10 +23,11 @@ RNG = np.random.default_rng(0)
 
 
 class NumberReader:
-    """Stands in for the face cropper: reads a frame's number, and finds no face from 60 on."""
+    """Stands in for the face cropper: reads a frame's number; there is no face from 60 on."""
 
-    def __init__(self, tracking: str) -> None:
+    def __init__(self, tracking: str, first_face: int = 0) -> None:
         self.tracking = tracking
+        self.first_face = first_face
         self.seen: list[int] = []
         self.clips = 0
 
@@ -39,7 +40,8 @@ class NumberReader:
 
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
         self.observe(frame)
-        return np.full((2, 2), self.seen[-1], np.uint8) if self.seen[-1] < 60 else None
+        has_face = self.first_face <= self.seen[-1] < 60
+        return np.full((2, 2), self.seen[-1], np.uint8) if has_face else None
 
 
 def fill_by_hand(crops: list[int | None]) -> list[int]:
@@ -227,3 +229,26 @@ def test_a_stack_appears_only_once_it_is_whole(tmp_path: Path, monkeypatch: pyte
     write_stack(path, np.zeros((3, 8, 8), np.uint8))
     assert seen == [(False, True)]  # not under its name yet, and hidden
     assert path.exists()
+
+
+def numbers_of(segment) -> list[int | None]:
+    return [None if crop is None else int(crop[0, 0]) for crop in segment.crops]
+
+
+def test_segments_may_begin_at_the_first_face(counting_clip: Callable[..., Path]):
+    reader = NumberReader("none", first_face=7)  # the first sampled frame with a face is then 10
+    segments = list(crop_segments(Video(counting_clip(40)), reader, 20, 5, "first_face"))
+    assert [(s.number, s.num_frames) for s in segments] == [(1, 20), (2, 10)]
+    assert [numbers_of(s) for s in segments] == [[10, 15, 20, 25], [30, 35]]
+
+
+def test_segments_begin_with_the_clip_by_default(counting_clip: Callable[..., Path]):
+    reader = NumberReader("none", first_face=7)
+    segments = list(crop_segments(Video(counting_clip(40)), reader, 20, 5))
+    assert [numbers_of(s) for s in segments] == [[None, None, 10, 15], [20, 25, 30, 35]]
+
+
+def test_clip_without_a_face_gives_a_segment_without_a_crop(counting_clip: Callable[..., Path]):
+    reader = NumberReader("none", first_face=99)
+    (segment,) = crop_segments(Video(counting_clip(30)), reader, 90, 5, "first_face")
+    assert (segment.num_frames, numbers_of(segment)) == (30, [None] * 6)

@@ -1,0 +1,155 @@
+"""Measure what making stacks costs: python -m benchmarks.preprocess CLIPS_DIR [MAX_CLIPS].
+
+On the same clips, in one run: the seed's method written afresh (the mesh on every frame, one pass
+for each interval, a thread pool of half the cores); the floor (decode every frame once, the mesh on
+the frames needed, over all cores); and ours, which writes the stacks of all intervals. Ratios of
+one run; absolute times depend on the machine and on what else runs there.
+"""
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import cv2
+import joblib
+import mediapipe as mp
+import numpy as np
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.table import Table
+
+from emotion.cache import Cache, cut_and_record, face_cropper
+from emotion.clips import VIDEO_SUFFIXES, Clip
+from emotion.config import CONF_DIR
+from emotion.face import face_box, quiet_mediapipe
+from emotion.stack import stack_crops, write_stack
+from emotion.video import Video, VideoError
+
+INTERVALS = (5, 10, 15)
+SEGMENT_FRAMES = 90
+
+
+def seeds_stacks(path: Path, interval: int, folder: Path) -> int:
+    """Cut a clip as the seed does, at one interval; returns the number of its frames."""
+    mesh = mp.solutions.face_mesh.FaceMesh(
+        max_num_faces=1, min_detection_confidence=0.5, min_tracking_confidence=0.5
+    )
+    capture = cv2.VideoCapture(str(path))
+    crops: list[np.ndarray | None] = []
+    number = 0
+    while True:
+        decoded, frame = capture.read()
+        if not decoded:
+            break
+        found = mesh.process(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).multi_face_landmarks
+        if number % interval == 0:
+            crop = None
+            if found:
+                height, width = frame.shape[:2]
+                points = np.array([(p.x * width, p.y * height) for p in found[0].landmark])
+                left, top, right, bottom = face_box(points, 0.1, frame.shape)
+                gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_BGR2GRAY)
+                crop = cv2.resize(gray, (224, 224), interpolation=cv2.INTER_AREA)
+            crops.append(crop)
+        number += 1
+    mesh.close()
+    images = SEGMENT_FRAMES // interval
+    for segment in range(0, len(crops), images):
+        part = crops[segment : segment + images]
+        if any(crop is not None for crop in part):
+            write_stack(
+                folder / f"{path.stem}_{segment}_{interval}.tiff", stack_crops(part, images)
+            )
+    return number
+
+
+def floor(cache: Cache, clip: Clip) -> int:
+    """Decode a clip and run the mesh on the frames needed; returns the number of its frames."""
+    cv2.setNumThreads(1)
+    cropper = face_cropper(cache.settings)
+    cropper.start_clip()
+    video = Video(clip.path)
+    try:
+        for _, frame in video.frames(cache.settings.interval):
+            cropper.observe(frame)
+    except VideoError:
+        pass  # the same clips are dropped by the others
+    return video.num_frames
+
+
+def seconds(function: Callable[[], object]) -> float:
+    """Time one call."""
+    start_s = time.perf_counter()
+    function()
+    return time.perf_counter() - start_s
+
+
+def measure(paths: Sequence[Path], scratch: Path) -> Table:
+    """Measure all three on clips; give the table."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("preprocess", ["data=demo", f"paths.cache={scratch}"])
+    cache = Cache.from_config(cfg)
+    clips = [Clip(path, path.stem, "Happy", "", "train") for path in paths]
+    jobs = joblib.cpu_count()
+    pool = joblib.Parallel(jobs, batch_size=1)
+
+    def in_processes(work: Callable[[Cache, Clip], object]) -> list:
+        return pool(joblib.delayed(work)(cache, clip) for clip in clips)
+
+    start_s = seconds(lambda: pool(joblib.delayed(warm_up)(cache) for _ in range(2 * jobs)))
+    floor_s, ours_s = [], []
+    for _ in range(3):
+        floor_s.append(seconds(lambda: in_processes(floor)))
+        shutil.rmtree(cache.directory, ignore_errors=True)
+        ours_s.append(seconds(lambda: in_processes(cut_and_record)))
+    frames = sum(in_processes(floor))
+    seeds_s = 0.0
+    with ThreadPoolExecutor(max(1, jobs // 2)) as threads, quiet_mediapipe():
+        for interval in INTERVALS:
+            cut = partial(seeds_stacks, interval=interval, folder=scratch)
+            seeds_s += seconds(lambda cut=cut: list(threads.map(cut, paths)))
+    ours, least = float(np.median(ours_s)), float(np.median(floor_s))
+    table = Table("way", "frames a second", "times as fast as the seed's", "times the floor")
+    for name, duration_s in (
+        ("the seed's, three intervals", seeds_s),
+        ("floor", least),
+        ("ours, three intervals", ours),
+    ):
+        table.add_row(
+            name,
+            f"{frames / duration_s:.0f}",
+            f"{seeds_s / duration_s:.1f}",
+            f"{duration_s / least:.2f}",
+        )
+    table.title = f"{len(paths)} clips, {frames} frames, {jobs} cores"
+    table.caption = f"start of processes and imports, once a run and not counted: {start_s:.1f} s"
+    return table
+
+
+def warm_up(cache: Cache) -> None:
+    """Import MediaPipe and load the face mesh."""
+    face_cropper(cache.settings).observe(np.zeros((64, 64, 3), np.uint8))
+    time.sleep(0.2)  # so that no process does it for another
+
+
+def main() -> None:
+    """Measure on the clips of a folder."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.preprocess", description=__doc__)
+    parser.add_argument("clips", type=Path, help="a folder of clips")
+    parser.add_argument("max_clips", type=int, nargs="?", default=24)
+    arguments = parser.parse_args()
+    paths = sorted(p for p in arguments.clips.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    if not paths:
+        parser.error(f"no clips in {arguments.clips}")
+    step = max(1, len(paths) // arguments.max_clips)
+    with tempfile.TemporaryDirectory() as scratch:
+        Console().print(measure(paths[::step][: arguments.max_clips], Path(scratch)))
+
+
+if __name__ == "__main__":
+    main()
