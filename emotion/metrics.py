@@ -63,10 +63,15 @@ def judge(probabilities: torch.Tensor, targets: torch.Tensor) -> Scores:
     num_classes = probabilities.shape[1]
     return Scores(
         num=len(targets),
-        accuracy=multiclass_accuracy(probabilities, targets, num_classes, average="micro").item(),
-        macro_f1=multiclass_f1_score(probabilities, targets, num_classes, average="macro").item(),
+        accuracy=plain(multiclass_accuracy(probabilities, targets, num_classes, average="micro")),
+        macro_f1=plain(multiclass_f1_score(probabilities, targets, num_classes, average="macro")),
         confusion=multiclass_confusion_matrix(probabilities, targets, num_classes).tolist(),
     )
+
+
+def plain(score: torch.Tensor) -> float:
+    """Read a float32 score to the digits that it has: 0.95, not 0.949999988079071."""
+    return round(score.item(), 7)
 
 
 def mean_per_clip(
