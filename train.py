@@ -62,7 +62,6 @@ def train(cfg: DictConfig) -> None:
         if hydra.mode == RunMode.RUN:
             raise
         log.error("cell %s failed: %s", run_dir.name, error)
-        log.debug(traceback.format_exc())
         (run_dir / "error.txt").write_text(traceback.format_exc())
         cell |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
     (run_dir / "metrics.json").write_text(json.dumps(cell, indent=2))

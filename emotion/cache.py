@@ -38,7 +38,7 @@ from emotion.errors import UserError
 from emotion.face import TRACKING, FaceCropper
 from emotion.fetch import fetch_clips
 from emotion.files import unfinished, writer_lives
-from emotion.manifest import StackRow, read_manifest, read_table, write_manifest, write_table
+from emotion.manifest import StackRow, read_manifest, write_manifest, write_table
 from emotion.progress import ProgressBar
 from emotion.sampling import num_images
 from emotion.sheet import write_sheet
@@ -218,10 +218,6 @@ class Cache:
     def manifest(self) -> list[StackRow]:
         """Read the rows of all stacks."""
         return read_manifest(self.directory / "manifest.csv")
-
-    def dropped(self) -> list[dict[str, str]]:
-        """Read what made no stack: a mapping with the fields of `Dropped` each."""
-        return read_table(self.directory / "dropped.csv")
 
     def ensure(self) -> None:
         """Build the cache unless it stands there, made as asked for.
@@ -405,6 +401,8 @@ class Cache:
         """
         records: dict[str, ClipRecord] = {}
         left = list(clips)
+        if not left:
+            return records  # and start no processes
         try:
             with ProgressBar("cutting clips", len(clips)) as bar:
                 while left:

@@ -144,8 +144,8 @@ def check_value_types(config_name: str, overrides: Sequence[str]) -> None:
 
     YAML has no types of its own, so the values in `conf/` serve as the schema: where a number
     stands, a number must be given. A null may be replaced by anything, and may replace what is no
-    number or switch. What an
-    experiment sets does not count: it may itself put one kind for another, false for a text.
+    number or switch. What an experiment sets does not count: it may itself put one kind for
+    another, false for a text.
 
     Args:
         config_name: the primary config.

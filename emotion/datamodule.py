@@ -158,8 +158,9 @@ class StackDataModule(pl.LightningDataModule):
         return list(self.cache.scheme.labels)
 
     def prepare_data(self) -> None:
-        """Build the cache where there is none."""
-        self.cache.ensure()
+        """Build the cache where there is none; Lightning calls this once more before training."""
+        if not self.rows:
+            self.cache.ensure()
 
     def setup(self, stage: str | None = None) -> None:
         """Read the manifest.

@@ -39,5 +39,5 @@ def writer_lives(path: Path) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:
-        return True
+        pass  # it is there, and somebody else's
     return True

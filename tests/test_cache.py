@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.cache import Cache
 from emotion.errors import UserError
+from emotion.manifest import read_table
 from emotion.stack import read_stack, take_images
 
 # shared/data/README.md: which clip the seed's notebook made each golden stack of.
@@ -71,7 +72,7 @@ def changed(cache: Cache, before: dict[str, int]) -> list[str]:
 
 
 def dropped(cache: Cache) -> dict[str, dict[str, str]]:
-    return {row["clip"]: row for row in cache.dropped()}
+    return {row["clip"]: row for row in read_table(cache.directory / "dropped.csv")}
 
 
 # Real clips
@@ -210,7 +211,7 @@ def test_a_demo_stack_is_described_in_full(demo_cache: Cache):
         assert row.fps == 30
         stack = tifffile.imread(demo_cache.directory / row.stack)
         assert (stack.shape, stack.dtype) == ((18, 224, 224), np.uint8)
-    assert demo_cache.dropped() == []
+    assert read_table(demo_cache.directory / "dropped.csv") == []
 
 
 def test_nothing_unfinished_is_left(demo_cache: Cache):
@@ -354,7 +355,7 @@ def test_nothing_but_broken_clips_is_an_error(cache_of: CutCache, tmp_path: Path
         cache.build()
     assert str(root) in str(refusal.value)
     assert not (cache.directory / "manifest.csv").exists()
-    assert len(cache.dropped()) == 3
+    assert len(read_table(cache.directory / "dropped.csv")) == 3
 
 
 def test_class_without_clips_is_warned_about_and_the_others_are_done(
