@@ -25,7 +25,7 @@ def frames(demo_cache: Cache) -> list[np.ndarray]:
 @pytest.fixture(scope="module")
 def searching() -> FaceCropper:
     """Give a cropper that searches every frame anew."""
-    cropper = FaceCropper("none", margin=0.1, size_px=64, min_confidence=0.5)
+    cropper = cropper_of("none", 64)
     cropper.start_clip()
     return cropper
 
@@ -79,7 +79,7 @@ def test_crop_is_what_the_mesh_alone_would_cut_out(frames: list[np.ndarray]):
     assert 0 < left < right < 256 and 0 < top < bottom < 256  # nothing to clip
     gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[top:bottom, left:right]
     expected = cv2.resize(gray, (224, 224), interpolation=cv2.INTER_AREA)
-    cropper = FaceCropper("none", margin=0.1, size_px=224, min_confidence=0.5)
+    cropper = cropper_of("none", 224)
     np.testing.assert_array_equal(cropper.crop(frame), expected)
 
 
@@ -90,7 +90,7 @@ def test_no_face_gives_no_crop(searching: FaceCropper, frames: list[np.ndarray])
 
 
 def test_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyPatch):
-    cropper = FaceCropper("sampled", margin=0.1, size_px=64, min_confidence=0.5)
+    cropper = cropper_of("sampled", 64)
     for offset in [(-200, 0), (400, 0), (0, -200), (0, 400)]:
         landmarks = np.array([(10.0, 10.0), (90.0, 110.0)]) + offset
         monkeypatch.setattr(cropper, "observe", lambda frame, found=landmarks: found)
@@ -116,7 +116,7 @@ def test_without_tracking_a_crop_depends_on_its_frame_alone(
 
 @pytest.mark.parametrize("tracking", ["every_frame", "sampled"])
 def test_tracking_forgets_the_clip_before(tracking: str, frames: list[np.ndarray]):
-    cropper = FaceCropper(tracking, margin=0.1, size_px=64, min_confidence=0.5)
+    cropper = cropper_of(tracking, 64)
     cropper.start_clip()
     first = [cropper.crop(frame) for frame in frames]
     cropper.start_clip()
@@ -127,7 +127,7 @@ def test_tracking_forgets_the_clip_before(tracking: str, frames: list[np.ndarray
 
 @pytest.mark.parametrize("tracking", TRACKING)
 def test_mediapipe_is_quiet(tracking: str, frames: list[np.ndarray], capfd):
-    cropper = FaceCropper(tracking, margin=0.1, size_px=64, min_confidence=0.5)
+    cropper = cropper_of(tracking, 64)
     for _ in range(2):
         cropper.start_clip()
         for frame in (frames[0], NOISE, frames[1]):
