@@ -23,9 +23,10 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from emotion.cache import Cache, cut_and_record, face_cropper
+from emotion.cache import Cache
 from emotion.clips import VIDEO_SUFFIXES, Clip
 from emotion.config import CONF_DIR
+from emotion.cutting import Cutter, cut_in_worker, face_cropper
 from emotion.face import face_box, quiet_mediapipe
 from emotion.stack import stack_crops, write_stack
 from emotion.video import Video, VideoError
@@ -68,15 +69,16 @@ def seeds_stacks(path: Path, interval: int, folder: Path) -> int:
     return number
 
 
-def floor(cache: Cache, clip: Clip) -> int:
+def floor(cutter: Cutter, clip: Clip) -> int:
     """Decode a clip and run the mesh on the frames needed; returns the number of its frames."""
     cv2.setNumThreads(1)
-    cropper = face_cropper(cache.settings)
+    cropper = face_cropper(cutter.settings)
     cropper.start_clip()
     video = Video(clip.path)
     try:
-        for _, frame in video.frames(cache.settings.interval):
-            cropper.observe(frame)
+        for number, picture in enumerate(video.pictures()):
+            if number % cutter.settings.interval == 0:
+                cropper.observe(picture.rgb())
     except VideoError:
         pass  # the same clips are dropped by the others
     return video.num_frames
@@ -98,15 +100,15 @@ def measure(paths: Sequence[Path], scratch: Path) -> Table:
     jobs = joblib.cpu_count()
     pool = joblib.Parallel(jobs, batch_size=1)
 
-    def in_processes(work: Callable[[Cache, Clip], object]) -> list:
-        return pool(joblib.delayed(work)(cache, clip) for clip in clips)
+    def in_processes(work: Callable[[Cutter, Clip], object]) -> list:
+        return pool(joblib.delayed(work)(cache.cutter, clip) for clip in clips)
 
-    start_s = seconds(lambda: pool(joblib.delayed(warm_up)(cache) for _ in range(2 * jobs)))
+    start_s = seconds(lambda: pool(joblib.delayed(warm_up)(cache.cutter) for _ in range(2 * jobs)))
     floor_s, ours_s = [], []
     for _ in range(3):
         floor_s.append(seconds(lambda: in_processes(floor)))
         shutil.rmtree(cache.directory, ignore_errors=True)
-        ours_s.append(seconds(lambda: in_processes(cut_and_record)))
+        ours_s.append(seconds(lambda: in_processes(cut_in_worker)))
     frames = sum(in_processes(floor))
     seeds_s = 0.0
     with ThreadPoolExecutor(max(1, jobs // 2)) as threads, quiet_mediapipe():
@@ -131,9 +133,9 @@ def measure(paths: Sequence[Path], scratch: Path) -> Table:
     return table
 
 
-def warm_up(cache: Cache) -> None:
+def warm_up(cutter: Cutter) -> None:
     """Import MediaPipe and load the face mesh."""
-    face_cropper(cache.settings).observe(np.zeros((64, 64, 3), np.uint8))
+    face_cropper(cutter.settings).observe(np.zeros((64, 64, 3), np.uint8))
     time.sleep(0.2)  # so that no process does it for another
 
 

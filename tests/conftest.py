@@ -68,6 +68,17 @@ def demo_cache(
     return cache
 
 
+@pytest.fixture
+def cache_of(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., Cache]:
+    """Give a function that names the cache of a folder of clips; it cuts in this process."""
+
+    def name_cache(root: Path, *overrides: str, data: str = "scrapping") -> Cache:
+        paths = [f"data={data}", f"data.root={root}", f"paths.cache={tmp_path}/cache"]
+        return Cache.from_config(compose("preprocess", [*paths, "num_workers=1", *overrides]))
+
+    return name_cache
+
+
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
     """Give a function that writes (H, W, 3) uint8 BGR frames to an MPEG-4 file."""

@@ -30,6 +30,7 @@ class NumberReader:
         self.first_face = first_face
         self.seen: list[int] = []
         self.clips = 0
+        self.num_seen = 0
 
     def start_clip(self) -> None:
         self.clips += 1
@@ -41,6 +42,7 @@ class NumberReader:
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
         self.observe(frame)
         has_face = self.first_face <= self.seen[-1] < 60
+        self.num_seen = int(has_face)
         return np.full((2, 2), self.seen[-1], np.uint8) if has_face else None
 
 
@@ -237,7 +239,7 @@ def numbers_of(segment) -> list[int | None]:
 
 def test_segments_may_begin_at_the_first_face(counting_clip: Callable[..., Path]):
     reader = NumberReader("none", first_face=7)  # the first sampled frame with a face is then 10
-    segments = list(crop_segments(Video(counting_clip(40)), reader, 20, 5, "first_face"))
+    segments = list(crop_segments(Video(counting_clip(40)), reader, 20, 5, start="first_face"))
     assert [(s.number, s.num_frames) for s in segments] == [(1, 20), (2, 10)]
     assert [numbers_of(s) for s in segments] == [[10, 15, 20, 25], [30, 35]]
 
@@ -250,5 +252,5 @@ def test_segments_begin_with_the_clip_by_default(counting_clip: Callable[..., Pa
 
 def test_clip_without_a_face_gives_a_segment_without_a_crop(counting_clip: Callable[..., Path]):
     reader = NumberReader("none", first_face=99)
-    (segment,) = crop_segments(Video(counting_clip(30)), reader, 90, 5, "first_face")
+    (segment,) = crop_segments(Video(counting_clip(30)), reader, 90, 5, start="first_face")
     assert (segment.num_frames, numbers_of(segment)) == (30, [None] * 6)
