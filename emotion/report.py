@@ -47,12 +47,19 @@ def read_runs(sweep_dir: Path) -> list[dict]:
         `folder`, where it lies.
 
     Raises:
-        UserError: there is none.
+        UserError: there is none, or one that an older version wrote.
     """
     paths = sorted(sweep_dir.glob("**/metrics.json"), key=job_order)
     if not paths:
         raise UserError(f"no metrics.json in {sweep_dir} or below: give the folder of a sweep")
-    return [json.loads(path.read_text()) | {"folder": str(path.parent)} for path in paths]
+    runs = [json.loads(path.read_text()) | {"folder": str(path.parent)} for path in paths]
+    for run in runs:
+        if "split" not in run:
+            raise UserError(
+                f"{run['folder']}: its metrics.json is of an older version and says nothing of the "
+                "split: run it again, or move its folder out of the way"
+            )
+    return runs
 
 
 def job_order(path: Path) -> tuple[str, int, str]:
@@ -229,7 +236,7 @@ class Cell:
         """Say what the numbers of a finished cell rest on."""
         judged, of_clips = (next(iter(self.predictions[level].values())) for level in LEVELS)
         reported, selected = self.runs[0]["reported_on"], self.runs[0]["selected_on"]
-        text = f"in % on {len(judged)} {reported} stacks of {len(of_clips)} clips"
+        text = f"scores in % on {len(judged)} {reported} stacks of {len(of_clips)} clips"
         if subjects := {subject for subject in judged.subjects if subject}:
             text += f" and {counted(len(subjects), 'subject')}"
         if self.folds:
@@ -245,6 +252,8 @@ class Cell:
         if intervals := self.intervals["stacks"]:
             units = counted(intervals.num_units, intervals.unit.removesuffix("s"))
             text += f"; [low, high]: 95 % interval, bootstrap over {units}"
+            if subjects and intervals.unit == "clips":
+                text += ", for subjects are too few to draw from: other people may differ by more"
         else:
             text += "; no interval, for the seeds were judged on different clips"
         return text

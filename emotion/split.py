@@ -286,9 +286,10 @@ def deal_groups(
     """Deal groups out to parts, so that each gets its share of every class's clips.
 
     Large groups first, each goes where it brings the counts nearest to what they should be, by the
-    sum of (count - share)^2 / share over parts and classes; so does scikit-learn's
-    `StratifiedGroupKFold`, which knows equal shares only and may leave a part empty. Of many
-    orders, drawn by chance, the one that ends nearest counts.
+    sum of (count - share)^2 / share over parts and classes. Of many orders, drawn by chance, the
+    one that ends nearest counts; a few groups of different sizes have one best deal, which every
+    seed finds. scikit-learn's `StratifiedGroupKFold` goes through one order, and knows equal
+    shares only.
 
     Args:
         rows: of the manifest; at least as many groups as shares.
