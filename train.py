@@ -153,7 +153,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         }
     reported_on = "test" if "test" in scores else "val"
     result = scores[reported_on]["stacks"]
-    low, high = result["intervals"]["bounds"]["accuracy"]
+    low, high = result["confidence"]["bounds"]["accuracy"]
     log.info(
         "best epoch %d on %d %s stacks: accuracy %.1f %% [%.1f, %.1f], UAR %.1f %%, "
         "macro-F1 %.1f %%%s",

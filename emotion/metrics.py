@@ -1,4 +1,4 @@
-"""predictions ──judge──> accuracy, UAR, macro-F1 and what is behind them, each with its interval.
+"""predictions ──judge──> accuracy, UAR and macro-F1, with confidence intervals, and each class's.
 
 All scores follow from the confusion matrix, C rows for the true class and C columns for the
 predicted one. Where a class does not occur:
@@ -31,7 +31,7 @@ MIN_SUBJECTS = 10  # fewer, drawn again and again, say too little of how people 
 
 
 @dataclass(frozen=True)
-class Intervals:
+class Confidence:
     """Between which bounds scores would probably lie, had other clips or people been judged.
 
     Attributes:
@@ -58,7 +58,7 @@ class Scores:
         recall: likewise.
         f1: likewise.
         confusion: C rows, the true class, of C counts, the predicted class.
-        intervals: of accuracy, UAR and macro-F1.
+        confidence: intervals of accuracy, UAR and macro-F1.
     """
 
     num: int
@@ -69,7 +69,7 @@ class Scores:
     recall: list[float | None]
     f1: list[float | None]
     confusion: list[list[int]]
-    intervals: Intervals
+    confidence: Confidence
 
 
 class UnweightedAverageRecall(MulticlassConfusionMatrix):
@@ -112,7 +112,7 @@ def judge(predictions: Predictions) -> Scores:
         predictions: of stacks or of clips, at least one.
 
     Returns:
-        The scores, with the intervals that `bootstrap` gives.
+        The scores, with the confidence intervals that `bootstrap` gives.
     """
     confusion = count_confusions(predictions, np.zeros(len(predictions), dtype=np.int64), 1)[0]
     precision, recall, f1 = class_scores(confusion)
@@ -123,7 +123,7 @@ def judge(predictions: Predictions) -> Scores:
         recall=defined(recall),
         f1=defined(f1),
         confusion=confusion.tolist(),
-        intervals=bootstrap([predictions]),
+        confidence=bootstrap([predictions]),
     )
 
 
@@ -197,8 +197,8 @@ def independent_units(predictions: Predictions) -> tuple[str, list[str]]:
     return "clips", predictions.clips
 
 
-def bootstrap(runs: Sequence[Predictions], resamples: int = RESAMPLES, seed: int = 0) -> Intervals:
-    """Give 95 % intervals of the runs' mean scores by the percentile bootstrap over units.
+def bootstrap(runs: Sequence[Predictions], resamples: int = RESAMPLES, seed: int = 0) -> Confidence:
+    """Give 95 % confidence intervals of the runs' mean scores: percentile bootstrap over units.
 
     Clips, or people, are drawn with replacement, as many as there are, each with all that belongs
     to it and the same ones for every run (Efron and Tibshirani 1993, chapter 13; units as clusters:
@@ -211,7 +211,7 @@ def bootstrap(runs: Sequence[Predictions], resamples: int = RESAMPLES, seed: int
         seed: of the draws.
 
     Returns:
-        The intervals.
+        The bounds, and what they are over.
     """
     unit, names = independent_units(runs[0])
     index = {name: i for i, name in enumerate(sorted(set(names)))}
@@ -236,4 +236,4 @@ def bootstrap(runs: Sequence[Predictions], resamples: int = RESAMPLES, seed: int
     for name, scores in mean_scores(confusions).items():  # (R, S)
         low, high = np.quantile(scores.mean(axis=1), [tail, 1 - tail])
         bounds[name] = (float(low), float(high))
-    return Intervals(unit, len(index), bounds)
+    return Confidence(unit, len(index), bounds)

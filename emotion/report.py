@@ -26,7 +26,7 @@ from rich.table import Table
 
 from emotion.errors import UserError
 from emotion.manifest import write_table
-from emotion.metrics import Intervals, Scores, bootstrap, judge
+from emotion.metrics import Confidence, Scores, bootstrap, judge
 from emotion.predictions import Predictions
 
 SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}  # name -> heading
@@ -104,8 +104,8 @@ class Estimate:
     Attributes:
         mean: over the seeds, 0 to 1.
         std: over the seeds (with n - 1 below the line); None for a single one.
-        low: lower bound of the mean's 95 % interval over clips or subjects; None where the seeds
-            were judged on different clips.
+        low: lower bound of the mean's 95 % confidence interval, over clips or subjects; None where
+            the seeds were judged on different clips.
         high: upper bound.
     """
 
@@ -129,7 +129,7 @@ class Cell:
     """All runs of one model at one interval that differ in seed and fold alone.
 
     The folds of a seed are pooled: what each says of its own test clips is joined, and judged
-    once. `scores`, `intervals` and `confusion` have an entry for each of `LEVELS`; they need all
+    once. `scores`, `confidence` and `confusion` have an entry for each of `LEVELS`; they need all
     runs to be finished.
 
     Attributes:
@@ -195,17 +195,17 @@ class Cell:
         }
 
     @cached_property
-    def intervals(self) -> dict[str, Intervals | None]:
-        """Level -> intervals of the seeds' mean; None where seeds were judged on other clips."""
-        intervals = {}
+    def confidence(self) -> dict[str, Confidence | None]:
+        """Level -> confidence in the seeds' mean; None where seeds were judged on other clips."""
+        confidence = {}
         for level, of_seeds in self.predictions.items():
             judged = {
                 tuple(sorted(zip(predictions.clips, predictions.segments, strict=True)))
                 for predictions in of_seeds.values()
             }
             one_set = len(judged) == 1
-            intervals[level] = bootstrap(list(of_seeds.values())) if one_set else None
-        return intervals
+            confidence[level] = bootstrap(list(of_seeds.values())) if one_set else None
+        return confidence
 
     @cached_property
     def confusion(self) -> dict[str, np.ndarray]:
@@ -218,8 +218,8 @@ class Cell:
     def estimate(self, score: str = "accuracy", level: str = "stacks") -> Estimate:
         """Give one of `SCORES` at one of `LEVELS`."""
         values = [getattr(scores, score) for scores in self.scores[level].values()]
-        intervals = self.intervals[level]
-        low, high = intervals.bounds[score] if intervals else (None, None)
+        confidence = self.confidence[level]
+        low, high = confidence.bounds[score] if confidence else (None, None)
         std = statistics.stdev(values) if len(values) > 1 else None
         return Estimate(statistics.mean(values), std, low, high)
 
@@ -249,13 +249,13 @@ class Cell:
             text += f"the best epoch was selected on {span_of(self.runs, selected)} stacks"
         if len(self.seeds) > 1:
             text += f"; ±: standard deviation over seeds {', '.join(map(str, self.seeds))}"
-        if intervals := self.intervals["stacks"]:
-            units = counted(intervals.num_units, intervals.unit.removesuffix("s"))
-            text += f"; [low, high]: 95 % interval, bootstrap over {units}"
-            if subjects and intervals.unit == "clips":
+        if confidence := self.confidence["stacks"]:
+            units = counted(confidence.num_units, confidence.unit.removesuffix("s"))
+            text += f"; [low, high]: 95 % confidence interval, bootstrap over {units}"
+            if subjects and confidence.unit == "clips":
                 text += ", for subjects are too few to draw from: other people may differ by more"
         else:
-            text += "; no interval, for the seeds were judged on different clips"
+            text += "; no confidence interval, for the seeds were judged on different clips"
         return text
 
 
@@ -426,8 +426,8 @@ class Results:
 
         Returns:
             Rows of the same keys: what was run; the seed, or `mean` where there are several; the
-            level, score and class; value, deviation and interval, 0 to 1, and what the interval is
-            over. A failed cell has one row without numbers.
+            level, score and class; value, deviation and confidence bounds, 0 to 1, and what these
+            are over. A failed cell has one row without numbers.
         """
         rows = []
         for cell in self.cells:
@@ -530,16 +530,16 @@ def long_scores(
     place: dict[str, Any], scores: Scores, labels: Sequence[str]
 ) -> Iterator[dict[str, Any]]:
     """Give a row for each number of one seed's scores; a score that is undefined has no value."""
-    intervals = scores.intervals
+    confidence = scores.confidence
     for score in SCORES:
-        low, high = intervals.bounds[score]
+        low, high = confidence.bounds[score]
         yield place | {
             "score": score,
             "value": getattr(scores, score),
             "low": low,
             "high": high,
-            "unit": intervals.unit,
-            "num_units": intervals.num_units,
+            "unit": confidence.unit,
+            "num_units": confidence.num_units,
         }
     for score in ("precision", "recall", "f1"):
         for label, value in zip(labels, getattr(scores, score), strict=True):
@@ -548,11 +548,11 @@ def long_scores(
 
 def long_means(place: dict[str, Any], cell: Cell, level: str) -> Iterator[dict[str, Any]]:
     """Give a row for each score's mean over seeds."""
-    intervals = cell.intervals[level]
-    units = {"unit": intervals.unit, "num_units": intervals.num_units} if intervals else {}
+    confidence = cell.confidence[level]
+    units = {"unit": confidence.unit, "num_units": confidence.num_units} if confidence else {}
     for score in SCORES:
         mean = cell.estimate(score, level)
-        bounds = {"low": mean.low, "high": mean.high} if intervals else {}
+        bounds = {"low": mean.low, "high": mean.high} if confidence else {}
         yield place | units | bounds | {"score": score, "value": mean.mean, "std": mean.std}
 
 

@@ -1,4 +1,4 @@
-"""Scores against scikit-learn, intervals against scipy and against loops, over the right units."""
+"""Scores against scikit-learn, confidence intervals against scipy and loops over units."""
 
 import json
 from collections import Counter
@@ -107,22 +107,22 @@ def test_running_metrics_agree_with_judging_all_at_once(predictions: Predictions
         assert computed[f"val/{name}"].item() == pytest.approx(getattr(scores, name))
 
 
-# Intervals
+# Confidence intervals
 
 
 def test_subjects_are_drawn_where_enough_are_known(predictions: Predictions):
-    assert judge(predictions).intervals.unit == "subjects"
-    assert judge(predictions).intervals.num_units == 20
+    assert judge(predictions).confidence.unit == "subjects"
+    assert judge(predictions).confidence.num_units == 20
     nine = chosen([0] * 18, [0] * 18, subjects=[f"s{n % 9}" for n in range(18)])
     ten = chosen([0] * 18, [0] * 18, subjects=[f"s{n % 10}" for n in range(18)])
     some = chosen([0] * 18, [0] * 18, subjects=["", *(f"s{n}" for n in range(17))])
-    found = [judge(p).intervals for p in (nine, ten, some)]
-    assert [intervals.unit for intervals in found] == ["clips", "subjects", "clips"]
-    assert [intervals.num_units for intervals in found] == [18, 10, 18]
+    found = [judge(p).confidence for p in (nine, ten, some)]
+    assert [confidence.unit for confidence in found] == ["clips", "subjects", "clips"]
+    assert [confidence.num_units for confidence in found] == [18, 10, 18]
 
 
 @pytest.mark.parametrize("unit", ["subjects", "clips"])
-def test_intervals_agree_with_a_loop_over_units(predictions: Predictions, unit: str):
+def test_bounds_agree_with_a_loop_over_units(predictions: Predictions, unit: str):
     """Draw units one by one, collect their stacks, and let scikit-learn judge each draw."""
     if unit == "clips":
         predictions = predictions_of(
@@ -140,11 +140,11 @@ def test_intervals_agree_with_a_loop_over_units(predictions: Predictions, unit: 
         found["accuracy"].append(independent.accuracy_score(true, said))
         found["uar"].append(independent.balanced_accuracy_score(true, said))
         found["macro_f1"].append(independent.f1_score(true, said, average="macro"))
-    intervals = bootstrap([predictions], resamples=4000)
-    assert (intervals.unit, intervals.num_units) == (unit, len(units))
+    confidence = bootstrap([predictions], resamples=4000)
+    assert (confidence.unit, confidence.num_units) == (unit, len(units))
     for name, scores in found.items():
         expected = np.quantile(scores, [0.025, 0.975])
-        np.testing.assert_allclose(intervals.bounds[name], expected, atol=0.015)
+        np.testing.assert_allclose(confidence.bounds[name], expected, atol=0.015)
 
 
 def test_interval_of_accuracy_agrees_with_scipys(predictions: Predictions):
@@ -180,10 +180,10 @@ def test_interval_of_a_mean_over_seeds_draws_the_same_clips_for_all():
     assert low < 0.4 and high > 0.6
 
 
-def test_intervals_hold_the_score_and_repeat(predictions: Predictions):
+def test_bounds_hold_the_score_and_repeat(predictions: Predictions):
     scores = judge(predictions)
-    assert scores.intervals == judge(predictions).intervals
-    for name, (low, high) in scores.intervals.bounds.items():
+    assert scores.confidence == judge(predictions).confidence
+    for name, (low, high) in scores.confidence.bounds.items():
         assert 0 <= low < getattr(scores, name) < high <= 1
 
 

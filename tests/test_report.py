@@ -122,7 +122,7 @@ def test_seeds_judged_on_other_clips_have_no_common_interval(tmp_path: Path):
     write_run(tmp_path / "1", predict(8, 2, start=4), seed=1)
     cell = only_cell(tmp_path)
     assert cell.text() == "70.00 ± 14.14"
-    assert "no interval, for the seeds were judged on different clips" in cell.basis()
+    assert "no confidence interval, for the seeds were judged on different clips" in cell.basis()
 
 
 def test_a_run_made_again_counts_once_and_the_last_time(tmp_path: Path):
@@ -164,7 +164,7 @@ def test_folds_are_judged_together(tmp_path: Path):
     }.items():
         assert cell.estimate(score).mean == pytest.approx(expected)
     assert cell.estimate().mean == pytest.approx(19 / 34)
-    assert cell.estimate().std is None and cell.intervals["stacks"].num_units == 34
+    assert cell.estimate().std is None and cell.confidence["stacks"].num_units == 34
     assert cell.confusion["stacks"].tolist() == independent.confusion_matrix(true, said).tolist()
     assert "34 test stacks of 34 clips (folds 0, 1, 2, pooled)" in cell.basis()
     assert "trained on 28 to 30 stacks" in cell.basis()
@@ -200,7 +200,7 @@ def test_folds_that_overlap_are_refused(tmp_path: Path):
 # Units
 
 
-def test_unit_of_the_intervals_is_told(tmp_path: Path):
+def test_unit_of_the_confidence_interval_is_told(tmp_path: Path):
     write_run(tmp_path / "a" / "0", predict(7, 3, stacks=3))
     write_run(tmp_path / "b" / "0", predict(7, 3, stacks=3, subject="s"))
     write_run(tmp_path / "c" / "0", predict(4, 3, stacks=3, subject="s"))
