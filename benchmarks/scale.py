@@ -36,7 +36,8 @@ FPS, WIDTH, HEIGHT = 30, 1920, 1080
 def write_long_clip(source: Path, path: Path, minutes: float) -> None:
     """Write a clip's first 3 seconds over and over, as H.264 of 1920x1080 at 30 fps."""
     frames: list[np.ndarray] = [
-        cv2.resize(picture.rgb(), (WIDTH, HEIGHT)) for picture in islice(Video(source).pictures(), 90)
+        cv2.resize(picture.rgb(), (WIDTH, HEIGHT))
+        for picture in islice(Video(source).pictures(), 90)
     ]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast"})
