@@ -18,7 +18,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
@@ -67,7 +67,7 @@ class Cache:
     clip_list: Path | None = None
     render: Mapping[str, int] | None = None
     download_id: str | None = None
-    executor: Executor = LocalExecutor()
+    executor: Executor = field(default_factory=LocalExecutor)
     num_workers: int | None = None
 
     @classmethod
