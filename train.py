@@ -5,6 +5,7 @@ import logging
 import time
 import traceback
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -16,11 +17,13 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
-from emotion.config import describe_data, entry
+from emotion.config import describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
 from emotion.loggers import Wandb, finish_wandb
-from emotion.metrics import judge, mean_per_clip
+from emotion.metrics import judge
 from emotion.module import EmotionModule
+from emotion.predictions import Predictions
+from emotion.split import describe_parts
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +56,9 @@ def train(cfg: DictConfig) -> None:
         "model_title": cfg.model.title,
         "interval": cfg.interval.frames,
         "seed": cfg.seed,
+        "data": cfg.data.name,
+        "labels": list(cfg.labels),
+        "split": OmegaConf.to_container(cfg.split, resolve=True),
         "overrides": list(hydra.overrides.task),
     }
     try:
@@ -61,9 +67,9 @@ def train(cfg: DictConfig) -> None:
         finish_wandb()
         if hydra.mode == RunMode.RUN:
             raise
-        log.error("cell %s failed: %s", run_dir.name, error)
+        log.error("cell %s failed: %s", run_dir.name, one_line(error))
         (run_dir / "error.txt").write_text(traceback.format_exc())
-        cell |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        cell |= {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}
     (run_dir / "metrics.json").write_text(json.dumps(cell, indent=2))
 
 
@@ -85,6 +91,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         Cache.from_config(cfg),
         cfg.interval.frames,
         instantiate(cfg.augmentation),
+        split=instantiate(cfg.split, _convert_="all"),
         seed=cfg.seed,
         **cfg.loader,
     )
@@ -129,32 +136,47 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     best = callbacks["best"]
     checkpoint = torch.load(best.best_model_path, weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
-    scores = {
-        split: judge_split(trainer, module, datamodule, split)
-        for split in ("val", "test")
-        if datamodule.rows[split]
-    }
+    predictions = Predictions.joined(
+        [
+            predict_split(trainer, module, datamodule, split)
+            for split in ("val", "test")
+            if datamodule.rows[split]
+        ]
+    )
+    predictions.write(run_dir / "predictions.csv")
+    scores = {}
+    for split in dict.fromkeys(predictions.splits):
+        of_stacks = predictions.of_split(split)
+        scores[split] = {
+            "stacks": asdict(judge(of_stacks)),
+            "clips": asdict(judge(of_stacks.of_clips())),
+        }
     reported_on = "test" if "test" in scores else "val"
     result = scores[reported_on]["stacks"]
+    low, high = result["confidence"]["bounds"]["accuracy"]
     log.info(
-        "best epoch %d: accuracy %.1f %%, macro-F1 %.1f %% on %d %s stacks",
+        "best epoch %d on %d %s stacks: accuracy %.1f %% [%.1f, %.1f], UAR %.1f %%, "
+        "macro-F1 %.1f %%%s",
         checkpoint["epoch"] + 1,
-        100 * result["accuracy"],
-        100 * result["macro_f1"],
         result["num"],
         reported_on,
+        *(100 * score for score in (result["accuracy"], low, high)),
+        *(100 * result[key] for key in ("uar", "macro_f1")),
+        "; selected and reported on the same clips" if reported_on == "val" else "",
     )
     for logger in loggers:
         logger.log_metrics(
-            {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "macro_f1")}
+            {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "uar", "macro_f1")}
         )
         if isinstance(logger, Wandb):
             logger.finish()
     return {
         "settings": {key: settings[key] for key in SETTINGS},
-        "data": cfg.data.name,
         "notice": cfg.data.notice,
-        "labels": datamodule.labels,
+        "split": {
+            **datamodule.split.settings,
+            "parts": describe_parts([row for rows in datamodule.rows.values() for row in rows]),
+        },
         "stacks": counts,
         "clips": {s: len({row.clip for row in rows}) for s, rows in datamodule.rows.items()},
         "num_images": datamodule.num_images,
@@ -166,22 +188,20 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         "seconds": round(seconds, 1),
         "selected_on": "val",
         "reported_on": reported_on,
-        **{key: result[key] for key in ("accuracy", "macro_f1", "confusion")},
+        **{key: result[key] for key in ("accuracy", "uar", "macro_f1", "confusion")},
         "scores": scores,
         "checkpoint": Path(best.best_model_path).name,
     }
 
 
-def judge_split(
+def predict_split(
     trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
-) -> dict[str, dict]:
-    """Score a trained module on a split, by stack and by clip."""
+) -> Predictions:
+    """Let a trained module say what it makes of every stack of a split."""
     batches = trainer.predict(module, datamodule.evaluation_dataloader(split))
-    probabilities = torch.cat(batches)
-    rows = datamodule.rows[split]
-    targets = torch.tensor([datamodule.labels.index(row.label) for row in rows])
-    of_clips = mean_per_clip(probabilities, targets, [row.clip for row in rows])
-    return {"stacks": vars(judge(probabilities, targets)), "clips": vars(judge(*of_clips))}
+    return Predictions.of_rows(
+        datamodule.rows[split], datamodule.labels, torch.cat(batches).numpy()
+    )
 
 
 if __name__ == "__main__":

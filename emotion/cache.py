@@ -18,7 +18,7 @@ import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 
@@ -36,7 +36,7 @@ from emotion.files import unfinished, writer_lives
 from emotion.manifest import StackRow, read_manifest, write_manifest, write_table
 from emotion.progress import ProgressBar
 from emotion.sheet import write_sheet
-from emotion.tally import class_counts, report, say_dropped
+from emotion.tally import class_counts, report, say_dropped, say_torn
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +67,7 @@ class Cache:
     clip_list: Path | None = None
     render: Mapping[str, int] | None = None
     download_id: str | None = None
-    executor: Executor = LocalExecutor()
+    executor: Executor = field(default_factory=LocalExecutor)
     num_workers: int | None = None
 
     @classmethod
@@ -165,7 +165,7 @@ class Cache:
             counts = Counter(clip.split for clip in clips if clip.label == label)
             shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
             lines.append(f"{label}: {counts.total()} clips ({shares})")
-        return "\n".join([*lines, *say_dropped(dropped)])
+        return "\n".join([*lines, *say_dropped(dropped), *say_torn(clips)])
 
     def build(self, strict: bool = False) -> None:
         """Make every stack that is missing, then the manifest, and say what came of it.

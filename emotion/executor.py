@@ -145,7 +145,9 @@ class DaskExecutor:
                 elif isinstance(error, KilledWorker):
                     yield item, run_alone(function, item)
                 else:
-                    raise UserError(f"the Dask cluster can't run our code ({error}): {START_WORKER}")
+                    raise UserError(
+                        f"the Dask cluster can't run our code ({error}): {START_WORKER}"
+                    )
 
 
 START_WORKER = (

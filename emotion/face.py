@@ -18,7 +18,7 @@ BLACK_FRAME = np.zeros((8, 8, 3), np.uint8)
 TRACKING = ("every_frame", "sampled", "none")
 FOLLOW = ("largest", "central")
 MAX_FACES = 4  # told apart in one frame
-LOOK_EVERY = 6  # sampled frames, 1 s at the usual interval and rate: how often faces are counted
+LOOK_EVERY = 18  # sampled frames, a segment at the usual interval: how often faces are counted
 # Corners of the eyes on the left and on the right of the picture, by their numbers in the mesh.
 LEFT_EYE, RIGHT_EYE = (33, 133), (362, 263)
 
@@ -73,6 +73,7 @@ class FaceCropper:
                     model_selection=0, min_detection_confidence=min_confidence
                 )
                 self._detector.process(BLACK_FRAME)
+                self._several.process(BLACK_FRAME)
             self.start_clip()  # waits for the graphs, and their notes, to have started
 
     def _load_mesh(self, max_faces: int) -> "mp.solutions.face_mesh.FaceMesh":
@@ -92,9 +93,7 @@ class FaceCropper:
         self._until_look = 0  # sampled frames
         # A frame without a face ends every track; FaceMesh.reset() would, at ten times the cost.
         with quiet_mediapipe():
-            self._several.process(BLACK_FRAME)
-            if self.tracking != "none":
-                self._one.process(BLACK_FRAME)
+            (self._several if self._crowded else self._one).process(BLACK_FRAME)
 
     def observe(self, frame: np.ndarray) -> np.ndarray | None:
         """Find the person's landmarks and keep their track.
@@ -110,7 +109,8 @@ class FaceCropper:
             found = mesh.process(frame).multi_face_landmarks or []
         height, width = frame.shape[:2]
         faces = [
-            np.array([(point.x, point.y) for point in face.landmark]) * (width, height)
+            np.array([[p.x for p in face.landmark], [p.y for p in face.landmark]]).T
+            * (width, height)
             for face in found
         ]
         self.num_seen = len(faces)
@@ -139,8 +139,9 @@ class FaceCropper:
     def _look(self, frame: np.ndarray) -> None:
         """Count the faces of a frame; tell them apart from now on if there are several."""
         with quiet_mediapipe():
-            found = self._detector.process(frame).detections or []
-        self._crowded = len(found) > 1
+            self._crowded = len(self._detector.process(frame).detections or []) > 1
+            if self._crowded:
+                self._several.process(BLACK_FRAME)  # ends what it tracked in another clip
         self._until_look = LOOK_EVERY
 
     def crop(self, frame: np.ndarray) -> np.ndarray | None:

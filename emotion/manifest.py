@@ -21,7 +21,7 @@ class StackRow:
         split: `train`, `val` or `test`.
         num_frames: frames of the clip in the segment; fewer than a segment's in a tail.
         num_faces: the most that were seen at once; they are counted in the first image, in every
-            sixth, and wherever the face was lost before.
+            18th, and wherever the face was lost before.
         has_face: T letters, `1` where the image is a crop of its own frame and `0` where another
             stands in, for want of a face or of a frame.
         face_frames: how many of the sampled frames show a face.

@@ -4,12 +4,12 @@ Part of making the cache: `report.csv`, and what preprocess.py says at its end.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.table import Table
 
-from emotion.clips import Clip, Dropped
+from emotion.clips import Clip, Dropped, find_torn
 from emotion.manifest import StackRow
 
 MAX_NAMES = 30  # printed for each reason that clips are dropped
@@ -91,7 +91,22 @@ def report(
     segments = Counter(drop.reason for drop in dropped if drop.clip in with_stacks)
     for reason, count in segments.items():
         lines.append(f"no stack from {count} segments of clips that gave others: {reason}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *say_torn(rows)])
+
+
+def say_torn(placed: Iterable[Clip | StackRow]) -> list[str]:
+    """Name the people whom `data.split` puts into two splits: a line, or none.
+
+    Training refuses such a split, but another one may be chosen for the same stacks.
+    """
+    torn = find_torn((each.subject, each.split) for each in placed)
+    if not torn:
+        return []
+    named = "; ".join(f"{subject} in {' and '.join(s)}" for subject, s in torn.items())
+    return [
+        f"warning: data.split puts the same person into two splits: {named}; "
+        "mend it, or train with another split (split=grouped, say)"
+    ]
 
 
 def say_dropped(dropped: Sequence[Dropped]) -> list[str]:
