@@ -96,10 +96,17 @@ class Video:
                 except av.InvalidDataError:
                     continue
                 for frame in frames:
-                    yield Picture(frame, frame.time, converter)
+                    yield Picture(frame, self._time_of(frame), converter)
                     self.num_frames += 1
         if self.num_frames == 0:
             raise VideoError("not a single frame can be decoded")
+
+    def _time_of(self, frame: av.VideoFrame) -> float | None:
+        # AVI keeps no presentation timestamps. Those that FFmpeg makes up for it are out of order
+        # where H.264 has B-frames; its decoding timestamps, in the order of the output, are not.
+        is_avi = self._container.format.name == "avi"
+        ticks = frame.dts if is_avi else frame.pts
+        return None if ticks is None else float(ticks * frame.time_base)
 
 
 def whole_packets(
