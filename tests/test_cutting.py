@@ -400,3 +400,14 @@ def joined(source: Path, path: Path, times: int) -> Path:
                 piece.stream = copy
                 new.mux(piece)
     return path
+
+
+# Faces
+
+
+def test_record_says_how_many_faces_were_seen(happy: Path, cutter: Callable, encode_video: Callable):
+    frames = [picture.rgb() for picture in Video(happy).pictures()]
+    both = [np.hstack([frame, 255 - 0 * frame, frame[:, ::-1]]) for frame in frames]
+    two = encode_video(happy.with_name("two.mp4"), frames + both)
+    record = cutter().cut(clip_of(two))
+    assert [segment["num_faces"] for segment in record.segments] == [1, 2]
