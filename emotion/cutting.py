@@ -284,7 +284,7 @@ def dates_of(path: Path) -> dict[str, int]:
     """Read the size and the dates of a file, or of a symbolic link that leads nowhere."""
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except OSError:
         stat = path.lstat()
     return {
         "size_bytes": stat.st_size,
