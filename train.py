@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import time
 import traceback
 import warnings
@@ -12,15 +13,20 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, read_write
+from pytorch_lightning.utilities import rank_zero_only
+from torch.utils.data import DataLoader
 
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
+from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint
 from emotion.config import describe_data, entry
 from emotion.datamodule import StackDataModule
-from emotion.loggers import Wandb, finish_wandb
+from emotion.errors import UserError
+from emotion.loggers import Curves, Wandb, finish_wandb
 from emotion.metrics import judge, mean_per_clip
 from emotion.module import EmotionModule
+from emotion.parallel import started_as
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +37,9 @@ SETTINGS = (
     "interval",
     "model",
     "augmentation",
+    "loss",
     "optimizer",
+    "schedule",
     "loader",
     "trainer",
 )
@@ -39,7 +47,9 @@ HARMLESS_WARNINGS = (  # Lightning's, of things that are meant so
     ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
     ".*Checkpoint directory .* exists and is not empty.*",  # Hydra has put its config there
     ".*smaller than the logging interval.*",  # curves have a point an epoch
+    "find_unused_parameters=True was specified.*",  # it is for the epochs of a frozen backbone
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+    ".*`srun` command is available.*",  # Slurm is installed, and not in use
 )
 
 
@@ -48,6 +58,10 @@ def train(cfg: DictConfig) -> None:
     """Run one cell; in a sweep, note a failure and let the other cells run."""
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
+    if rank_zero_only.rank:  # of trainer=ddp; the first process speaks and writes for all
+        logging.getLogger().setLevel(logging.ERROR)
+        run_cell(cfg, run_dir)
+        return
     cell = {
         "model": cfg.model.name,
         "model_title": cfg.model.title,
@@ -75,7 +89,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         run_dir: where checkpoints and curves go.
 
     Returns:
-        What `metrics.json` tells of the run.
+        What `metrics.json` tells of the run; nothing in the other processes of `trainer=ddp`.
     """
     log.info(describe_data(cfg))
     for pattern in HARMLESS_WARNINGS:
@@ -97,8 +111,15 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         hidden=cfg.model.hidden,
         dropout=tuple(cfg.model.dropout),
         channels_last=cfg.model.channels_last,
-        **cfg.optimizer,
+        freeze_epochs=cfg.model.freeze_epochs,
+        class_weights=class_weights(cfg.loss.class_weights, datamodule),
+        label_smoothing=cfg.loss.label_smoothing,
+        mixup=cfg.loss.mixup,
+        optimizer=OmegaConf.to_container(cfg.optimizer),
+        schedule=OmegaConf.to_container(cfg.schedule),
     )
+    start = starting_checkpoint(cfg.ckpt_path, run_dir)
+    started_from = load_checkpoint(start, module) if start else None
     pretrained = load_pretrained(
         module.network, cfg.model.backbone, cfg.model.pretrained, cfg.model.stem
     )
@@ -115,15 +136,34 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         ", ".join(f"{count} {split}" for split, count in counts.items()),
     )
 
-    loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    if cfg.model.compile:
+        module.network.compile()  # in place, so that the names of its weights stay
+
+    loggers = []
+    if not rank_zero_only.rank:
+        loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    if started_from:
+        datamodule.first_epoch = started_from["epoch"] + 1
+        log.info("goes on after epoch %d of %s", datamodule.first_epoch, start)
+        for logger in loggers:
+            if isinstance(logger, Curves):
+                logger.go_on(start.parent, started_from["epoch"])
     settings = OmegaConf.to_container(cfg, resolve=True)
     settings["data"].pop("download_id", None)  # a private link does not belong on a dashboard
     for logger in loggers:
         logger.log_hyperparams(settings)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
-    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=list(callbacks.values()))
+    trainer = instantiate(
+        cfg.trainer,
+        logger=loggers,
+        callbacks=list(callbacks.values()),
+        plugins=[WholeCheckpoints()],
+    )
     start_s = time.monotonic()
-    trainer.fit(module, datamodule=datamodule)
+    with started_as(command_of_cell(run_dir)):
+        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+    if rank_zero_only.rank:
+        return {}
     seconds = time.monotonic() - start_s
 
     best = callbacks["best"]
@@ -172,12 +212,88 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     }
 
 
+def command_of_cell(run_dir: Path) -> list[str]:
+    """Give the command line of one cell, without the sweep that it may belong to."""
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.RUN:
+        return sys.argv
+    with read_write(hydra):
+        hydra.run.dir = str(run_dir)  # which Lightning adds to the command
+    return [sys.argv[0], *hydra.overrides.task]
+
+
+def starting_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
+    """Say where training goes on from.
+
+    Args:
+        ckpt_path: a file; `last`, the run's own; or None.
+        run_dir: the run's folder.
+
+    Returns:
+        A file; None to begin anew, also where a run of that folder, or a cell of a sweep, had not
+        come to the end of its first epoch.
+
+    Raises:
+        UserError: `last` of a folder that nobody has named.
+    """
+    if ckpt_path is None:
+        return None
+    if ckpt_path != "last":
+        return Path(ckpt_path).absolute()
+    path = run_dir / LAST
+    if path.is_file():
+        return path
+    hydra = HydraConfig.get()
+    named = any(override.startswith("hydra.run.dir=") for override in hydra.overrides.hydra)
+    if hydra.mode == RunMode.RUN and not named:
+        raise UserError("ckpt_path=last: of which run? Name its folder: hydra.run.dir=DIR")
+    log.info("no %s yet: begins with epoch 1", path)
+    return None
+
+
+def class_weights(weights: str | None, datamodule: StackDataModule) -> list[float] | None:
+    """Say what a stack of each class counts in the train loss.
+
+    Args:
+        weights: None, all the same; or `balanced`, the inverse of the class's share of the train
+            stacks, so that the mean over these is 1. A class that has none is never asked for.
+        datamodule: set up.
+
+    Returns:
+        C weights, or None.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if weights is None:
+        return None
+    if weights != "balanced":
+        raise UserError(f"loss.class_weights={weights}: it is null or balanced")
+    rows = datamodule.rows["train"]
+    counts = [sum(row.label == label for row in rows) for label in datamodule.labels]
+    num_classes = sum(count > 0 for count in counts)
+    return [len(rows) / (num_classes * count) if count else 1.0 for count in counts]
+
+
+def predict(trainer: pl.Trainer, module: EmotionModule, loader: DataLoader) -> torch.Tensor:
+    """Give the (N, C) probabilities of a loader's stacks, in this process alone.
+
+    As training has validated them: on its device and in its precision.
+    """
+    module.eval().to(trainer.strategy.root_device)
+    with torch.inference_mode(), trainer.precision_plugin.val_step_context():
+        batches = [
+            module.predict_step((stacks.to(module.device), targets), 0).cpu()
+            for stacks, targets in loader
+        ]
+    return torch.cat(batches)
+
+
 def judge_split(
     trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
 ) -> dict[str, dict]:
     """Score a trained module on a split, by stack and by clip."""
-    batches = trainer.predict(module, datamodule.evaluation_dataloader(split))
-    probabilities = torch.cat(batches)
+    probabilities = predict(trainer, module, datamodule.evaluation_dataloader(split))
     rows = datamodule.rows[split]
     targets = torch.tensor([datamodule.labels.index(row.label) for row in rows])
     of_clips = mean_per_clip(probabilities, targets, [row.clip for row in rows])

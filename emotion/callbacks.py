@@ -1,10 +1,14 @@
-"""What a person reads while a model trains."""
+"""What goes on around training: lines to read, seeds, averaged weights, and when to stop."""
 
 import logging
 import time
 
+import numpy as np
 import pytorch_lightning as pl
-from pytorch_lightning.callbacks import Callback
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
+
+from emotion.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -31,3 +35,57 @@ class EpochLines(Callback):
             f"val loss {scores['val/loss']:.3f}, accuracy {scores['val/accuracy']:.1%}; "
             f"{epoch_s:.1f} s an epoch, {left_s / 60:.1f} min left"
         )
+
+
+class SeededEpochs(Callback):
+    """Seeds torch's generators at the start of each epoch, from the run's seed and the epoch.
+
+    So dropout and mixup do not depend on where training was interrupted. All processes get one
+    state, see `emotion.parallel.SharedDropout`.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Keep the run's seed."""
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Seed the generators."""
+        (state,) = np.random.SeedSequence((self.seed, trainer.current_epoch)).generate_state(1)
+        torch.manual_seed(int(state))
+
+
+class EarlyStop(EarlyStopping):
+    """Stops where validation gets no better, and where it had done so before a kill."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Train no further a run that goes on from its end."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class Ema(WeightAveraging):
+    """Validates and keeps an exponential moving average of weights and batch norm's statistics.
+
+    The decay starts lower, as min(decay, (1 + n) / (10 + n)) after n steps, so that the average
+    does not hang on to the first weights.
+    """
+
+    def __init__(self, decay: float) -> None:
+        """Set how much of the average each step keeps.
+
+        Raises:
+            UserError: it is no share below 1.
+        """
+        if not 0 <= decay < 1:
+            raise UserError(f"callbacks.ema.decay={decay}: it is from 0 to below 1, such as 0.99")
+
+        def average(
+            averaged: list[torch.Tensor], current: list[torch.Tensor], num: torch.Tensor
+        ) -> None:
+            kept = min(decay, (1 + int(num)) / (10 + int(num)))
+            if averaged[0].is_floating_point():
+                torch._foreach_lerp_(averaged, current, 1 - kept)
+            else:  # counters
+                torch._foreach_copy_(averaged, current)
+
+        super().__init__(multi_avg_fn=average)
