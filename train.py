@@ -6,6 +6,7 @@ import sys
 import time
 import traceback
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -13,20 +14,21 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf, read_write
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
-from torch.utils.data import DataLoader
 
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
 from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint
-from emotion.config import describe_data, entry
+from emotion.config import describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
 from emotion.errors import UserError
 from emotion.loggers import Curves, Wandb, finish_wandb
-from emotion.metrics import judge, mean_per_clip
+from emotion.metrics import judge
 from emotion.module import EmotionModule
-from emotion.parallel import started_as
+from emotion.parallel import processes
+from emotion.predictions import Predictions
+from emotion.split import describe_parts
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +69,9 @@ def train(cfg: DictConfig) -> None:
         "model_title": cfg.model.title,
         "interval": cfg.interval.frames,
         "seed": cfg.seed,
+        "data": cfg.data.name,
+        "labels": list(cfg.labels),
+        "split": OmegaConf.to_container(cfg.split, resolve=True),
         "overrides": list(hydra.overrides.task),
     }
     try:
@@ -75,9 +80,9 @@ def train(cfg: DictConfig) -> None:
         finish_wandb()
         if hydra.mode == RunMode.RUN:
             raise
-        log.error("cell %s failed: %s", run_dir.name, error)
+        log.error("cell %s failed: %s", run_dir.name, one_line(error))
         (run_dir / "error.txt").write_text(traceback.format_exc())
-        cell |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        cell |= {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}
     (run_dir / "metrics.json").write_text(json.dumps(cell, indent=2))
 
 
@@ -99,11 +104,15 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         Cache.from_config(cfg),
         cfg.interval.frames,
         instantiate(cfg.augmentation),
+        split=instantiate(cfg.split, _convert_="all"),
         seed=cfg.seed,
         **cfg.loader,
     )
     datamodule.prepare_data()
     datamodule.setup()
+    if cfg.loss.class_weights not in (None, "balanced"):
+        raise UserError(f"loss.class_weights={cfg.loss.class_weights}: it is null or balanced")
+    weights = datamodule.balanced_weights() if cfg.loss.class_weights else None
     module = EmotionModule(
         backbone=cfg.model.backbone,
         num_images=datamodule.num_images,
@@ -112,7 +121,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         dropout=tuple(cfg.model.dropout),
         channels_last=cfg.model.channels_last,
         freeze_epochs=cfg.model.freeze_epochs,
-        class_weights=class_weights(cfg.loss.class_weights, datamodule),
+        class_weights=weights,
         label_smoothing=cfg.loss.label_smoothing,
         mixup=cfg.loss.mixup,
         optimizer=OmegaConf.to_container(cfg.optimizer),
@@ -153,14 +162,19 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     for logger in loggers:
         logger.log_hyperparams(settings)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
-    trainer = instantiate(
-        cfg.trainer,
-        logger=loggers,
-        callbacks=list(callbacks.values()),
-        plugins=[WholeCheckpoints()],
-    )
-    start_s = time.monotonic()
-    with started_as(command_of_cell(run_dir)):
+    num_processes = 1
+    if cfg.trainer.strategy != "auto":
+        num_processes = cfg.trainer.devices
+    elif cfg.trainer.devices != 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one need trainer=ddp")
+    with processes(num_processes, command_of_cell(run_dir)):
+        trainer = instantiate(
+            cfg.trainer,
+            logger=loggers,
+            callbacks=list(callbacks.values()),
+            plugins=[WholeCheckpoints()],
+        )
+        start_s = time.monotonic()
         trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
     if rank_zero_only.rank:
         return {}
@@ -169,32 +183,47 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     best = callbacks["best"]
     checkpoint = torch.load(best.best_model_path, weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
-    scores = {
-        split: judge_split(trainer, module, datamodule, split)
-        for split in ("val", "test")
-        if datamodule.rows[split]
-    }
+    predictions = Predictions.joined(
+        [
+            predict_split(trainer, module, datamodule, split)
+            for split in ("val", "test")
+            if datamodule.rows[split]
+        ]
+    )
+    predictions.write(run_dir / "predictions.csv")
+    scores = {}
+    for split in dict.fromkeys(predictions.splits):
+        of_stacks = predictions.of_split(split)
+        scores[split] = {
+            "stacks": asdict(judge(of_stacks)),
+            "clips": asdict(judge(of_stacks.of_clips())),
+        }
     reported_on = "test" if "test" in scores else "val"
     result = scores[reported_on]["stacks"]
+    low, high = result["confidence"]["bounds"]["accuracy"]
     log.info(
-        "best epoch %d: accuracy %.1f %%, macro-F1 %.1f %% on %d %s stacks",
+        "best epoch %d on %d %s stacks: accuracy %.1f %% [%.1f, %.1f], UAR %.1f %%, "
+        "macro-F1 %.1f %%%s",
         checkpoint["epoch"] + 1,
-        100 * result["accuracy"],
-        100 * result["macro_f1"],
         result["num"],
         reported_on,
+        *(100 * score for score in (result["accuracy"], low, high)),
+        *(100 * result[key] for key in ("uar", "macro_f1")),
+        "; selected and reported on the same clips" if reported_on == "val" else "",
     )
     for logger in loggers:
         logger.log_metrics(
-            {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "macro_f1")}
+            {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "uar", "macro_f1")}
         )
         if isinstance(logger, Wandb):
             logger.finish()
     return {
         "settings": {key: settings[key] for key in SETTINGS},
-        "data": cfg.data.name,
         "notice": cfg.data.notice,
-        "labels": datamodule.labels,
+        "split": {
+            **datamodule.split.settings,
+            "parts": describe_parts([row for rows in datamodule.rows.values() for row in rows]),
+        },
         "stacks": counts,
         "clips": {s: len({row.clip for row in rows}) for s, rows in datamodule.rows.items()},
         "num_images": datamodule.num_images,
@@ -206,20 +235,18 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         "seconds": round(seconds, 1),
         "selected_on": "val",
         "reported_on": reported_on,
-        **{key: result[key] for key in ("accuracy", "macro_f1", "confusion")},
+        **{key: result[key] for key in ("accuracy", "uar", "macro_f1", "confusion")},
         "scores": scores,
         "checkpoint": Path(best.best_model_path).name,
     }
 
 
 def command_of_cell(run_dir: Path) -> list[str]:
-    """Give the command line of one cell, without the sweep that it may belong to."""
+    """Give the command of another process of this cell, without the sweep that it may be in."""
     hydra = HydraConfig.get()
-    if hydra.mode == RunMode.RUN:
-        return sys.argv
-    with read_write(hydra):
-        hydra.run.dir = str(run_dir)  # which Lightning adds to the command
-    return [sys.argv[0], *hydra.overrides.task]
+    arguments = sys.argv[1:] if hydra.mode == RunMode.RUN else hydra.overrides.task
+    quiet = ["hydra.output_subdir=null", "hydra/job_logging=stdout"]
+    return [sys.executable, __file__, *arguments, f"hydra.run.dir='{run_dir}'", *quiet]
 
 
 def starting_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
@@ -251,53 +278,22 @@ def starting_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
     return None
 
 
-def class_weights(weights: str | None, datamodule: StackDataModule) -> list[float] | None:
-    """Say what a stack of each class counts in the train loss.
+def predict_split(
+    trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
+) -> Predictions:
+    """Let a trained module say what it makes of every stack of a split.
 
-    Args:
-        weights: None, all the same; or `balanced`, the inverse of the class's share of the train
-            stacks, so that the mean over these is 1. A class that has none is never asked for.
-        datamodule: set up.
-
-    Returns:
-        C weights, or None.
-
-    Raises:
-        UserError: it is neither.
-    """
-    if weights is None:
-        return None
-    if weights != "balanced":
-        raise UserError(f"loss.class_weights={weights}: it is null or balanced")
-    rows = datamodule.rows["train"]
-    counts = [sum(row.label == label for row in rows) for label in datamodule.labels]
-    num_classes = sum(count > 0 for count in counts)
-    return [len(rows) / (num_classes * count) if count else 1.0 for count in counts]
-
-
-def predict(trainer: pl.Trainer, module: EmotionModule, loader: DataLoader) -> torch.Tensor:
-    """Give the (N, C) probabilities of a loader's stacks, in this process alone.
-
-    As training has validated them: on its device and in its precision.
+    In this process alone, and as training has validated: on its device and in its precision.
     """
     module.eval().to(trainer.strategy.root_device)
     with torch.inference_mode(), trainer.precision_plugin.val_step_context():
         batches = [
             module.predict_step((stacks.to(module.device), targets), 0).cpu()
-            for stacks, targets in loader
+            for stacks, targets in datamodule.evaluation_dataloader(split)
         ]
-    return torch.cat(batches)
-
-
-def judge_split(
-    trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
-) -> dict[str, dict]:
-    """Score a trained module on a split, by stack and by clip."""
-    probabilities = predict(trainer, module, datamodule.evaluation_dataloader(split))
-    rows = datamodule.rows[split]
-    targets = torch.tensor([datamodule.labels.index(row.label) for row in rows])
-    of_clips = mean_per_clip(probabilities, targets, [row.clip for row in rows])
-    return {"stacks": vars(judge(probabilities, targets)), "clips": vars(judge(*of_clips))}
+    return Predictions.of_rows(
+        datamodule.rows[split], datamodule.labels, torch.cat(batches).numpy()
+    )
 
 
 if __name__ == "__main__":

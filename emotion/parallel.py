@@ -7,7 +7,8 @@ exchanged here; the loss divides by `total` weights (`emotion/module.py`).
 """
 
 import os
-import sys
+import socket
+import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,36 +17,52 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from torch import distributed, nn
 
-LIGHTNING_ADDS = {  # to the environment of the first process
-    "MASTER_ADDR",
-    "MASTER_PORT",
-    "NODE_RANK",
-    "LOCAL_RANK",
-    "WORLD_SIZE",
-    "OMP_NUM_THREADS",
-}
-
 
 @contextmanager
-def started_as(command: Sequence[str]) -> Iterator[None]:
-    """Say how Lightning starts the other processes; leave no trace of them afterwards.
+def processes(num: int, command: Sequence[str]) -> Iterator[None]:
+    """Make this process the first of several that train together.
 
-    Lightning starts this process's own command line once more, which in a sweep would be all of
-    it, and believes for the rest of this process that somebody else has started the others.
+    Lightning could start the others itself, but with this process's own command line, which in a
+    sweep is that of all cells; and it ends this process where one of them fails.
 
     Args:
-        command: script and arguments of the run that the processes share.
+        num: how many there are in all. Where they are there already, because `torchrun` has
+            started them or this is one of them, nothing is done.
+        command: starts another one.
+
+    Raises:
+        RuntimeError: one of the others has failed, after this one came to its end.
     """
-    ours, sys.argv = sys.argv, list(command)
-    environment, threads = os.environ.copy(), torch.get_num_threads()
+    if num == 1 or "LOCAL_RANK" in os.environ:
+        yield
+        return
+    before, threads = os.environ.copy(), torch.get_num_threads()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    os.environ |= {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "NODE_RANK": "0",
+        "LOCAL_RANK": "0",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(max(1, threads // num))),
+    }
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    others = [
+        subprocess.Popen(command, env=os.environ | {"LOCAL_RANK": str(rank)})
+        for rank in range(1, num)
+    ]
     try:
         yield
+        if failed := [other.pid for other in others if other.wait()]:
+            raise RuntimeError(f"processes {failed} of trainer=ddp failed, see what they printed")
     finally:
-        sys.argv = ours
+        for other in others:
+            other.kill()
+            other.wait()
         if distributed.is_initialized():
             distributed.destroy_process_group()
-        for name in LIGHTNING_ADDS - environment.keys():
-            os.environ.pop(name, None)
+        os.environ.clear()
+        os.environ.update(before)
         torch.set_num_threads(threads)
 
 

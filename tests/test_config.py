@@ -31,6 +31,7 @@ from emotion.config import (
     quote_integer_options,
 )
 from emotion.errors import UserError
+from emotion.split import Split
 
 PRIMARY = ("preprocess", "train")
 
@@ -423,7 +424,7 @@ CHOICES = [
 BUILT = [
     path
     for path in OPTIONS
-    if path.parent.name in ("augmentation", "trainer", "callbacks", "logger", "experiment")
+    if path.parent.name in ("augmentation", "split", "trainer", "callbacks", "logger", "experiment")
 ]
 
 
@@ -474,6 +475,9 @@ def test_everything_with_a_target_can_be_made(running: Callable, path: Path):
     if cfg.trainer.accelerator == "gpu" and not torch.cuda.is_available():
         pytest.skip("no GPU")
     assert isinstance(instantiate(cfg.augmentation), Augmentation)
+    split = instantiate(cfg.split, _convert_="all")
+    assert isinstance(split, Split) and split.name == cfg.split.name
+    assert path.parent.name != "split" or split.name == path.name
     loggers = [instantiate(logger) for logger in cfg.logger.values()]
     assert all(isinstance(logger, Logger) for logger in loggers)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]

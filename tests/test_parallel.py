@@ -14,7 +14,7 @@ from torch import distributed, multiprocessing, nn
 
 from emotion.datamodule import share_of
 from emotion.errors import UserError
-from emotion.parallel import SharedBatchNorm, SharedDropout, share_batches, started_as
+from emotion.parallel import SharedBatchNorm, SharedDropout, processes, share_batches
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -107,15 +107,34 @@ def test_shares_make_the_same_batches_and_no_stack_counts_twice(world, num_stack
             assert max(counts) == num_stacks - 1
 
 
-def test_no_trace_of_other_processes_is_left(monkeypatch):
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
+LOOK = "import os; print(os.environ['LOCAL_RANK'], os.environ['MASTER_PORT'])"
+
+
+def test_others_are_started_and_leave_no_trace(monkeypatch, capfd):
     monkeypatch.setenv("MASTER_ADDR", "somewhere")
-    ours = sys.argv
-    with started_as(["train.py", "seed=1"]):
-        assert sys.argv == ["train.py", "seed=1"]
-        os.environ["LOCAL_RANK"] = "0"
-    assert sys.argv is ours
-    assert "LOCAL_RANK" not in os.environ and os.environ["MASTER_ADDR"] == "somewhere"
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    before, threads = dict(os.environ), torch.get_num_threads()
+    with processes(3, [sys.executable, "-c", LOOK]):
+        port = os.environ["MASTER_PORT"]
+        assert os.environ["LOCAL_RANK"] == "0"
+    assert sorted(capfd.readouterr().out.splitlines()) == [f"1 {port}", f"2 {port}"]
+    assert dict(os.environ) == before
+    assert torch.get_num_threads() == threads
+
+
+def test_others_end_with_this_one_and_their_failure_is_told(tmp_path):
+    before = dict(os.environ)
+    with pytest.raises(ZeroDivisionError), processes(2, ["sleep", "1000"]):
+        raise ZeroDivisionError
+    with pytest.raises(RuntimeError, match="of trainer=ddp failed"), processes(2, ["false"]):
+        pass
+    assert dict(os.environ) == before
+
+
+def test_nothing_is_started_where_others_are_there(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    with processes(2, ["no such command"]):
+        pass
 
 
 @pytest.fixture
