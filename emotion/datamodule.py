@@ -14,8 +14,8 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from emotion.augmentation import Augmentation
 from emotion.cache import Cache
-from emotion.errors import UserError
 from emotion.clips import SPLITS
+from emotion.errors import UserError
 from emotion.manifest import StackRow
 from emotion.sampling import interval_step, num_images
 from emotion.split import DataSplit, Split, split_rows
