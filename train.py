@@ -16,11 +16,12 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
 
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
 from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint
-from emotion.config import describe_data, entry, one_line
+from emotion.config import config_tree, describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
 from emotion.errors import UserError
 from emotion.loggers import Curves, Wandb, finish_wandb
@@ -64,6 +65,8 @@ def train(cfg: DictConfig) -> None:
         logging.getLogger().setLevel(logging.ERROR)
         run_cell(cfg, run_dir)
         return
+    if sys.stdout.isatty() and (hydra.mode == RunMode.RUN or hydra.job.num == 0):
+        Console().print(config_tree(cfg))
     cell = {
         "model": cfg.model.name,
         "model_title": cfg.model.title,

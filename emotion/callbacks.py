@@ -2,6 +2,8 @@
 
 import logging
 import time
+from datetime import datetime, timedelta
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -9,22 +11,52 @@ import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 
 from emotion.errors import UserError
+from emotion.progress import terminal_bar
 
 log = logging.getLogger(__name__)
 
 
 class EpochLines(Callback):
-    """Prints a line after each epoch: scores, and when training will be done."""
+    """Prints a line after each epoch: scores, and when training will be done.
+
+    In a terminal a bar shows how far the epoch is, and goes where the line comes.
+    """
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
         self.start_s = time.monotonic()
         self.first_epoch = trainer.current_epoch
 
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Show the bar."""
+        if trainer.is_global_zero:
+            batches = trainer.num_training_batches + sum(trainer.num_val_batches)
+            self.bar = terminal_bar(transient=True)
+            self.bar.add_task(f"epoch {trainer.current_epoch + 1}", total=batches)
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Move the bar."""
+        self._advance(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Move the bar."""
+        self._advance(trainer)
+
+    def _advance(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
+            self.bar.advance(self.bar.task_ids[0])
+
+    def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Remove the bar, so that what went wrong is printed below."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
+
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Print the line; the validation of this epoch is over by now."""
         if not trainer.is_global_zero:
             return
+        self.bar.stop()
         done = trainer.current_epoch + 1
         epoch_s = (time.monotonic() - self.start_s) / (done - self.first_epoch)
         left_s = epoch_s * (trainer.max_epochs - done)
@@ -33,8 +65,24 @@ class EpochLines(Callback):
             f"epoch {done:3d} of {trainer.max_epochs}: "
             f"train loss {scores['train/loss']:.3f}, accuracy {scores['train/accuracy']:.1%}; "
             f"val loss {scores['val/loss']:.3f}, accuracy {scores['val/accuracy']:.1%}; "
-            f"{epoch_s:.1f} s an epoch, {left_s / 60:.1f} min left"
+            f"{epoch_s:.1f} s an epoch" + (f", done {when(left_s)}" if left_s else "")
         )
+
+
+def when(left_s: float, now: datetime | None = None) -> str:
+    """Say at what time of day something will be done, and on what day if not today.
+
+    Args:
+        left_s: from now, in seconds.
+        now: where it is not what the clock says.
+
+    >>> when(5400, datetime(2025, 3, 1, 23, 0))
+    'on Sun 2 Mar at 00:30'
+    """
+    now = now or datetime.now()
+    end = now + timedelta(seconds=left_s)
+    day = "" if end.date() == now.date() else f"on {end:%a} {end.day} {end:%b} "
+    return f"{day}at {end:%H:%M}"
 
 
 class SeededEpochs(Callback):

@@ -21,6 +21,8 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.text import Text
+from rich.tree import Tree
 
 from emotion.errors import UserError
 
@@ -216,3 +218,19 @@ def one_line(error: Exception) -> str:
 def describe_data(cfg: DictConfig) -> str:
     """Name the data set, and what has to be known of it, for the head of a run."""
     return f"data: {cfg.data.name}" + (f" ({cfg.data.notice})" if cfg.data.notice else "")
+
+
+def config_tree(cfg: DictConfig) -> Tree:
+    """Draw a composed config, a line or two for each of its parts.
+
+    Args:
+        cfg: resolved as far as it is drawn.
+    """
+    tree = Tree("config")
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    settings = {key: value for key, value in plain.items() if not isinstance(value, dict)}
+    for name, part in {"": settings, **plain}.items():
+        if isinstance(part, dict):
+            values = ", ".join(f"{k}={v}" for k, v in part.items() if k != "_target_")
+            tree.add(Text.assemble((name + " " if name else "", "bold"), values))
+    return tree

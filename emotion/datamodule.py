@@ -64,11 +64,11 @@ class StackDataset(Dataset):
         index, seed = key
         row = self.rows[index]
         stack = read_stack(self.cache.directory / row.stack)
-        stack = stack[take_images(row.crop_found, self.step)]  # (T, H, W)
+        images = [stack[place] for place in take_images(row.crop_found, self.step)]  # T x (H, W)
         if stack.shape[-1] != self.image_px:
             size = (self.image_px, self.image_px)
-            stack = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in stack]
-        images = cv2.merge(list(stack)).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
+            images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
+        images = cv2.merge(images).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
         if self.augmentation is not None:
             images = self.augmentation(images, np.random.default_rng(seed))
         label = self.cache.scheme.labels.index(row.label)

@@ -16,6 +16,25 @@ from rich.progress import (
 log = logging.getLogger(__name__)
 
 
+def terminal_bar(transient: bool = False) -> Progress:
+    """Make a bar on stderr that shows in a terminal alone.
+
+    Args:
+        transient: it disappears when it stops.
+    """
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=transient,
+        disable=not console.is_terminal,
+    )
+
+
 class ProgressBar:
     """Shows how many of a known number of things are done. Use it in a `with` statement."""
 
@@ -29,23 +48,12 @@ class ProgressBar:
         self.title = title
         self.total = total
         self.done = 0
-        console = Console(stderr=True)
-        self._bar = None
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                console=console,
-            )
-            self._bar.add_task(title, total=total)
+        self._bar = terminal_bar()
+        self._task = self._bar.add_task(title, total=total)
 
     def __enter__(self) -> "ProgressBar":
         """Show the bar."""
-        if self._bar:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(
@@ -55,13 +63,11 @@ class ProgressBar:
         trace: TracebackType | None,
     ) -> None:
         """Leave the bar where it stands."""
-        if self._bar:
-            self._bar.stop()
+        self._bar.stop()
 
     def advance(self) -> None:
         """Count one more thing as done."""
         self.done += 1
-        if self._bar:
-            self._bar.advance(self._bar.task_ids[0])
-        elif self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
+        self._bar.advance(self._task)
+        if self._bar.disable and self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
             log.info("%s: %d of %d", self.title, self.done, self.total)

@@ -1,11 +1,17 @@
 """Averaged weights, seeds and stopping, against what they are worked out to be."""
 
+import io
+import re
+from datetime import datetime
+
 import pytest
 import pytorch_lightning as pl
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch.utils.data import DataLoader
 
-from emotion.callbacks import EarlyStop, Ema, SeededEpochs
+from emotion.callbacks import EarlyStop, Ema, EpochLines, SeededEpochs
 from emotion.checkpoint import RunCheckpoint
 from emotion.errors import UserError
 from emotion.module import EmotionModule
@@ -132,3 +138,32 @@ def test_training_stops_where_validation_gets_no_better(tmp_path):
     again_stop = EarlyStop(monitor="val/accuracy", mode="max", patience=2)
     again_stop.load_state_dict(stop.state_dict())
     assert fit(again, batches, again_stop, epochs=9).current_epoch == 0
+
+
+def test_a_line_an_epoch_says_when_training_is_done(caplog, capfd):
+    module, batches = module_and_batches()
+    with caplog.at_level("INFO", logger="emotion.callbacks"):
+        start = datetime.now()
+        fit(module, batches, EpochLines(), epochs=3)
+    lines = [r.getMessage() for r in caplog.records if r.name == "emotion.callbacks"]
+    assert [line.split(":")[0] for line in lines] == [f"epoch   {n} of 3" for n in (1, 2, 3)]
+    for line in lines[:2]:
+        hour, minute = map(int, re.search(r"done .*at (\d\d):(\d\d)$", line).groups())
+        minutes = (60 * hour + minute - 60 * start.hour - start.minute) % 1440
+        assert minutes <= 10
+    assert "done" not in lines[2]
+    assert capfd.readouterr().err == ""  # no bar where there is no terminal
+
+
+def test_in_a_terminal_a_bar_counts_train_and_validation_batches(monkeypatch):
+    bars = []
+
+    def bar(transient):
+        assert transient
+        bars.append(Progress(console=Console(file=io.StringIO(), force_terminal=True)))
+        return bars[-1]
+
+    monkeypatch.setattr("emotion.callbacks.terminal_bar", bar)
+    fit(*module_and_batches(), EpochLines(), epochs=2)
+    assert [(bar.tasks[0].completed, bar.tasks[0].total) for bar in bars] == [(8, 8)] * 2
+    assert all(bar.finished and not bar.live.is_started for bar in bars)
