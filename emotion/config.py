@@ -3,6 +3,7 @@
 Stands outside the way of the data: nothing in `emotion/` imports it.
 """
 
+import json
 import os
 import signal
 import sys
@@ -221,16 +222,17 @@ def describe_data(cfg: DictConfig) -> str:
 
 
 def config_tree(cfg: DictConfig) -> Tree:
-    """Draw a composed config, a line or two for each of its parts.
-
-    Args:
-        cfg: resolved as far as it is drawn.
-    """
+    """Draw a composed config, a line or two for each of its parts; objects by their names alone."""
     tree = Tree("config")
     plain = OmegaConf.to_container(cfg, resolve=True)
     settings = {key: value for key, value in plain.items() if not isinstance(value, dict)}
     for name, part in {"": settings, **plain}.items():
         if isinstance(part, dict):
-            values = ", ".join(f"{k}={v}" for k, v in part.items() if k != "_target_")
-            tree.add(Text.assemble((name + " " if name else "", "bold"), values))
+            values = []
+            for key, value in part.items():
+                if isinstance(value, dict) and "_target_" in value:
+                    values.append(key)
+                elif key != "_target_":  # written as one would type it
+                    values.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+            tree.add(Text.assemble((name + " " if name else "", "bold"), ", ".join(values)))
     return tree
