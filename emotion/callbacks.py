@@ -32,7 +32,7 @@ class EpochLines(Callback):
         if trainer.is_global_zero:
             batches = trainer.num_training_batches + sum(trainer.num_val_batches)
             self.bar = terminal_bar(transient=True)
-            self.bar.add_task(f"epoch {trainer.current_epoch + 1}", total=batches)
+            self.bar.add_task(f"epoch {trainer.current_epoch + 1}", total=batches, speed="")
             self.bar.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:

@@ -1,6 +1,7 @@
 """How far a long step is: a bar in a terminal, a line every tenth of the way in a log file."""
 
 import logging
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -17,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 def terminal_bar(transient: bool = False) -> Progress:
-    """Make a bar on stderr that shows in a terminal alone.
+    """Make a bar on stderr that shows in a terminal alone; each of its tasks has a field `speed`.
 
     Args:
         transient: it disappears when it stops.
@@ -29,6 +30,7 @@ def terminal_bar(transient: bool = False) -> Progress:
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
+        TextColumn("{task.fields[speed]}"),
         console=console,
         transient=transient,
         disable=not console.is_terminal,
@@ -38,18 +40,22 @@ def terminal_bar(transient: bool = False) -> Progress:
 class ProgressBar:
     """Shows how many of a known number of things are done. Use it in a `with` statement."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, unit: str = "") -> None:
         """Prepare a bar.
 
         Args:
             title: what is being done.
             total: how many things there are to do.
+            unit: what the work inside the things is counted in, if its speed is to be shown.
         """
         self.title = title
         self.total = total
+        self.unit = unit
         self.done = 0
+        self.work = 0
+        self.start_s = time.monotonic()
         self._bar = terminal_bar()
-        self._task = self._bar.add_task(title, total=total)
+        self._task = self._bar.add_task(title, total=total, speed="")
 
     def __enter__(self) -> "ProgressBar":
         """Show the bar."""
@@ -65,9 +71,21 @@ class ProgressBar:
         """Leave the bar where it stands."""
         self._bar.stop()
 
-    def advance(self) -> None:
-        """Count one more thing as done."""
+    @property
+    def speed(self) -> str:
+        """The work done a second, in words; "" where none is counted."""
+        if not self.unit:
+            return ""
+        return f"{self.work / max(1e-3, time.monotonic() - self.start_s):.0f} {self.unit}/s"
+
+    def advance(self, work: int = 0) -> None:
+        """Count one more thing as done, and the work that was in it."""
         self.done += 1
-        self._bar.advance(self._task)
+        self.work += work
+        self._bar.update(self._task, advance=1, speed=self.speed)
         if self._bar.disable and self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
-            log.info("%s: %d of %d", self.title, self.done, self.total)
+            left_s = (time.monotonic() - self.start_s) / self.done * (self.total - self.done)
+            speed = f", {self.speed}" if self.unit else ""
+            log.info(
+                "%s: %d of %d%s, %.0f s left", self.title, self.done, self.total, speed, left_s
+            )

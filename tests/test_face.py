@@ -14,18 +14,27 @@ from emotion.face import TRACKING, FaceCropper, face_box, quiet_mediapipe
 NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 
 
+def cropper_of(tracking: str, size_px: int, **settings: object) -> FaceCropper:
+    standard = {"follow": "largest", "margin": 0.1, "align": False, "min_confidence": 0.5}
+    return FaceCropper(tracking, size_px=size_px, **standard | settings)
+
+
+def frames_of(path: Path, number: int) -> list[np.ndarray]:
+    """Read the first frames of a clip with OpenCV, as RGB."""
+    capture = cv2.VideoCapture(str(path))
+    return [cv2.cvtColor(capture.read()[1], cv2.COLOR_BGR2RGB) for _ in range(number)]
+
+
 @pytest.fixture(scope="module")
 def frames(demo_cache: Cache) -> list[np.ndarray]:
     """Give nine frames of one rendered clip, 10 frames apart."""
-    capture = cv2.VideoCapture(str(demo_cache.root / "Happy_0001.mp4"))
-    every = [capture.read()[1] for _ in range(90)]
-    return every[::10]
+    return frames_of(demo_cache.root / "Happy_0001.mp4", 90)[::10]
 
 
 @pytest.fixture(scope="module")
 def searching() -> FaceCropper:
     """Give a cropper that searches every frame anew."""
-    cropper = FaceCropper("none", margin=0.1, size_px=64, min_confidence=0.5)
+    cropper = cropper_of("none", 64)
     cropper.start_clip()
     return cropper
 
@@ -70,16 +79,16 @@ def test_crop_is_a_gray_square_of_the_size(searching: FaceCropper, frames: list[
 def test_crop_is_what_the_mesh_alone_would_cut_out(frames: list[np.ndarray]):
     frame = frames[3]
     with mp.solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=1) as mesh:
-        face = mesh.process(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).multi_face_landmarks[0]
+        face = mesh.process(frame).multi_face_landmarks[0]
     xs = [256 * point.x for point in face.landmark]
     ys = [256 * point.y for point in face.landmark]
     wide, high = max(xs) - min(xs), max(ys) - min(ys)
     left, right = int(min(xs) - 0.1 * wide), int(max(xs) + 0.1 * wide)
     top, bottom = int(min(ys) - 0.1 * high), int(max(ys) + 0.1 * high)
     assert 0 < left < right < 256 and 0 < top < bottom < 256  # nothing to clip
-    gray = cv2.cvtColor(frame, cv2.COLOR_BGR2GRAY)[top:bottom, left:right]
+    gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[top:bottom, left:right]
     expected = cv2.resize(gray, (224, 224), interpolation=cv2.INTER_AREA)
-    cropper = FaceCropper("none", margin=0.1, size_px=224, min_confidence=0.5)
+    cropper = cropper_of("none", 224)
     np.testing.assert_array_equal(cropper.crop(frame), expected)
 
 
@@ -90,7 +99,7 @@ def test_no_face_gives_no_crop(searching: FaceCropper, frames: list[np.ndarray])
 
 
 def test_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyPatch):
-    cropper = FaceCropper("sampled", margin=0.1, size_px=64, min_confidence=0.5)
+    cropper = cropper_of("sampled", 64)
     for offset in [(-200, 0), (400, 0), (0, -200), (0, 400)]:
         landmarks = np.array([(10.0, 10.0), (90.0, 110.0)]) + offset
         monkeypatch.setattr(cropper, "observe", lambda frame, found=landmarks: found)
@@ -116,7 +125,7 @@ def test_without_tracking_a_crop_depends_on_its_frame_alone(
 
 @pytest.mark.parametrize("tracking", ["every_frame", "sampled"])
 def test_tracking_forgets_the_clip_before(tracking: str, frames: list[np.ndarray]):
-    cropper = FaceCropper(tracking, margin=0.1, size_px=64, min_confidence=0.5)
+    cropper = cropper_of(tracking, 64)
     cropper.start_clip()
     first = [cropper.crop(frame) for frame in frames]
     cropper.start_clip()
@@ -127,7 +136,7 @@ def test_tracking_forgets_the_clip_before(tracking: str, frames: list[np.ndarray
 
 @pytest.mark.parametrize("tracking", TRACKING)
 def test_mediapipe_is_quiet(tracking: str, frames: list[np.ndarray], capfd):
-    cropper = FaceCropper(tracking, margin=0.1, size_px=64, min_confidence=0.5)
+    cropper = cropper_of(tracking, 64)
     for _ in range(2):
         cropper.start_clip()
         for frame in (frames[0], NOISE, frames[1]):
@@ -146,6 +155,5 @@ def test_only_what_mediapipe_says_is_kept_off_the_screen(capfd):
 
 
 def test_faces_are_found_on_real_clips(shared_data: Path, searching: FaceCropper):
-    capture = cv2.VideoCapture(str(shared_data / "javanese" / "06-02-06_01.mp4"))
-    found = [searching.crop(capture.read()[1]) for _ in range(60)][::10]
-    assert sum(crop is not None for crop in found) >= 3
+    frames = frames_of(shared_data / "javanese" / "06-02-06_01.mp4", 60)[::10]
+    assert sum(searching.crop(frame) is not None for frame in frames) >= 3

@@ -56,7 +56,7 @@ def test_a_broken_clip_and_a_stray_name_cost_themselves_alone(run_preprocess, cl
     assert len(rows) == 2
     assert {d["clip"] for d in dropped} == {"Happy_0002", "holiday"}
     out = capsys.readouterr().out
-    assert "Happy_0002" in out and "can't open" in out
+    assert "Happy_0002" in out and "no video, or damaged beyond reading" in out
     assert "holiday" in out and "outside the scheme" in out
 
 
