@@ -2,6 +2,7 @@
 
 import json
 import logging
+import sys
 import time
 import traceback
 import warnings
@@ -14,14 +15,19 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
 
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
-from emotion.config import describe_data, entry, one_line
+from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint
+from emotion.config import config_tree, describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
-from emotion.loggers import Wandb, finish_wandb
+from emotion.errors import UserError
+from emotion.loggers import Curves, Wandb, finish_wandb
 from emotion.metrics import judge
 from emotion.module import EmotionModule
+from emotion.parallel import processes
 from emotion.predictions import Predictions
 from emotion.split import describe_parts
 
@@ -34,7 +40,9 @@ SETTINGS = (
     "interval",
     "model",
     "augmentation",
+    "loss",
     "optimizer",
+    "schedule",
     "loader",
     "trainer",
 )
@@ -42,7 +50,9 @@ HARMLESS_WARNINGS = (  # Lightning's, of things that are meant so
     ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
     ".*Checkpoint directory .* exists and is not empty.*",  # Hydra has put its config there
     ".*smaller than the logging interval.*",  # curves have a point an epoch
+    "find_unused_parameters=True was specified.*",  # it is for the epochs of a frozen backbone
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+    ".*`srun` command is available.*",  # Slurm is installed, and not in use
 )
 
 
@@ -51,6 +61,12 @@ def train(cfg: DictConfig) -> None:
     """Run one cell; in a sweep, note a failure and let the other cells run."""
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
+    if rank_zero_only.rank:  # of trainer=ddp; the first process speaks and writes for all
+        logging.getLogger().setLevel(logging.ERROR)
+        run_cell(cfg, run_dir)
+        return
+    if sys.stdout.isatty() and (hydra.mode == RunMode.RUN or hydra.job.num == 0):
+        Console().print(config_tree(cfg))
     cell = {
         "model": cfg.model.name,
         "model_title": cfg.model.title,
@@ -81,7 +97,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         run_dir: where checkpoints and curves go.
 
     Returns:
-        What `metrics.json` tells of the run.
+        What `metrics.json` tells of the run; nothing in the other processes of `trainer=ddp`.
     """
     log.info(describe_data(cfg))
     for pattern in HARMLESS_WARNINGS:
@@ -97,6 +113,9 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     )
     datamodule.prepare_data()
     datamodule.setup()
+    if cfg.loss.class_weights not in (None, "balanced"):
+        raise UserError(f"loss.class_weights={cfg.loss.class_weights}: it is null or balanced")
+    weights = datamodule.balanced_weights() if cfg.loss.class_weights else None
     module = EmotionModule(
         backbone=cfg.model.backbone,
         num_images=datamodule.num_images,
@@ -104,8 +123,15 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         hidden=cfg.model.hidden,
         dropout=tuple(cfg.model.dropout),
         channels_last=cfg.model.channels_last,
-        **cfg.optimizer,
+        freeze_epochs=cfg.model.freeze_epochs,
+        class_weights=weights,
+        label_smoothing=cfg.loss.label_smoothing,
+        mixup=cfg.loss.mixup,
+        optimizer=OmegaConf.to_container(cfg.optimizer),
+        schedule=OmegaConf.to_container(cfg.schedule),
     )
+    start = starting_checkpoint(cfg.ckpt_path, run_dir)
+    started_from = load_checkpoint(start, module) if start else None
     pretrained = load_pretrained(
         module.network, cfg.model.backbone, cfg.model.pretrained, cfg.model.stem
     )
@@ -122,15 +148,39 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         ", ".join(f"{count} {split}" for split, count in counts.items()),
     )
 
-    loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    if cfg.model.compile:
+        module.network.compile()  # in place, so that the names of its weights stay
+
+    loggers = []
+    if not rank_zero_only.rank:
+        loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    if started_from:
+        datamodule.first_epoch = started_from["epoch"] + 1
+        log.info("goes on after epoch %d of %s", datamodule.first_epoch, start)
+        for logger in loggers:
+            if isinstance(logger, Curves):
+                logger.go_on(start.parent, started_from["epoch"])
     settings = OmegaConf.to_container(cfg, resolve=True)
     settings["data"].pop("download_id", None)  # a private link does not belong on a dashboard
     for logger in loggers:
         logger.log_hyperparams(settings)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
-    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=list(callbacks.values()))
-    start_s = time.monotonic()
-    trainer.fit(module, datamodule=datamodule)
+    num_processes = 1
+    if cfg.trainer.strategy != "auto":
+        num_processes = cfg.trainer.devices
+    elif cfg.trainer.devices != 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one need trainer=ddp")
+    with processes(num_processes, command_of_cell(run_dir)):
+        trainer = instantiate(
+            cfg.trainer,
+            logger=loggers,
+            callbacks=list(callbacks.values()),
+            plugins=[WholeCheckpoints()],
+        )
+        start_s = time.monotonic()
+        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+    if rank_zero_only.rank:
+        return {}
     seconds = time.monotonic() - start_s
 
     best = callbacks["best"]
@@ -194,11 +244,56 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     }
 
 
+def command_of_cell(run_dir: Path) -> list[str]:
+    """Give the command of another process of this cell, without the sweep that it may be in."""
+    hydra = HydraConfig.get()
+    arguments = sys.argv[1:] if hydra.mode == RunMode.RUN else hydra.overrides.task
+    quiet = ["hydra.output_subdir=null", "hydra/job_logging=stdout"]
+    return [sys.executable, __file__, *arguments, f"hydra.run.dir='{run_dir}'", *quiet]
+
+
+def starting_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
+    """Say where training goes on from.
+
+    Args:
+        ckpt_path: a file; `last`, the run's own; or None.
+        run_dir: the run's folder.
+
+    Returns:
+        A file; None to begin anew, also where a run of that folder, or a cell of a sweep, had not
+        come to the end of its first epoch.
+
+    Raises:
+        UserError: `last` of a folder that nobody has named.
+    """
+    if ckpt_path is None:
+        return None
+    if ckpt_path != "last":
+        return Path(ckpt_path).absolute()
+    path = run_dir / LAST
+    if path.is_file():
+        return path
+    hydra = HydraConfig.get()
+    named = any(override.startswith("hydra.run.dir=") for override in hydra.overrides.hydra)
+    if hydra.mode == RunMode.RUN and not named:
+        raise UserError("ckpt_path=last: of which run? Name its folder: hydra.run.dir=DIR")
+    log.info("no %s yet: begins with epoch 1", path)
+    return None
+
+
 def predict_split(
     trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
 ) -> Predictions:
-    """Let a trained module say what it makes of every stack of a split."""
-    batches = trainer.predict(module, datamodule.evaluation_dataloader(split))
+    """Let a trained module say what it makes of every stack of a split.
+
+    In this process alone, and as training has validated: on its device and in its precision.
+    """
+    module.eval().to(trainer.strategy.root_device)
+    with torch.inference_mode(), trainer.precision_plugin.val_step_context():
+        batches = [
+            module.predict_step((stacks.to(module.device), targets), 0).cpu()
+            for stacks, targets in datamodule.evaluation_dataloader(split)
+        ]
     return Predictions.of_rows(
         datamodule.rows[split], datamodule.labels, torch.cat(batches).numpy()
     )

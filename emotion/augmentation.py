@@ -2,13 +2,14 @@
 
 One OpenCV call treats all T images as channels of one picture: on the uint8 (H, W, T) array flip
 and affine map cost one warp, several times cheaper than image by image or on float tensors
-(`benchmarks/train.py`). Runs anew whenever a stack is loaded.
+(`benchmarks/train.py`). Runs anew whenever a stack is loaded. Mixup, of a batch, comes after.
 """
 
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import torch
 
 
 @dataclass(frozen=True)
@@ -123,3 +124,25 @@ class Augmentation:
         top = int(generator.integers(0, height - tall + 1))
         left = int(generator.integers(0, width - wide + 1))
         return top, left, top + tall, left + wide
+
+
+def mix(
+    images: torch.Tensor, targets: torch.Tensor, alpha: float
+) -> tuple[torch.Tensor, torch.Tensor, float]:
+    """Mix the stacks of a batch in pairs (mixup, Zhang et al., ICLR 2018, arXiv:1710.09412).
+
+    torch's global generators decide, so that a seed gives one result.
+
+    Args:
+        images: (N, T, H, W) float.
+        targets: (N,) int64, their classes.
+        alpha: of the Beta distribution that the share of the first of a pair is drawn from.
+
+    Returns:
+        The mixed stacks, the classes of the second of each pair, and the share of the first, which
+        is at least a half.
+    """
+    drawn = torch.distributions.Beta(alpha, alpha).sample().item()
+    share = max(drawn, 1 - drawn)  # the pairs are drawn both ways round anyhow
+    order = torch.randperm(len(images)).to(images.device)
+    return images[order].lerp_(images, share), targets[order], share

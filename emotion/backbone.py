@@ -68,6 +68,12 @@ class StackClassifier(nn.Module):
             nn.Dropout(dropout[1]),
             nn.Linear(hidden, num_classes),
         )
+        self.frozen = False
+
+    def freeze(self, frozen: bool) -> None:
+        """Keep the backbone as it is in training, batch norm's statistics too, or set it free."""
+        self.frozen = frozen
+        self.backbone.train(not frozen)
 
     def forward(self, stacks: torch.Tensor) -> torch.Tensor:
         """Classify stacks.
@@ -78,7 +84,8 @@ class StackClassifier(nn.Module):
         Returns:
             (N, num_classes) logits.
         """
-        features = self.backbone.forward_features(stacks)  # (N, F, h, w)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
+            features = self.backbone.forward_features(stacks)  # (N, F, h, w)
         return self.head(features.mean(dim=(2, 3)))
 
 

@@ -3,6 +3,7 @@
 Stands outside the way of the data: nothing in `emotion/` imports it.
 """
 
+import json
 import os
 import signal
 import sys
@@ -21,6 +22,8 @@ from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from rich.text import Text
+from rich.tree import Tree
 
 from emotion.errors import UserError
 
@@ -216,3 +219,20 @@ def one_line(error: Exception) -> str:
 def describe_data(cfg: DictConfig) -> str:
     """Name the data set, and what has to be known of it, for the head of a run."""
     return f"data: {cfg.data.name}" + (f" ({cfg.data.notice})" if cfg.data.notice else "")
+
+
+def config_tree(cfg: DictConfig) -> Tree:
+    """Draw a composed config, a line or two for each of its parts; objects by their names alone."""
+    tree = Tree("config")
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    settings = {key: value for key, value in plain.items() if not isinstance(value, dict)}
+    for name, part in {"": settings, **plain}.items():
+        if isinstance(part, dict):
+            values = []
+            for key, value in part.items():
+                if isinstance(value, dict) and "_target_" in value:
+                    values.append(key)
+                elif key != "_target_":  # written as one would type it
+                    values.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+            tree.add(Text.assemble((name + " " if name else "", "bold"), ", ".join(values)))
+    return tree

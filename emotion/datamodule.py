@@ -3,6 +3,7 @@
 Only reads what `emotion/cache.py` wrote; builds the cache first where there is none.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import cv2
@@ -14,6 +15,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from emotion.augmentation import Augmentation
 from emotion.cache import Cache
 from emotion.clips import SPLITS
+from emotion.errors import UserError
 from emotion.manifest import StackRow
 from emotion.sampling import interval_step, num_images
 from emotion.split import DataSplit, Split, split_rows
@@ -62,11 +64,11 @@ class StackDataset(Dataset):
         index, seed = key
         row = self.rows[index]
         stack = read_stack(self.cache.directory / row.stack)
-        stack = stack[take_images(row.crop_found, self.step)]  # (T, H, W)
+        images = [stack[place] for place in take_images(row.crop_found, self.step)]  # T x (H, W)
         if stack.shape[-1] != self.image_px:
             size = (self.image_px, self.image_px)
-            stack = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in stack]
-        images = cv2.merge(list(stack)).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
+            images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
+        images = cv2.merge(images).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
         if self.augmentation is not None:
             images = self.augmentation(images, np.random.default_rng(seed))
         label = self.cache.scheme.labels.index(row.label)
@@ -77,21 +79,25 @@ class SeededSampler(Sampler[tuple[int, int]]):
     """Draws the order of an epoch and a seed for every stack in it, from one seed.
 
     So the augmentation of a stack depends on the run's seed, the epoch and the stack alone, not on
-    how many workers load the data or on where training was interrupted. Lightning calls
-    `set_epoch` before each epoch.
+    how many workers or processes load the data or on where training was interrupted. Lightning
+    calls `set_epoch` before each epoch.
     """
 
-    def __init__(self, num_stacks: int, seed: int, shuffle: bool) -> None:
+    def __init__(
+        self, num_stacks: int, seed: int, shuffle: bool, *, share: range | None = None
+    ) -> None:
         """Start at epoch 0.
 
         Args:
             num_stacks: how many stacks there are.
             seed: the run's.
             shuffle: draw a random order; else count up.
+            share: places in the order that this process takes, from `share_of`; None, all.
         """
         self.num_stacks = num_stacks
         self.seed = seed
         self.shuffle = shuffle
+        self.share = range(num_stacks) if share is None else share
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -99,8 +105,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """The number of stacks."""
-        return self.num_stacks
+        """The number of stacks in this process's share."""
+        return len(self.share)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         """Yield the index of a stack and the seed of its augmentation."""
@@ -109,8 +115,32 @@ class SeededSampler(Sampler[tuple[int, int]]):
         order = np.arange(self.num_stacks)
         if self.shuffle:
             generator.shuffle(order)
-        for index in order:
+        for place in self.share:
+            index = order[place % self.num_stacks]
             yield int(index), int(seeds[index])
+
+
+def share_of(rank: int, world: int, num_stacks: int, batch_size: int, whole: bool) -> range:
+    """Say which places in the order of an epoch a process takes; together they make its batches.
+
+    Args:
+        rank: number of the process.
+        world: how many processes there are; divides `batch_size`.
+        num_stacks: how many stacks there are.
+        batch_size: stacks in a batch of all processes together.
+        whole: give every process as many batches, which gradients need: where the last batch has
+            fewer stacks than there are processes, the others take one from the front once more.
+
+    Returns:
+        Places; those from `num_stacks` on stand for the first ones.
+
+    >>> [list(share_of(rank, 2, 7, 4, whole=False)) for rank in (0, 1)]
+    [[0, 2, 4, 6], [1, 3, 5]]
+    """
+    end = num_stacks
+    if whole and 0 < num_stacks % batch_size < world:
+        end += world - num_stacks % batch_size
+    return range(rank, end, world)
 
 
 class StackDataModule(pl.LightningDataModule):
@@ -127,6 +157,7 @@ class StackDataModule(pl.LightningDataModule):
         image_px: int | None = None,
         num_workers: int = 0,
         seed: int = 0,
+        overfit: bool = False,
     ) -> None:
         """Check that the cache serves the interval; load nothing.
 
@@ -139,6 +170,8 @@ class StackDataModule(pl.LightningDataModule):
             image_px: height and width of the images; None leaves them as cached.
             num_workers: processes that load train stacks; 0 loads between steps.
             seed: of order and augmentation.
+            overfit: one batch of train stacks, of all classes and unvaried, is all there is to
+                train, validate and report on.
 
         Raises:
             UserError: the cache does not serve the interval.
@@ -152,9 +185,11 @@ class StackDataModule(pl.LightningDataModule):
         self.image_px = image_px or settings.size_px
         self.num_workers = num_workers
         self.seed = seed
+        self.overfit = overfit
         self.step = interval_step(interval, settings.interval, settings.segment_frames)
         self.num_images = num_images(settings.segment_frames, interval)
         self.rows: dict[str, list[StackRow]] = {}
+        self.first_epoch = 0  # another where training goes on from a checkpoint
 
     @property
     def labels(self) -> list[str]:
@@ -176,32 +211,72 @@ class StackDataModule(pl.LightningDataModule):
             return
         rows = split_rows(self.cache.manifest(), self.split, self.cache.scheme.pattern)
         self.rows = {name: [row for row in rows if row.split == name] for name in SPLITS}
+        if self.overfit:
+            rows = sorted(self.rows["train"], key=lambda row: row.label)
+            places = np.linspace(0, len(rows) - 1, min(self.batch_size, len(rows))).astype(int)
+            batch = [rows[place] for place in places]
+            self.rows = {"train": batch, "val": batch, "test": []}
+
+    def balanced_weights(self) -> list[float]:
+        """Weigh classes by the inverse of their share of the train stacks.
+
+        Returns:
+            C weights, whose mean over the train stacks is 1; 1 for a class that has none, which is
+            never asked for.
+        """
+        counts = Counter(row.label for row in self.rows["train"])
+        return [
+            counts.total() / (len(counts) * counts[label]) if counts[label] else 1.0
+            for label in self.labels
+        ]
 
     def train_dataloader(self) -> DataLoader:
         """Batches of (N, T, H, W) uint8 stacks, varied, in a new order every epoch."""
-        return self._loader("train", self.augmentation, shuffle=True, workers=self.num_workers)
+        augmentation = None if self.overfit else self.augmentation
+        loader = self._loader(
+            "train", augmentation, shuffle=True, shared=True, workers=self.num_workers
+        )
+        loader.sampler.set_epoch(self.first_epoch)  # Lightning does so when workers load already
+        return loader
 
     def val_dataloader(self) -> DataLoader:
-        """Batches of the validation stacks in the manifest's order."""
-        return self.evaluation_dataloader("val")
+        """Batches of the validation stacks in the manifest's order; each in one process alone."""
+        return self._loader("val", shared=True)
 
     def evaluation_dataloader(self, split: str) -> DataLoader:
-        """Batches of a split's stacks, as they are and in the manifest's order."""
-        return self._loader(split, augmentation=None, shuffle=False, workers=0)
+        """Batches of all stacks of a split, as they are and in the manifest's order."""
+        return self._loader(split)
 
     def _loader(
-        self, split: str, augmentation: Augmentation | None, shuffle: bool, workers: int
+        self,
+        split: str,
+        augmentation: Augmentation | None = None,
+        *,
+        shuffle: bool = False,
+        shared: bool = False,
+        workers: int = 0,
     ) -> DataLoader:
         dataset = StackDataset(self.cache, self.rows[split], self.step, self.image_px, augmentation)
         cv2_single_thread()  # a worker forked while OpenCV has threads would wait for them for ever
+        batch_size, share = self.batch_size, None
+        if shared and self.trainer is not None and self.trainer.world_size > 1:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            if batch_size % world or len(dataset) < world:
+                raise UserError(
+                    f"trainer=ddp: {world} processes can't share loader.batch_size={batch_size} or "
+                    f"{len(dataset)} {split} stacks; give a multiple of trainer.devices"
+                )
+            share = share_of(rank, world, len(dataset), batch_size, whole=split == "train")
+            batch_size //= world
         return DataLoader(
             dataset,
-            batch_size=self.batch_size,
-            sampler=SeededSampler(len(dataset), self.seed, shuffle),
+            batch_size=batch_size,
+            sampler=SeededSampler(len(dataset), self.seed, shuffle, share=share),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=cv2_single_thread,
+            generator=torch.Generator(),  # else every new iterator draws from the one of dropout
         )
 
 

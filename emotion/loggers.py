@@ -1,5 +1,6 @@
 """Where a run's curves go: Weights & Biases, without ever asking for a login, and CSV."""
 
+import csv
 import logging
 import netrc
 import os
@@ -8,7 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import wandb
-from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers import CSVLogger, WandbLogger
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,27 @@ class Wandb(WandbLogger):
         self.experiment.finish()
         if self.mode == "offline":
             log.info("W&B run is offline; upload it with: wandb sync %s", directory)
+
+
+class Curves(CSVLogger):
+    """Lightning's CSV logger, which goes on with the curves that a run had before a kill."""
+
+    def go_on(self, run_dir: Path, last_epoch: int) -> None:
+        """Take over the rows of the epochs that need not be trained again. Call it first of all.
+
+        Args:
+            run_dir: folder of the run that training goes on from; may be this one's.
+            last_epoch: the last of these epochs, counted from 0.
+        """
+        path = run_dir / self.name / str(self.version) / "metrics.csv"
+        rows = []
+        if path.is_file():
+            with open(path, newline="") as file:
+                rows = [row for row in csv.DictReader(file) if row["epoch"]]
+        kept = [row for row in rows if int(row["epoch"]) <= last_epoch]
+        # `experiment` removes what stands in this run's own folder
+        self.experiment.metrics += [{k: v for k, v in row.items() if v} for row in kept]
+        self.save()
 
 
 def finish_wandb() -> None:

@@ -1,17 +1,25 @@
 """stacks ──learn──> an emotion: loss, optimizer and metrics around a `StackClassifier`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import WeightAveraging
 from torch import nn
+from torch.nn.functional import cross_entropy
+from torchmetrics import MeanMetric
 
+from emotion.augmentation import mix
 from emotion.backbone import StackClassifier
+from emotion.errors import UserError
 from emotion.metrics import running_metrics
+from emotion.optimizer import build_optimizer, build_schedule
+from emotion.parallel import share_batches, total
 
 
 class EmotionModule(pl.LightningModule):
-    """Trains a `StackClassifier` by the seed's recipe.
+    """Trains a `StackClassifier`.
 
     All hyperparameters are plain numbers and names, so that a checkpoint loads with
     `EmotionModule.load_from_checkpoint(path)` and nothing else. Building one never asks a hub for
@@ -27,9 +35,12 @@ class EmotionModule(pl.LightningModule):
         hidden: int = 512,
         dropout: tuple[float, float] = (0.6, 0.5),
         channels_last: bool = False,
-        lr: float = 1e-4,
-        weight_decay: float = 1e-5,
-        lr_decay: float = 0.985,
+        freeze_epochs: int = 0,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        mixup: float = 0.0,
+        optimizer: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the network with random weights.
 
@@ -41,21 +52,38 @@ class EmotionModule(pl.LightningModule):
             dropout: probability before the head's first and second layer.
             channels_last: keep images and kernels with channels last in memory; the same results
                 to rounding, faster on some networks and slower on others.
-            lr: Adam's learning rate in the first epoch.
-            weight_decay: Adam's L2 penalty.
-            lr_decay: factor of the learning rate after each epoch.
+            freeze_epochs: epochs in which the head alone is trained; batch norm keeps its
+                statistics as well.
+            class_weights: what a stack of each class counts in the train loss; None, 1.
+            label_smoothing: share of every train target that is spread over all classes.
+            mixup: alpha of the Beta distribution that mixes train stacks are drawn from; 0 mixes
+                none.
+            optimizer: see `build_optimizer`; None for a module that is not to be trained.
+            schedule: see `build_schedule`; None for one that is not to be trained.
+
+        Raises:
+            UserError: a value is out of range, or timm has no such network.
         """
         super().__init__()
+        if not 0 <= label_smoothing < 1:
+            raise UserError(f"loss.label_smoothing={label_smoothing}: it is from 0 to below 1")
+        if mixup < 0:
+            raise UserError(f"loss.mixup={mixup}: it is 0 (mix nothing) or above, such as 0.2")
+        if freeze_epochs < 0:
+            raise UserError(f"model.freeze_epochs={freeze_epochs}: it is 0 or above")
         self.save_hyperparameters()
         self.network = StackClassifier(
             backbone, num_images, len(labels), hidden=hidden, dropout=tuple(dropout)
         )
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
-        self.loss = nn.CrossEntropyLoss()
+        weight = None if class_weights is None else torch.tensor(class_weights)
+        self.loss = nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
+        phases = ("train", "val")
         self.metrics = nn.ModuleDict(
-            {f"{phase}_": running_metrics(len(labels), f"{phase}/") for phase in ("train", "val")}
+            {f"{phase}_": running_metrics(len(labels), f"{phase}/") for phase in phases}
         )  # "train" alone would hide a method of the module
+        self.losses = nn.ModuleDict({f"{phase}_": MeanMetric() for phase in phases})
 
     def forward(self, stacks: torch.Tensor) -> torch.Tensor:
         """Classify stacks.
@@ -66,37 +94,128 @@ class EmotionModule(pl.LightningModule):
         Returns:
             (N, C) logits.
         """
-        assert stacks.dtype == torch.uint8 and stacks.shape[1] == self.hparams.num_images
-        images = stacks.to(self.dtype, memory_format=self.memory_format) / 255
-        return self.network(images)
+        return self.network(self._images(stacks))
 
-    def _step(self, phase: str, batch: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Score a batch; returns the mean loss."""
-        stacks, targets = batch
-        logits = self(stacks)
-        loss = self.loss(logits, targets)
-        metrics = self.metrics[f"{phase}_"]
-        metrics.update(logits.detach().float(), targets)
-        on_epoch = {"on_step": False, "on_epoch": True, "batch_size": len(targets)}
-        self.log(f"{phase}/loss", loss, **on_epoch)
-        self.log_dict(metrics, **on_epoch)
-        return loss
+    def _images(self, stacks: torch.Tensor) -> torch.Tensor:
+        """Turn (N, T, H, W) uint8 into what the network takes, 0 to 1."""
+        assert stacks.dtype == torch.uint8 and stacks.shape[1] == self.hparams.num_images
+        return stacks.to(self.dtype, memory_format=self.memory_format).div_(255)
+
+    def setup(self, stage: str) -> None:
+        """Prepare for a batch that is shared out over processes."""
+        if stage == "fit" and self.trainer.world_size > 1:
+            share_batches(self.network, self.trainer.strategy.root_device.type)
+
+    def on_train_epoch_start(self) -> None:
+        """Freeze the backbone, or set it free; take down the learning rate."""
+        self.network.freeze(self.current_epoch < self.hparams.freeze_epochs)
+        head = self.trainer.optimizers[0].param_groups[-1]
+        self.log("train/lr", head["lr"], on_step=False, on_epoch=True, sync_dist=True)
 
     def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
-        """Give the loss of a batch of stacks and class indices."""
-        return self._step("train", batch)
+        """Give the loss of a batch of stacks and class indices.
+
+        The train metrics compare with the class of which a mixed stack has more.
+        """
+        stacks, targets = batch
+        images = self._images(stacks)
+        if alpha := self.hparams.mixup:
+            images, others, share = mix(images, targets, alpha)
+            logits = self.network(images)
+            loss = share * self._loss(logits, targets) + (1 - share) * self._loss(logits, others)
+        else:
+            logits = self.network(images)
+            loss = self._loss(logits, targets)
+        num = total(torch.tensor(len(targets), device=self.device)) if self._is_shared else None
+        self._log("train", loss, logits, targets, num)
+        return loss
+
+    @property
+    def _is_shared(self) -> bool:
+        """Whether a batch is spread over processes."""
+        return self._trainer is not None and self.trainer.world_size > 1
+
+    def _loss(self, logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """Give this process's part of the weighted mean over the batch.
+
+        The mean of the parts over the processes, which is what becomes of their gradients, is the
+        mean over the whole batch.
+        """
+        loss = self.loss(logits, targets)
+        if self._is_shared:
+            weights = logits.new_ones(len(targets))
+            if self.loss.weight is not None:
+                weights = self.loss.weight[targets]
+            loss = loss * weights.sum() * self.trainer.world_size / total(weights.sum())
+        return loss
 
     def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
-        """Score a batch of stacks and class indices."""
-        self._step("val", batch)
+        """Score a batch of stacks and class indices.
+
+        The loss is the plain cross-entropy, so that runs with other losses can be compared.
+        """
+        stacks, targets = batch
+        logits = self(stacks)
+        self._log("val", cross_entropy(logits, targets), logits, targets)
+
+    def _log(
+        self,
+        phase: str,
+        loss: torch.Tensor,
+        logits: torch.Tensor,
+        targets: torch.Tensor,
+        num: torch.Tensor | None = None,
+    ) -> None:
+        """Take down a batch's loss, which counts `num` or (N,) targets, and its metrics."""
+        metrics, losses = self.metrics[f"{phase}_"], self.losses[f"{phase}_"]
+        metrics.update(logits.detach().float(), targets)
+        # not as a number, whose mean over processes Lightning takes with rounded batch sizes
+        losses.update(loss.detach(), len(targets) if num is None else num)
+        on_epoch = {"on_step": False, "on_epoch": True, "batch_size": len(targets)}
+        self.log(f"{phase}/loss", losses, **on_epoch)
+        self.log_dict(metrics, **on_epoch)
 
     def predict_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
         """Give the (N, C) probabilities of a batch, float32."""
         return self(batch[0]).float().softmax(dim=1)
 
     def configure_optimizers(self) -> dict:
-        """Set up Adam with a learning rate that shrinks by a factor every epoch."""
-        hp = self.hparams
-        optimizer = torch.optim.Adam(self.parameters(), lr=hp.lr, weight_decay=hp.weight_decay)
-        schedule = torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma=hp.lr_decay)
-        return {"optimizer": optimizer, "lr_scheduler": schedule}
+        """Set up the optimizer and its schedule."""
+        optimizer = build_optimizer(self.network, self.hparams.optimizer)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule, interval = build_schedule(optimizer, self.hparams.schedule, steps)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": interval},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put averaged weights into a checkpoint that holds weights alone.
+
+        Lightning asks callbacks about whole checkpoints only; without this, `best.ckpt` would hold
+        other weights than those that were validated.
+        """
+        if "callbacks" in checkpoint or self._trainer is None:
+            return
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, WeightAveraging):
+                callback.on_save_checkpoint(self.trainer, self, checkpoint)
+                checkpoint.pop("current_model_state", None)
+                checkpoint.pop("averaging_state", None)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with a schedule that was laid out for another number of steps.
+
+        Raises:
+            UserError: the settings or the data have changed since.
+        """
+        if self._trainer is None:
+            return
+        steps = self.trainer.estimated_stepping_batches
+        for schedule in checkpoint.get("lr_schedulers", []):
+            if schedule.get("total_steps", steps) != steps:
+                raise UserError(
+                    f"ckpt_path: its schedule was laid out for {schedule['total_steps']} steps, "
+                    f"these settings give {steps:.0f}; give the run's own trainer.max_epochs and "
+                    "loader.batch_size, or begin anew"
+                )

@@ -17,6 +17,26 @@ from rich.progress import (
 log = logging.getLogger(__name__)
 
 
+def terminal_bar(transient: bool = False) -> Progress:
+    """Make a bar on stderr that shows in a terminal alone; each of its tasks has a field `speed`.
+
+    Args:
+        transient: it disappears when it stops.
+    """
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[speed]}"),
+        console=console,
+        transient=transient,
+        disable=not console.is_terminal,
+    )
+
+
 class ProgressBar:
     """Shows how many of a known number of things are done. Use it in a `with` statement."""
 
@@ -34,24 +54,12 @@ class ProgressBar:
         self.done = 0
         self.work = 0
         self.start_s = time.monotonic()
-        console = Console(stderr=True)
-        self._bar = None
-        if console.is_terminal:
-            self._bar = Progress(
-                TextColumn("{task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[speed]}"),
-                console=console,
-            )
-            self._bar.add_task(title, total=total, speed="")
+        self._bar = terminal_bar()
+        self._task = self._bar.add_task(title, total=total, speed="")
 
     def __enter__(self) -> "ProgressBar":
         """Show the bar."""
-        if self._bar:
-            self._bar.start()
+        self._bar.start()
         return self
 
     def __exit__(
@@ -61,8 +69,7 @@ class ProgressBar:
         trace: TracebackType | None,
     ) -> None:
         """Leave the bar where it stands."""
-        if self._bar:
-            self._bar.stop()
+        self._bar.stop()
 
     @property
     def speed(self) -> str:
@@ -75,9 +82,8 @@ class ProgressBar:
         """Count one more thing as done, and the work that was in it."""
         self.done += 1
         self.work += work
-        if self._bar:
-            self._bar.update(self._bar.task_ids[0], advance=1, speed=self.speed)
-        elif self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
+        self._bar.update(self._task, advance=1, speed=self.speed)
+        if self._bar.disable and self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
             left_s = (time.monotonic() - self.start_s) / self.done * (self.total - self.done)
             speed = f", {self.speed}" if self.unit else ""
             log.info(

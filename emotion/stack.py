@@ -172,13 +172,17 @@ def write_stack(path: Path, stack: np.ndarray) -> None:
 
 
 def read_stack(path: Path) -> np.ndarray:
-    """Read a stack.
+    """Map a stack into memory; its images are read from disk when they are looked at.
 
     Args:
-        path: a TIFF that `write_stack`, or the seed, has written.
+        path: a TIFF that `write_stack`, or the seed, has written; one that cannot be mapped, such
+            as a compressed one, is read at once.
 
     Returns:
-        (T, H, W) uint8.
+        (T, H, W) uint8, not to be written to.
     """
-    stack = tifffile.imread(path)
+    try:
+        stack = tifffile.memmap(path, mode="r")
+    except ValueError:
+        stack = tifffile.imread(path)
     return stack.reshape(-1, *stack.shape[-2:])  # the seed's files have axes of length 1

@@ -1,5 +1,6 @@
 """The command line: integers as options, kinds of values, one line for a mistake, every config."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from hydra.errors import HydraException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger
+from rich.console import Console
 
 from emotion import config as config_module
 from emotion.augmentation import Augmentation
@@ -26,6 +28,7 @@ from emotion.config import (
     CONF_DIR,
     REPOSITORY,
     check_value_types,
+    config_tree,
     describe_data,
     entry,
     quote_integer_options,
@@ -496,3 +499,35 @@ def test_experiments_open_with_the_command_that_runs_them():
     for path in CONF_DIR.glob("experiment/*.yaml"):
         comment = [line for line in path.read_text().splitlines() if line.startswith("#")]
         assert any(f"experiment={path.stem}" in line for line in comment), path
+
+
+# What is printed of it
+
+
+def test_help_names_every_group_and_an_example_of_each_that_composes(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture, compose: Callable
+):
+    from train import train
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        train()
+    groups, _, examples = capsys.readouterr().out.partition("One example of each")
+    examples = [word for word in examples.split("Keys")[0].split() if "=" in word]
+    assert {word.split("=")[0] for word in examples} == groups_of("train")
+    for group in groups_of("train"):
+        options = sorted(path.name for path in OPTIONS if path.parent.as_posix() == group)
+        assert f"{group}: {', '.join(options)}" in groups
+    for word in quote_integer_options(examples):
+        compose("train", [word])
+
+
+def test_the_tree_has_every_part_of_the_config(compose: Callable):
+    cfg = compose("train", ["data=scrapping", "loss.mixup=0.2", "split=grouped"])
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(config_tree(cfg))
+    lines = console.export_text().splitlines()
+    named = {line.lstrip("├└─│ ").split(" ")[0] for line in lines}
+    assert {key for key, value in cfg.items() if OmegaConf.is_dict(value)} <= named
+    assert any("mixup=0.2" in line for line in lines) and any("seed=0" in line for line in lines)
+    assert "_target_" not in "".join(lines) and len(lines) < 50

@@ -2,30 +2,73 @@ import subprocess
 import sys
 
 import pytest
+import pytorch_lightning as pl
 import torch
+from torch.utils.data import DataLoader
 
+from emotion.errors import UserError
 from emotion.module import EmotionModule
 
 SMALL = "mobilenetv3_small_050"
 
 
+ADAM = {"name": "Adam", "lr": 3e-3}
+
+
+@pytest.fixture
+def fit():
+    """Give a function that trains a module on batches for some epochs; returns the trainer."""
+
+    def fit_module(module, batches, epochs=1, callbacks=(), **settings):
+        trainer = pl.Trainer(
+            max_epochs=epochs, logger=False, enable_checkpointing=False, accelerator="cpu",
+            enable_progress_bar=False, enable_model_summary=False, callbacks=list(callbacks),
+            limit_val_batches=settings.pop("limit_val_batches", 0), num_sanity_val_steps=0,
+            **settings,
+        )  # fmt: skip
+        loader = DataLoader(batches, batch_size=None)
+        trainer.fit(module, loader, loader)
+        return trainer
+
+    return fit_module
+
+
+def small_module(**settings):
+    torch.manual_seed(0)
+    settings = {"optimizer": ADAM, "schedule": {"name": "constant"}} | settings
+    return EmotionModule(SMALL, 6, ["a", "b", "c"], **settings)
+
+
+def random_batches(num=2, size=6, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        (
+            torch.randint(256, (size, 6, 32, 32), dtype=torch.uint8, generator=generator),
+            torch.randint(3, (size,), generator=generator),
+        )
+        for _ in range(num)
+    ]
+
+
 def test_recipe_is_the_seeds(compose):
     cfg = compose("train")
-    module = EmotionModule(SMALL, 6, ["a", "b"], **cfg.optimizer)
-    configured = module.configure_optimizers()
-    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]
-    assert type(optimizer) is torch.optim.Adam
-    group = optimizer.param_groups[0]
-    assert (group["lr"], group["weight_decay"]) == (1e-4, 1e-5)
-    optimizer.step()
-    schedule.step()
-    assert group["lr"] == pytest.approx(0.985e-4)
+    assert dict(cfg.optimizer) == {
+        "name": "Adam", "lr": 1e-4, "backbone_lr": None, "weight_decay": 1e-5,
+    }  # fmt: skip
+    assert dict(cfg.schedule) == {"name": "exponential", "lr_decay": 0.985}
+    assert dict(cfg.loss) == {"class_weights": None, "label_smoothing": 0.0, "mixup": 0.0}
+    assert (cfg.model.freeze_epochs, cfg.model.compile) == (0, False)
     assert (cfg.loader.batch_size, cfg.trainer.max_epochs) == (24, 50)
-    head = [(type(layer).__name__, getattr(layer, "p", None)) for layer in module.network.head]
+    assert cfg.trainer.precision == "32-true" and cfg.trainer.accumulate_grad_batches == 1
+    assert cfg.trainer.gradient_clip_val is None
+    assert set(cfg.callbacks) == {"best", "last", "seeds", "lines"}
+    head = [
+        (type(layer).__name__, getattr(layer, "p", None)) for layer in small_module().network.head
+    ]
     assert head == [
         ("Dropout", 0.6), ("Linear", None), ("ReLU", None), ("Dropout", 0.5), ("Linear", None),
     ]  # fmt: skip
-    assert (module.network.head[1].out_features, cfg.model.hidden) == (512, 512)
+    assert (small_module().network.head[1].out_features, cfg.model.hidden) == (512, 512)
 
 
 def test_input_is_scaled_to_one_and_not_normalised():
@@ -45,25 +88,95 @@ def test_channels_last_changes_rounding_alone():
     assert last.network.backbone.conv_stem.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_it_can_learn_by_heart():
-    torch.manual_seed(0)
-    module = EmotionModule(SMALL, 6, ["a", "b"], dropout=(0.0, 0.0), lr=3e-3)
-    stacks = torch.randint(256, (8, 6, 32, 32), dtype=torch.uint8)
-    targets = torch.tensor([0, 1] * 4)
-    optimizer = module.configure_optimizers()["optimizer"]
-    module.log = module.log_dict = lambda *_, **__: None  # there is no trainer to log to
-    for _ in range(40):
-        optimizer.zero_grad()
-        loss = module.training_step((stacks, targets), 0)
-        loss.backward()
-        optimizer.step()
-    assert loss.item() < 0.1
+def test_it_can_learn_by_heart(fit):
+    module = small_module(dropout=(0.0, 0.0))
+    trainer = fit(module, random_batches(num=1), epochs=40)
+    assert trainer.callback_metrics["train/loss"] < 0.1
+    assert trainer.callback_metrics["train/accuracy"] == 1
+
+
+def test_loss_weighs_classes_and_smooths_labels_as_written():
+    module = small_module(class_weights=[1.0, 2.0, 0.5], label_smoothing=0.3)
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
+    weights = torch.tensor([1.0, 2.0, 0.5])
+    log_p = logits - logits.exp().sum(dim=1, keepdim=True).log()
+    soft = 0.7 * torch.eye(3)[targets] + 0.1
+    expected = -(soft * weights * log_p).sum() / weights[targets].sum()
+    torch.testing.assert_close(module.loss(logits, targets), expected)
+
+
+def test_mixed_stacks_have_the_loss_of_their_mixed_targets(fit):
+    seen = {}
+
+    class Onlooker(pl.Callback):
+        def on_train_batch_start(self, trainer, module, batch, index):
+            torch.manual_seed(5)
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, index):
+            seen["loss"] = outputs["loss"].item()
+
+    module = small_module(mixup=0.4, dropout=(0.0, 0.0), optimizer={"name": "SGD", "lr": 0.0})
+    (batch,) = random_batches(num=1)
+    fit(module, [batch], callbacks=[Onlooker()])
+    torch.manual_seed(5)
+    share = torch.distributions.Beta(0.4, 0.4).sample().item()
+    share, order = max(share, 1 - share), torch.randperm(6)
+    assert 0.5 < share < 1 and order.tolist() != list(range(6))
+    stacks = share * batch[0].float() + (1 - share) * batch[0][order].float()
+    one_hot = torch.eye(3)[batch[1]]
+    soft = share * one_hot + (1 - share) * one_hot[order]
+    log_p = small_module(dropout=(0.0, 0.0)).train().network(stacks / 255).log_softmax(dim=1)
+    assert seen["loss"] == pytest.approx(-(soft * log_p).sum(dim=1).mean().item(), rel=1e-4)
+
+
+def test_frozen_backbone_stays_to_the_last_statistic_and_learns_later(fit):
+    states = []
+
+    class Onlooker(pl.Callback):
+        def on_train_epoch_end(self, trainer, module):
+            parts = (module.network.backbone, module.network.head)
+            states.append([{k: v.clone() for k, v in p.state_dict().items()} for p in parts])
+
+    module = small_module(freeze_epochs=2)
+    first = {k: v.clone() for k, v in module.network.backbone.state_dict().items()}
+    fit(module, random_batches(), epochs=3, callbacks=[Onlooker()], limit_val_batches=1)
+    for backbone, _ in states[:2]:
+        assert all(torch.equal(backbone[key], value) for key, value in first.items())
+    assert not torch.equal(states[0][1]["1.weight"], states[1][1]["1.weight"])
+    changed = [key for key, value in first.items() if not torch.equal(states[2][0][key], value)]
+    assert {"conv_stem.weight", "bn1.running_mean", "blocks.0.0.conv_dw.weight"} <= set(changed)
+
+
+def test_compiling_leaves_names_and_numbers(monkeypatch):
+    import torch._dynamo
+
+    module = small_module().eval()
+    names, stacks = list(module.state_dict()), random_batches()[0][0]
+    expected = module(stacks)
+    module.network.compile(backend="aot_eager")
+    torch.testing.assert_close(module(stacks), expected, rtol=1e-4, atol=1e-5)
+    assert module.network._compiled_call_impl is not None
+    assert list(module.state_dict()) == names
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"label_smoothing": 1.5}, r"loss\.label_smoothing=1\.5"),
+        ({"mixup": -1}, r"loss\.mixup=-1"),
+        ({"freeze_epochs": -1}, r"model\.freeze_epochs=-1"),
+    ],
+)
+def test_values_out_of_range_are_named(settings, message):
+    with pytest.raises(UserError, match=message):
+        small_module(**settings)
 
 
 def test_checkpoint_loads_without_hydra(tmp_path):
-    import pytorch_lightning as pl
-
-    module = EmotionModule(SMALL, 6, ["a", "b"])
+    module = EmotionModule(
+        SMALL, 6, ["a", "b"], class_weights=[1.0, 2.0], optimizer=ADAM, schedule={"name": "cosine"}
+    )
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     trainer.strategy.connect(module)
     trainer.save_checkpoint(tmp_path / "x.ckpt", weights_only=True)

@@ -173,6 +173,21 @@ def test_tiff_gives_the_stack_back(tmp_path: Path, num_images: int):
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_a_stack_is_mapped_and_cannot_be_written_to(tmp_path: Path):
+    path = tmp_path / "Happy_0001_0001.tiff"
+    write_stack(path, RNG.integers(0, 256, (18, 16, 24), np.uint8))
+    stack = read_stack(path)
+    assert isinstance(stack, np.memmap) and stack.filename == str(path)
+    with pytest.raises(ValueError, match="read-only"):
+        stack[0, 0, 0] = 1
+
+
+def test_a_compressed_stack_of_somebody_else_is_read_too(tmp_path: Path):
+    stack = RNG.integers(0, 256, (6, 16, 24), np.uint8)
+    tifffile.imwrite(tmp_path / "a.tiff", stack, compression="zlib")
+    np.testing.assert_array_equal(read_stack(tmp_path / "a.tiff"), stack)
+
+
 def test_tiff_is_an_uncompressed_imagej_stack_that_others_read(tmp_path: Path):
     stack = RNG.integers(0, 256, (18, 224, 224), np.uint8)
     path = tmp_path / "Happy_0001_0001.tiff"
