@@ -1,6 +1,5 @@
 """Train and judge one model, or sweep many: python train.py -m model=... interval=..."""
 
-import json
 import logging
 import time
 import traceback
@@ -16,11 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
+from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
 from emotion.config import describe_data, entry
 from emotion.datamodule import StackDataModule
+from emotion.files import claimed
 from emotion.loggers import Wandb, finish_wandb
 from emotion.metrics import judge, mean_per_clip
 from emotion.module import EmotionModule
+from emotion.provenance import memory_mb, provenance
 
 log = logging.getLogger(__name__)
 
@@ -39,32 +41,41 @@ HARMLESS_WARNINGS = (  # Lightning's, of things that are meant so
     ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
     ".*Checkpoint directory .* exists and is not empty.*",  # Hydra has put its config there
     ".*smaller than the logging interval.*",  # curves have a point an epoch
+    ".*`srun` command is available.*",  # cells that Slurm shall run say so: hydra/launcher
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
 )
 
 
 @entry("train")
-def train(cfg: DictConfig) -> None:
-    """Run one cell; in a sweep, note a failure and let the other cells run."""
+def train(cfg: DictConfig) -> float | None:
+    """Run one cell; in a sweep, note a failure and let the other cells run.
+
+    Returns:
+        The validation accuracy of the best epoch, which searches maximize; None if it failed.
+    """
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
-    cell = {
-        "model": cfg.model.name,
-        "model_title": cfg.model.title,
-        "interval": cfg.interval.frames,
-        "seed": cfg.seed,
-        "overrides": list(hydra.overrides.task),
-    }
+    if hydra.mode == RunMode.RUN:
+        record = describe_cell(cfg, hydra.overrides.task) | run_cell(cfg, run_dir)
+        write_record(run_dir, record)
+        return record["val_accuracy"]
+    with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
+        if why_run(cfg, run_dir) is not None:  # else a job of an earlier start has finished it
+            clear(run_dir)
+            write_record(run_dir, run_cell_of_sweep(cfg, run_dir))
+    return read_record(run_dir).get("val_accuracy")
+
+
+def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> dict:
+    """Run a cell and give its record, whatever becomes of it."""
+    head = describe_cell(cfg, HydraConfig.get().overrides.task)
     try:
-        cell |= run_cell(cfg, run_dir) | {"status": "finished"}
+        return head | run_cell(cfg, run_dir)
     except Exception as error:
         finish_wandb()
-        if hydra.mode == RunMode.RUN:
-            raise
         log.error("cell %s failed: %s", run_dir.name, error)
         (run_dir / "error.txt").write_text(traceback.format_exc())
-        cell |= {"status": "failed", "error": f"{type(error).__name__}: {error}"}
-    (run_dir / "metrics.json").write_text(json.dumps(cell, indent=2))
+        return head | {"status": "failed", "error": f"{type(error).__name__}: {error}"}
 
 
 def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
@@ -151,6 +162,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         if isinstance(logger, Wandb):
             logger.finish()
     return {
+        "status": "finished",
         "settings": {key: settings[key] for key in SETTINGS},
         "data": cfg.data.name,
         "notice": cfg.data.notice,
@@ -169,6 +181,10 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         **{key: result[key] for key in ("accuracy", "macro_f1", "confusion")},
         "scores": scores,
         "checkpoint": Path(best.best_model_path).name,
+        "val_accuracy": best.best_model_score.item(),
+        "manifest_sha256": datamodule.cache.manifest_sha256(),
+        "memory_mb": memory_mb(),
+        **provenance(),
     }
 
 

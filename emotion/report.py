@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
+from emotion.cell import read_record
 from emotion.errors import UserError
 from emotion.manifest import write_table
 
@@ -29,21 +30,21 @@ def read_runs(sweep_dir: Path) -> list[dict]:
         sweep_dir: a sweep's folder, or that of a single run.
 
     Returns:
-        The content of each `metrics.json`, in the order of the sweep's jobs.
+        The content of each `metrics.json`. Of a sweep, those of the cells that its last start
+        asked for, in that order; a cell that has not run to its end has the status `unfinished`.
 
     Raises:
         UserError: there is none.
     """
-    paths = sorted(sweep_dir.glob("**/metrics.json"), key=job_order)
-    if not paths:
+    plan = sweep_dir / "sweep.json"
+    if plan.exists():
+        unfinished = {"status": "unfinished", "error": "it has not run to its end"}
+        cells = json.loads(plan.read_text(encoding="utf-8"))
+        return [read_record(sweep_dir / cell["folder"]) or cell | unfinished for cell in cells]
+    folders = sorted(path.parent for path in sweep_dir.glob("**/metrics.json"))
+    if not folders:
         raise UserError(f"no metrics.json in {sweep_dir} or below: give the folder of a sweep")
-    return [json.loads(path.read_text()) for path in paths]
-
-
-def job_order(path: Path) -> tuple[int, str]:
-    """Sort `10_...` after `9_...`."""
-    number = path.parent.name.partition("_")[0]
-    return int(number) if number.isdigit() else 0, str(path)
+    return [record for folder in folders if (record := read_record(folder))]
 
 
 class Results:
@@ -80,8 +81,8 @@ class Results:
         runs = self.cell(interval, model)
         if not runs:
             return "-"
-        if any(run["status"] != "finished" for run in runs):
-            return "failed"
+        if broken := [run["status"] for run in runs if run["status"] != "finished"]:
+            return broken[0]
         accuracies = [100 * run["accuracy"] for run in runs]
         text = f"{statistics.mean(accuracies):.2f}"
         if len(runs) > 1:
@@ -126,7 +127,8 @@ class Results:
             notes.append(f"{', '.join(models)}: {start}{source}")
         for run in self.runs:
             if run["status"] != "finished":
-                notes.append(f"failed: {run['model']}, interval {run['interval']}: {run['error']}")
+                cell = f"{run['model']}, interval {run['interval']}"
+                notes.append(f"{run['status']}: {cell}: {run['error']}")
         return notes
 
     def markdown(self) -> str:
@@ -226,7 +228,10 @@ class SweepReport(Callback):
         results = write_report(Path(config.hydra.sweep.dir))
         failed = len(results.runs) - len(results.finished)
         if failed:
-            sys.exit(f"error: {failed} of {len(results.runs)} cells failed")
+            sys.exit(
+                f"error: {failed} of {len(results.runs)} cells failed; the same command with "
+                f"sweep={Path(config.hydra.sweep.dir).name} runs them again"
+            )
 
 
 def main() -> None:
