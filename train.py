@@ -1,6 +1,8 @@
 """Train and judge one model, or sweep many: python train.py -m model=... interval=..."""
 
+import gc
 import logging
+import multiprocessing
 import time
 import traceback
 import warnings
@@ -59,10 +61,13 @@ def train(cfg: DictConfig) -> float | None:
         record = describe_cell(cfg, hydra.overrides.task) | run_cell(cfg, run_dir)
         write_record(run_dir, record)
         return record["val_accuracy"]
+    if multiprocessing.get_start_method() == "loky":  # in joblib's workers, which can't start more
+        multiprocessing.set_start_method(None, force=True)  # the platform's own, for loaders
     with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
         if why_run(cfg, run_dir) is not None:  # else a job of an earlier start has finished it
             clear(run_dir)
             write_record(run_dir, run_cell_of_sweep(cfg, run_dir))
+            gc.collect()  # module, trainer and loops hold each other: no cell shall keep the last one
     return read_record(run_dir).get("val_accuracy")
 
 
