@@ -6,6 +6,7 @@ import multiprocessing
 import time
 import traceback
 import warnings
+from dataclasses import asdict
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -18,13 +19,16 @@ from omegaconf import DictConfig, OmegaConf
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
 from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
-from emotion.config import describe_data, entry
+from emotion.config import describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
+from emotion.errors import UserError
 from emotion.files import claimed
 from emotion.loggers import Wandb, finish_wandb
-from emotion.metrics import judge, mean_per_clip
+from emotion.metrics import judge
 from emotion.module import EmotionModule
+from emotion.predictions import Predictions
 from emotion.provenance import memory_mb, provenance
+from emotion.split import describe_parts
 
 log = logging.getLogger(__name__)
 
@@ -55,32 +59,54 @@ def train(cfg: DictConfig) -> float | None:
     Returns:
         The validation accuracy of the best epoch, which searches maximize; None if it failed.
     """
-    hydra = HydraConfig.get()
-    run_dir = Path(hydra.runtime.output_dir)
-    if hydra.mode == RunMode.RUN:
-        record = describe_cell(cfg, hydra.overrides.task) | run_cell(cfg, run_dir)
-        write_record(run_dir, record)
-        return record["val_accuracy"]
-    if multiprocessing.get_start_method() == "loky":  # in joblib's workers, which can't start more
-        multiprocessing.set_start_method(None, force=True)  # the platform's own, for loaders
-    with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
-        if why_run(cfg, run_dir) is not None:  # else a job of an earlier start has finished it
-            clear(run_dir)
-            write_record(run_dir, run_cell_of_sweep(cfg, run_dir))
-            gc.collect()  # module, trainer and loops hold each other: no cell shall keep the last one
-    return read_record(run_dir).get("val_accuracy")
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        record = run_cell_of_sweep(cfg, run_dir)
+    else:
+        record = record_cell(cfg, run_dir)
+    return record.get("val_accuracy")
 
 
 def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> dict:
-    """Run a cell and give its record, whatever becomes of it."""
+    """Run a cell unless it is finished or another process is at it; note a failure.
+
+    Returns:
+        Its record; nothing if another process is at it.
+    """
+    if multiprocessing.get_start_method() == "loky":  # in joblib's workers, which can't start more
+        multiprocessing.set_start_method(None, force=True)  # the platform's own, for loaders
+    try:
+        with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
+            if why_run(cfg, run_dir) is None:  # a job of an earlier start has finished it by now
+                return read_record(run_dir)
+            clear(run_dir)
+            try:
+                return record_cell(cfg, run_dir)
+            except Exception as error:
+                message = one_line(error)
+                log.error("cell %s failed: %s", run_dir.name, message)
+                (run_dir / "error.txt").write_text(traceback.format_exc())
+                failed = {"status": "failed", "error": f"{type(error).__name__}: {message}"}
+                record = describe_cell(cfg, HydraConfig.get().overrides.task) | failed
+                write_record(run_dir, record)
+                return record
+            finally:
+                gc.collect()  # Lightning's objects hold each other: no cell shall keep the last one
+    except UserError as error:
+        log.error("%s", error)
+        return {}
+
+
+def record_cell(cfg: DictConfig, run_dir: Path) -> dict:
+    """Run a cell and write its record, the last thing that it does."""
     head = describe_cell(cfg, HydraConfig.get().overrides.task)
     try:
-        return head | run_cell(cfg, run_dir)
-    except Exception as error:
+        record = head | run_cell(cfg, run_dir) | {"status": "finished"}
+    except Exception:
         finish_wandb()
-        log.error("cell %s failed: %s", run_dir.name, error)
-        (run_dir / "error.txt").write_text(traceback.format_exc())
-        return head | {"status": "failed", "error": f"{type(error).__name__}: {error}"}
+        raise
+    write_record(run_dir, record)
+    return record
 
 
 def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
@@ -101,6 +127,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         Cache.from_config(cfg),
         cfg.interval.frames,
         instantiate(cfg.augmentation),
+        split=instantiate(cfg.split, _convert_="all"),
         seed=cfg.seed,
         **cfg.loader,
     )
@@ -145,33 +172,47 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     best = callbacks["best"]
     checkpoint = torch.load(best.best_model_path, weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
-    scores = {
-        split: judge_split(trainer, module, datamodule, split)
-        for split in ("val", "test")
-        if datamodule.rows[split]
-    }
+    predictions = Predictions.joined(
+        [
+            predict_split(trainer, module, datamodule, split)
+            for split in ("val", "test")
+            if datamodule.rows[split]
+        ]
+    )
+    predictions.write(run_dir / "predictions.csv")
+    scores = {}
+    for split in dict.fromkeys(predictions.splits):
+        of_stacks = predictions.of_split(split)
+        scores[split] = {
+            "stacks": asdict(judge(of_stacks)),
+            "clips": asdict(judge(of_stacks.of_clips())),
+        }
     reported_on = "test" if "test" in scores else "val"
     result = scores[reported_on]["stacks"]
+    low, high = result["confidence"]["bounds"]["accuracy"]
     log.info(
-        "best epoch %d: accuracy %.1f %%, macro-F1 %.1f %% on %d %s stacks",
+        "best epoch %d on %d %s stacks: accuracy %.1f %% [%.1f, %.1f], UAR %.1f %%, "
+        "macro-F1 %.1f %%%s",
         checkpoint["epoch"] + 1,
-        100 * result["accuracy"],
-        100 * result["macro_f1"],
         result["num"],
         reported_on,
+        *(100 * score for score in (result["accuracy"], low, high)),
+        *(100 * result[key] for key in ("uar", "macro_f1")),
+        "; selected and reported on the same clips" if reported_on == "val" else "",
     )
     for logger in loggers:
         logger.log_metrics(
-            {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "macro_f1")}
+            {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "uar", "macro_f1")}
         )
         if isinstance(logger, Wandb):
             logger.finish()
     return {
-        "status": "finished",
         "settings": {key: settings[key] for key in SETTINGS},
-        "data": cfg.data.name,
         "notice": cfg.data.notice,
-        "labels": datamodule.labels,
+        "split": {
+            **datamodule.split.settings,
+            "parts": describe_parts([row for rows in datamodule.rows.values() for row in rows]),
+        },
         "stacks": counts,
         "clips": {s: len({row.clip for row in rows}) for s, rows in datamodule.rows.items()},
         "num_images": datamodule.num_images,
@@ -183,7 +224,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         "seconds": round(seconds, 1),
         "selected_on": "val",
         "reported_on": reported_on,
-        **{key: result[key] for key in ("accuracy", "macro_f1", "confusion")},
+        **{key: result[key] for key in ("accuracy", "uar", "macro_f1", "confusion")},
         "scores": scores,
         "checkpoint": Path(best.best_model_path).name,
         "val_accuracy": best.best_model_score.item(),
@@ -193,16 +234,14 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     }
 
 
-def judge_split(
+def predict_split(
     trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
-) -> dict[str, dict]:
-    """Score a trained module on a split, by stack and by clip."""
+) -> Predictions:
+    """Let a trained module say what it makes of every stack of a split."""
     batches = trainer.predict(module, datamodule.evaluation_dataloader(split))
-    probabilities = torch.cat(batches)
-    rows = datamodule.rows[split]
-    targets = torch.tensor([datamodule.labels.index(row.label) for row in rows])
-    of_clips = mean_per_clip(probabilities, targets, [row.clip for row in rows])
-    return {"stacks": vars(judge(probabilities, targets)), "clips": vars(judge(*of_clips))}
+    return Predictions.of_rows(
+        datamodule.rows[split], datamodule.labels, torch.cat(batches).numpy()
+    )
 
 
 if __name__ == "__main__":

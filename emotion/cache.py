@@ -18,7 +18,7 @@ import json
 import logging
 import signal
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import lru_cache
 from multiprocessing import parent_process
@@ -32,7 +32,16 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.table import Table
 
-from emotion.clips import SPLITS, Clip, Dropped, Scheme, find_clips, limit_clips, read_names
+from emotion.clips import (
+    SPLITS,
+    Clip,
+    Dropped,
+    Scheme,
+    find_clips,
+    find_torn,
+    limit_clips,
+    read_names,
+)
 from emotion.demo import render_clips
 from emotion.errors import UserError
 from emotion.face import TRACKING, FaceCropper
@@ -268,7 +277,7 @@ class Cache:
             counts = Counter(clip.split for clip in clips if clip.label == label)
             shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
             lines.append(f"{label}: {counts.total()} clips ({shares})")
-        return "\n".join([*lines, *say_dropped(dropped)])
+        return "\n".join([*lines, *say_dropped(dropped), *say_torn(clips)])
 
     def build(self, strict: bool = False) -> None:
         """Make every stack that is missing, then the manifest, and say what came of it.
@@ -640,7 +649,22 @@ def report(
     segments = Counter(drop.reason for drop in dropped if drop.clip in with_stacks)
     for reason, count in segments.items():
         lines.append(f"no stack from {count} segments of clips that gave others: {reason}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *say_torn(rows)])
+
+
+def say_torn(placed: Iterable[Clip | StackRow]) -> list[str]:
+    """Name the people whom `data.split` puts into two splits: a line, or none.
+
+    Training refuses such a split, but another one may be chosen for the same stacks.
+    """
+    torn = find_torn((each.subject, each.split) for each in placed)
+    if not torn:
+        return []
+    named = "; ".join(f"{subject} in {' and '.join(s)}" for subject, s in torn.items())
+    return [
+        f"warning: data.split puts the same person into two splits: {named}; "
+        "mend it, or train with another split (split=grouped, say)"
+    ]
 
 
 def say_dropped(dropped: Sequence[Dropped]) -> list[str]:

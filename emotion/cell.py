@@ -49,6 +49,9 @@ def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> dict:
         "model_title": cfg.model.title,
         "interval": cfg.interval.frames,
         "seed": cfg.seed,
+        "data": cfg.data.name,
+        "labels": list(cfg.labels),
+        "split": OmegaConf.to_container(cfg.split, resolve=True),
         "overrides": list(overrides),
     }
 

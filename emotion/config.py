@@ -212,6 +212,8 @@ def one_line(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={option}: no such option, {group} has: {', '.join(error.options)}"
+    if isinstance(error.__cause__, UserError):  # raised by what a `_target_` names
+        error = error.__cause__
     message = str(error)
     if error.__cause__ is not None and not isinstance(error, UserError):
         message += f" ({str(error.__cause__).splitlines()[0]})"

@@ -13,9 +13,10 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from emotion.augmentation import Augmentation
 from emotion.cache import Cache
-from emotion.errors import UserError
+from emotion.clips import SPLITS
 from emotion.manifest import StackRow
 from emotion.sampling import interval_step, num_images
+from emotion.split import DataSplit, Split, split_rows
 from emotion.stack import read_stack, take_images
 
 
@@ -121,6 +122,7 @@ class StackDataModule(pl.LightningDataModule):
         interval: int,
         augmentation: Augmentation,
         *,
+        split: Split = DataSplit(),  # noqa: B008 it is frozen
         batch_size: int,
         image_px: int | None = None,
         num_workers: int = 0,
@@ -132,6 +134,7 @@ class StackDataModule(pl.LightningDataModule):
             cache: built on `prepare_data` if it does not stand.
             interval: frames from one image of a stack to the next.
             augmentation: varies the train stacks.
+            split: which stacks are train, val and test.
             batch_size: stacks in a batch.
             image_px: height and width of the images; None leaves them as cached.
             num_workers: processes that load train stacks; 0 loads between steps.
@@ -144,6 +147,7 @@ class StackDataModule(pl.LightningDataModule):
         settings = cache.settings
         self.cache = cache
         self.augmentation = augmentation
+        self.split = split
         self.batch_size = batch_size
         self.image_px = image_px or settings.size_px
         self.num_workers = num_workers
@@ -163,21 +167,15 @@ class StackDataModule(pl.LightningDataModule):
             self.cache.ensure()
 
     def setup(self, stage: str | None = None) -> None:
-        """Read the manifest.
+        """Read the manifest and split it; once, though Lightning asks for it again.
 
         Raises:
-            UserError: there is nothing to train on, or nothing to validate on.
+            UserError: somebody is in two splits, or there is nothing to train or validate on.
         """
-        rows = self.cache.manifest()
-        self.rows = {
-            split: [row for row in rows if row.split == split] for split in ("train", "val", "test")
-        }
-        for split in ("train", "val"):
-            if not self.rows[split]:
-                raise UserError(
-                    f"data.split leaves no stacks for {split} "
-                    f"({', '.join(f'{s}: {len(r)}' for s, r in self.rows.items())})"
-                )
+        if self.rows:
+            return
+        rows = split_rows(self.cache.manifest(), self.split, self.cache.scheme.pattern)
+        self.rows = {name: [row for row in rows if row.split == name] for name in SPLITS}
 
     def train_dataloader(self) -> DataLoader:
         """Batches of (N, T, H, W) uint8 stacks, varied, in a new order every epoch."""

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from torch import nn
 
@@ -16,6 +17,7 @@ from emotion.backbone import StackClassifier
 from emotion.cache import Cache
 from emotion.errors import UserError
 from emotion.sampling import num_images
+from emotion.split import split_rows
 
 BATCH = 4  # stacks in a timed step: enough to keep the cores busy, few enough to be quick
 SLOWEST_S = 2.0  # a stack; no network here takes longer, so that what is short is not timed at all
@@ -32,12 +34,12 @@ def cell_seconds(cells: Sequence[DictConfig], negligible_s: float) -> list[float
     Returns:
         Seconds for each cell; None if they can't take long, or one of them can't be built at all.
     """
-    passes = [stack_passes(cfg) for cfg in cells]
-    if sum(passes) * SLOWEST_S < negligible_s:
-        return None
     stack_s: dict[tuple, float] = {}
     seconds = []
     try:
+        passes = [stack_passes(cfg) for cfg in cells]
+        if sum(passes) * SLOWEST_S < negligible_s:
+            return None
         for cfg, count in zip(cells, passes, strict=True):
             network = (
                 cfg.model.backbone,
@@ -56,7 +58,10 @@ def cell_seconds(cells: Sequence[DictConfig], negligible_s: float) -> list[float
 
 def stack_passes(cfg: DictConfig) -> float:
     """Count the stacks that a run trains on over all epochs; evaluation counts by its share."""
-    counts = Counter(row.split for row in Cache.from_config(cfg).manifest())
+    cache = Cache.from_config(cfg)
+    split = instantiate(cfg.split, _convert_="all")
+    rows = split_rows(cache.manifest(), split, cache.scheme.pattern)
+    counts = Counter(row.split for row in rows)
     each_epoch = counts["train"] + EVALUATION * counts["val"]
     return each_epoch * cfg.trainer.max_epochs
 

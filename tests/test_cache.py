@@ -445,6 +445,19 @@ def test_changed_split_and_label_map_rewrite_the_manifest_alone(cache_of: CutCac
     assert stamps(cache) == before
 
 
+def test_a_person_in_two_splits_is_told_and_cut_all_the_same(
+    cache_of: CutCache, clips: Path, caplog: pytest.LogCaptureFixture
+):
+    pattern = r"data.pattern='(?P<label>[A-Z][a-z]+)_(?P<subject>00)(?P<id>\d+)'"
+    told = "warning: data.split puts the same person into two splits: 00 in train and val"
+    torn = cache_of(clips, pattern, "data.split.val=['16']")
+    assert told in torn.plan()
+    with caplog.at_level("INFO"):
+        torn.build()
+    assert told in caplog.text and len(torn.manifest()) == 3
+    assert "same person" not in cache_of(clips, pattern, "data.split.val=[]").plan()
+
+
 def test_standing_cache_needs_no_clips(cache_of: CutCache, clips: Path):
     cache_of(clips).build()
     before = stamps(cache_of(clips))

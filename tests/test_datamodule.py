@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from unittest import mock
 
 import cv2
 import numpy as np
@@ -18,6 +19,7 @@ from emotion.augmentation import Augmentation
 from emotion.cache import Cache
 from emotion.datamodule import StackDataModule
 from emotion.errors import UserError
+from emotion.split import IdSplit, KFold
 
 LABELS = ["Anger", "Happy", "Neutral", "Sad", "Shock"]
 NO_CHANGE = Augmentation()
@@ -283,6 +285,35 @@ def test_a_test_split_may_be_empty(demo_cache: Cache, tmp_path: Path):
         "val": 10,
         "test": 0,
     }
+
+
+def test_another_split_of_the_same_cache(make: Make, demo_cache: Cache):
+    manifest = (demo_cache.directory / "manifest.csv").read_bytes()
+    seen = []
+    for fold in range(3):
+        datamodule = make(image_px=None, split=KFold("kfold", folds=3, fold=fold))
+        rows = {split: [row.clip for row in rows] for split, rows in datamodule.rows.items()}
+        clips = [clip for of_split in rows.values() for clip in of_split]
+        assert sorted(clips) == sorted(row.clip for row in demo_cache.manifest())
+        stacks, labels = epoch(datamodule.evaluation_dataloader("test"), 0)
+        for stack, label, clip in zip(stacks, labels, rows["test"], strict=True):
+            cached = tifffile.imread(demo_cache.directory / "stacks" / f"{clip}_0001.tiff")
+            np.testing.assert_array_equal(stack, cached[::2])
+            assert LABELS[label] == clip.split("_")[0]
+        seen += rows["test"]
+    assert len(seen) == len(set(seen)) == 30
+    assert (demo_cache.directory / "manifest.csv").read_bytes() == manifest
+
+
+def test_a_warning_comes_once_though_lightning_sets_up_again(
+    demo_cache: Cache, make: Make, caplog: pytest.LogCaptureFixture
+):
+    ids = IdSplit("ids", val=["0001"], test=["0002"])
+    one_class = [row for row in demo_cache.manifest() if row.clip != "Shock_0001"]
+    with mock.patch.object(Cache, "manifest", return_value=one_class):
+        datamodule = make(split=ids)
+        datamodule.setup("fit")
+    assert caplog.text.count("split=ids: no clip of Shock is in val") == 1
 
 
 def test_loading_changes_no_cached_file(make: Make, demo_cache: Cache):

@@ -3,14 +3,18 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from emotion.datamodule import StackDataModule
 from emotion.metrics import judge
 from emotion.module import EmotionModule
+from emotion.predictions import Predictions
 from train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -60,9 +64,17 @@ def test_the_literal_sweep_fills_nine_cells(tmp_path, demo_cache):
     assert parameters == {"mobilenetv3": 3468709, "effv2s": 20839165, "effv2m": 53520033}
     (sweep,) = (tmp_path / "sweeps").iterdir()
     with open(sweep / "results.csv") as file:
-        table = list(csv.reader(file))
-    assert [row[:2] for row in table[1:]] == [["5", "18"], ["10", "9"], ["15", "6"]]
-    assert all(0 <= float(cell) <= 100 for row in table[1:] for cell in row[2:])
+        table = [
+            row
+            for row in csv.DictReader(file)
+            if (row["score"], row["level"]) == ("accuracy", "stacks")
+        ]
+    assert [(row["interval"], row["num_images"]) for row in table] == [
+        *[("5", "18")] * 3,
+        *[("10", "9")] * 3,
+        *[("15", "6")] * 3,
+    ]
+    assert all(0 <= float(r["low"]) <= float(r["value"]) <= float(r["high"]) <= 1 for r in table)
     assert (sweep / "confusion.png").exists() and "accuracy, %" in done.stdout
     assert "rendered faces, which say nothing about real ones" in done.stdout
     assert len(list(sweep.glob("*/wandb/offline-run-*"))) == 9  # each cell a W&B run of its own
@@ -79,9 +91,16 @@ def test_a_run_can_be_loaded_and_judged_again(run_train, demo_cache):
     datamodule.setup()
     (batch,) = datamodule.evaluation_dataloader("test")
     with torch.no_grad():
-        again = judge(module(batch[0]).softmax(dim=1), batch[1])
+        probabilities = module(batch[0]).softmax(dim=1).numpy()
     assert result["reported_on"] == "test"
-    assert vars(again) == result["scores"]["test"]["stacks"]
+    again = Predictions.of_rows(datamodule.rows["test"], datamodule.labels, probabilities)
+    written = Predictions.read(checkpoint.parent / "predictions.csv")
+    np.testing.assert_allclose(written.of_split("test").probabilities, probabilities, atol=1e-6)
+    assert written.splits == ["val"] * 10 + ["test"] * 10
+    assert written.clips == [r.clip for s in ("val", "test") for r in datamodule.rows[s]]
+    for level, predictions in (("stacks", again), ("clips", again.of_clips())):
+        expected = json.loads(json.dumps(asdict(judge(predictions))))
+        assert result["scores"]["test"][level] == expected
     assert sum(map(sum, result["confusion"])) == result["stacks"]["test"] == 10
     best = max(float(row["val/accuracy"] or 0) for row in curves_of(output))
     assert result["scores"]["val"]["stacks"]["accuracy"] == pytest.approx(best)
@@ -106,6 +125,49 @@ def test_a_failing_cell_stops_no_other_and_is_told(run_train, tmp_path, capsys):
     assert "nowhere.pth: no such file" in capsys.readouterr().out
 
 
+def test_mistake_in_a_setting_of_the_split_ends_in_one_line(run_train):
+    with pytest.raises(SystemExit) as caught:
+        run_train("split=kfold", "split.fold=5", "logger=none")
+    assert caught.value.code == ("error: split.fold=5: with split.folds=5, it is one of 0 to 4")
+
+
+def test_folds_of_a_sweep_are_pooled(run_train, demo_cache, capsys):
+    output = run_train(
+        "-m", "split=kfold", "split.folds=3", "split.fold=0,1", "interval=15", "logger=none"
+    )  # fmt: skip
+    runs = metrics_of(output)
+    assert [run["split"]["fold"] for run in runs] == [0, 1]
+    (sweep,) = (output / "sweeps").iterdir()
+    with open(sweep / "results.csv") as file:
+        (row,) = (
+            row
+            for row in csv.DictReader(file)
+            if (row["score"], row["level"]) == ("accuracy", "stacks")
+        )
+    right = sum(run["confusion"][i][i] for run in runs for i in range(5))
+    assert (row["split"], row["folds"], row["num"], row["num_units"]) == (
+        "kfold",
+        "0 1",
+        "20",
+        "20",
+    )
+    assert float(row["value"]) == pytest.approx(right / 20)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "20 test stacks of 20 clips (folds 0, 1, pooled)" in told
+    for run in runs:
+        parts = run["split"]["parts"]
+        assert {split: Counter(facts["clips"]) for split, facts in parts.items()} == {
+            split: dict.fromkeys(run["labels"], 2) for split in ("train", "val", "test")
+        }
+        assert run["reported_on"] == "test" and run["selected_on"] == "val"
+    tested = [
+        clip
+        for path in sorted(sweep.glob("*/predictions.csv"))
+        for clip in Predictions.read(path).of_split("test").clips
+    ]
+    assert len(set(tested)) == 20
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [
@@ -116,6 +178,10 @@ def test_a_failing_cell_stops_no_other_and_is_told(run_train, tmp_path, capsys):
         ("model.backbone=resnet999", "timm has no such network"),
         ("trainer.max_epochs=many", "trainer.max_epochs takes a whole number such as"),
         ("epochs=3", "epochs"),
+        ("split=half", "split=half: no such option, split has: data, grouped, ids, kfold, leave_"),
+        ("split.fold=1", "fold"),  # of the default split, which has none
+        ("split=ids", "error: split=ids leaves no stacks for val (train: 30, val: 0, test: 0)"),
+        ("split=leave_one_subject_out", "names don't tell who is seen in 30 clips (Anger_0001 is"),
     ],
 )
 def test_a_mistake_ends_in_one_line(run_train, argument, message):
@@ -141,3 +207,49 @@ def test_real_clips_split_by_actor(monkeypatch, tmp_path, shared_data):
     # the actor stands in the clip's name too, where no split rule has touched it
     assert all(row["clip"].split("-")[0] == row["subject"] for row in rows)
     assert result["reported_on"] == "val" and result["clips"]["val"] == 10
+
+
+def test_each_actor_is_left_out_once(monkeypatch, tmp_path, shared_data, capsys):
+    clips = tmp_path / "clips"
+    clips.mkdir()
+    for actor in ("01", "02", "03"):
+        for path in (shared_data / "javanese").glob(f"{actor}-0[12]-0[126]_01.mp4"):
+            (clips / path.name).symlink_to(path)
+
+    def run(*arguments):
+        monkeypatch.setattr(
+            "sys.argv",
+            ["train.py", *arguments, "data=javanese", f"data.root={clips}", "experiment=smoke",
+             "logger=none", "interval=15", "data.max_clips_per_class=4",
+             f"paths.cache={tmp_path}/cache", f"paths.output={tmp_path}"],
+        )  # fmt: skip
+        train()
+
+    run("-m", "split=leave_one_subject_out", "split.fold=0,1,2")
+    runs = metrics_of(tmp_path / "sweeps")
+    subjects = [
+        {split: facts["subjects"] for split, facts in run["split"]["parts"].items()} for run in runs
+    ]
+    assert subjects == [
+        {"train": ["03"], "val": ["02"], "test": ["01"]},
+        {"train": ["01"], "val": ["03"], "test": ["02"]},
+        {"train": ["02"], "val": ["01"], "test": ["03"]},
+    ]
+    tested = []
+    for path, actor in zip(
+        sorted(tmp_path.glob("sweeps/*/*/predictions.csv")), ("01", "02", "03"), strict=True
+    ):
+        predictions = Predictions.read(path).of_split("test")
+        assert {clip.split("-")[0] for clip in predictions.clips} == {actor}
+        tested += predictions.clips
+    (manifest,) = tmp_path.glob("cache/*/*/manifest.csv")
+    with open(manifest) as file:
+        assert sorted(tested) == sorted(row["clip"] for row in csv.DictReader(file))
+    told = " ".join(capsys.readouterr().out.split())
+    assert f"{len(tested)} test stacks" in told and "and 3 subjects (folds 0, 1, 2, pooled)" in told
+    assert "for subjects are too few to draw from" in told
+
+    with pytest.raises(SystemExit, match=r"split=ids puts the same person.*01 in train and val"):
+        run("split=ids", "split.by=sentence", "split.val=['02']")
+    with pytest.raises(SystemExit, match=r"split\.fold=3: with 3 subjects \(01, 02, 03\)"):
+        run("split=leave_one_subject_out", "split.fold=3")
