@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from optuna.distributions import CategoricalDistribution
 from pytorch_lightning.loggers import Logger
 
@@ -37,7 +37,6 @@ from emotion.config import (
 )
 from emotion.errors import UserError
 from emotion.study import Space
-from hydra_plugins.emotion_sweepers import CellSweeper, StudySweeper
 from emotion.split import Split
 
 PRIMARY = ("preprocess", "train")
@@ -503,6 +502,16 @@ def test_every_launcher_and_sweeper_can_be_made(compose: Callable, path: Path):
     assert isinstance(Plugins.instance()._instantiate(node), Launcher | Sweeper)
 
 
+def sweeper_with(compose: Callable, hparams: str, params: dict[str, str]) -> Sweeper:
+    """Make a sweeper as Hydra does."""
+    cfg = compose("train", [f"hparams={hparams}"], return_hydra_config=True).hydra.sweeper
+    with open_dict(cfg):
+        cfg.params = params
+    sweeper = Plugins.instance()._instantiate(cfg)
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    return sweeper
+
+
 @pytest.mark.parametrize(
     ("params", "typed", "frames"),
     [
@@ -515,15 +524,13 @@ def test_every_launcher_and_sweeper_can_be_made(compose: Callable, path: Path):
     ],
 )
 def test_integers_are_options_for_sweepers_too(compose: Callable, params, typed, frames):
-    sweeper = CellSweeper(max_batch_size=None, params=params)
-    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    sweeper = sweeper_with(compose, "none", params)
     (jobs,) = sweeper.split_arguments(sweeper.parse(typed), max_batch_size=None)
     assert [compose("train", job).interval.frames for job in jobs] == frames
 
 
 def test_search_may_choose_among_integers_that_are_options(compose: Callable):
-    sweeper = StudySweeper(n_trials=1, n_jobs=1, seed=0, params={"optimizer.lr": "interval(0,1)"})
-    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    sweeper = sweeper_with(compose, "optuna", {"optimizer.lr": "interval(0,1)"})
     space = Space.from_overrides(sweeper.parse(["interval=5,10", "optimizer.lr=1e-3"]))
     assert space.searched == {"interval": CategoricalDistribution(("5", "10"))}
     overrides = space.overrides({"interval": "10"})
