@@ -36,7 +36,9 @@ def run_train(monkeypatch, tmp_path, demo_cache):
 
 
 def metrics_of(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("**/metrics.json"))]
+    """Read the results of runs, in the order in which they ended."""
+    paths = sorted(folder.glob("**/metrics.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def curves_of(folder):
