@@ -1,7 +1,8 @@
 """Train and judge one model, or sweep many: python train.py -m model=... interval=..."""
 
-import json
+import gc
 import logging
+import multiprocessing
 import sys
 import time
 import traceback
@@ -20,15 +21,18 @@ from rich.console import Console
 
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
+from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
 from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint
 from emotion.config import config_tree, describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
 from emotion.errors import UserError
+from emotion.files import claimed
 from emotion.loggers import Curves, Wandb, finish_wandb
 from emotion.metrics import judge
 from emotion.module import EmotionModule
 from emotion.parallel import processes
 from emotion.predictions import Predictions
+from emotion.provenance import memory_mb, provenance
 from emotion.split import describe_parts
 
 log = logging.getLogger(__name__)
@@ -57,36 +61,69 @@ HARMLESS_WARNINGS = (  # Lightning's, of things that are meant so
 
 
 @entry("train")
-def train(cfg: DictConfig) -> None:
-    """Run one cell; in a sweep, note a failure and let the other cells run."""
+def train(cfg: DictConfig) -> float | None:
+    """Run one cell; in a sweep, note a failure and let the other cells run.
+
+    Returns:
+        The validation accuracy of the best epoch, which searches maximize; None if it failed.
+    """
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
     if rank_zero_only.rank:  # of trainer=ddp; the first process speaks and writes for all
         logging.getLogger().setLevel(logging.ERROR)
         run_cell(cfg, run_dir)
-        return
+        return None
     if sys.stdout.isatty() and (hydra.mode == RunMode.RUN or hydra.job.num == 0):
         Console().print(config_tree(cfg))
-    cell = {
-        "model": cfg.model.name,
-        "model_title": cfg.model.title,
-        "interval": cfg.interval.frames,
-        "seed": cfg.seed,
-        "data": cfg.data.name,
-        "labels": list(cfg.labels),
-        "split": OmegaConf.to_container(cfg.split, resolve=True),
-        "overrides": list(hydra.overrides.task),
-    }
+    if hydra.mode == RunMode.MULTIRUN:
+        record = run_cell_of_sweep(cfg, run_dir)
+    else:
+        record = record_cell(cfg, run_dir)
+    return record.get("val_accuracy")
+
+
+def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> dict:
+    """Run a cell unless it is finished or another process is at it; note a failure.
+
+    Returns:
+        Its record; nothing if another process is at it.
+    """
+    if multiprocessing.get_start_method() == "loky":  # in joblib's workers, which can't start more
+        multiprocessing.set_start_method(None, force=True)  # the platform's own, for loaders
     try:
-        cell |= run_cell(cfg, run_dir) | {"status": "finished"}
-    except Exception as error:
+        with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
+            why = why_run(cfg, run_dir)
+            if why is None:  # a job of an earlier start has finished it by now
+                return read_record(run_dir)
+            if why != "cut off" or cfg.ckpt_path != "last":
+                clear(run_dir)
+            try:
+                return record_cell(cfg, run_dir)
+            except Exception as error:
+                message = one_line(error)
+                log.error("cell %s failed: %s", run_dir.name, message)
+                (run_dir / "error.txt").write_text(traceback.format_exc())
+                failed = {"status": "failed", "error": f"{type(error).__name__}: {message}"}
+                record = describe_cell(cfg, HydraConfig.get().overrides.task) | failed
+                write_record(run_dir, record)
+                return record
+            finally:
+                gc.collect()  # Lightning's objects hold each other: no cell shall keep the last one
+    except UserError as error:
+        log.error("%s", error)
+        return {}
+
+
+def record_cell(cfg: DictConfig, run_dir: Path) -> dict:
+    """Run a cell and write its record, the last thing that it does."""
+    head = describe_cell(cfg, HydraConfig.get().overrides.task)
+    try:
+        record = head | run_cell(cfg, run_dir) | {"status": "finished"}
+    except Exception:
         finish_wandb()
-        if hydra.mode == RunMode.RUN:
-            raise
-        log.error("cell %s failed: %s", run_dir.name, one_line(error))
-        (run_dir / "error.txt").write_text(traceback.format_exc())
-        cell |= {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}
-    (run_dir / "metrics.json").write_text(json.dumps(cell, indent=2))
+        raise
+    write_record(run_dir, record)
+    return record
 
 
 def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
@@ -241,6 +278,10 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         **{key: result[key] for key in ("accuracy", "uar", "macro_f1", "confusion")},
         "scores": scores,
         "checkpoint": Path(best.best_model_path).name,
+        "val_accuracy": best.best_model_score.item(),
+        "manifest_sha256": datamodule.cache.manifest_sha256(),
+        "memory_mb": memory_mb(),
+        **provenance(),
     }
 
 

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -25,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.text import Text
 from rich.tree import Tree
 
+from emotion.cell import cell_name
 from emotion.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -39,6 +41,11 @@ def sweep_name() -> str | None:
 
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+OmegaConf.register_new_resolver("cell_name", lambda _root_: cell_name(_root_), replace=True)
+
+# conf/hydra/launcher changes what a plugin's own option of that name says. Hydra merges the two, as
+# is meant, and warns.
+warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema")
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:

@@ -89,3 +89,12 @@ class ProgressBar:
             log.info(
                 "%s: %d of %d%s, %.0f s left", self.title, self.done, self.total, speed, left_s
             )
+
+
+def duration(seconds: float) -> str:
+    """Write a time span with one unit, two significant digits: 40 s, 3.5 min, 12 h."""
+    for unit, unit_s in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * unit_s:
+            amount = seconds / unit_s
+            return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
+    return f"{seconds:.0f} s"
