@@ -138,7 +138,7 @@ class DaskExecutor:
                 if theirs != ours:
                     raise UserError(f"Dask worker {worker} {unfit_worker(theirs, ours)}")
             futures = {client.submit(function, item, pure=False): item for item in items}
-            for future in as_completed(list(futures)):
+            for future in as_completed(list(futures), loop=client.loop):
                 item = futures.pop(future)
                 if (error := future.exception()) is None:
                     yield item, future.result()
@@ -146,7 +146,8 @@ class DaskExecutor:
                     yield item, run_alone(function, item)
                 else:
                     raise UserError(
-                        f"the Dask cluster can't run our code ({error}): {START_WORKER}"
+                        f"the Dask cluster can't run our code ({' '.join(str(error).split())}): "
+                        f"{START_WORKER}"
                     )
 
 

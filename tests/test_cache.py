@@ -442,6 +442,59 @@ def test_standing_cache_needs_no_clips(cache_of: CutCache, clips: Path):
     assert stamps(cache_of(clips)) == before
 
 
+def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
+    cache_of: CutCache, demo_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    clips = tmp_path / "many"
+    clips.mkdir()
+    shutil.copy(demo_cache.root / "Happy_0001.mp4", clips / "Happy_0000.mp4")
+    cache = cache_of(clips, "face.size_px=16")
+    cache.build()
+    record = json.loads(cache.cutter.record_path("Happy_0000").read_text())
+    for number in range(1, 300):
+        clip = f"Happy_{number:04d}"
+        dates = Path(shutil.copy(clips / "Happy_0000.mp4", clips / f"{clip}.mp4")).stat()
+        record["modified_ns"], record["changed_ns"] = dates.st_mtime_ns, dates.st_ctime_ns
+        cache.cutter.record_path(clip).write_text(json.dumps(record))
+        first, stack = (cache.cutter.stack_path(c, 1) for c in ("Happy_0000", clip))
+        shutil.copy(first, stack)
+
+    def refuse(*arguments: object, **_: object) -> None:
+        raise AssertionError(f"there is nothing to do, but: {arguments}")
+
+    before = stamps(cache)
+    for name in (
+        "emotion.cutting.Video",
+        "emotion.cutting.content_of",
+        "emotion.cutting.face_cropper",
+        "emotion.cutting.write_stack",
+        "emotion.executor.LocalExecutor.run",
+        "emotion.cache.write_sheet",
+    ):
+        monkeypatch.setattr(name, refuse)
+    cache.build()
+    assert len(cache.manifest()) == 300 and stamps(cache) == before
+    cache.ensure()
+    monkeypatch.setattr(Cache, "build", refuse)
+    cache.ensure()
+
+
+def test_deleted_clip_is_in_no_table_and_comes_back_without_being_cut(
+    cache_of: CutCache, clips: Path
+):
+    cache = cache_of(clips)
+    cache.build()
+    before, content = stamps(cache), (clips / "Sad_0001.mp4").read_bytes()
+    (clips / "Sad_0001.mp4").unlink()
+    cache.build()
+    for name in ("manifest.csv", "dropped.csv"):
+        assert "Sad_0001" not in (cache.directory / name).read_text()
+    (clips / "Sad_0001.mp4").write_bytes(content)
+    cache.build()
+    assert [row.clip for row in cache.manifest()] == ["Happy_0001", "Sad_0001", "Shock_0016"]
+    assert stamps(cache) == before
+
+
 def test_demo_clips_are_drawn_once(demo_cache: Cache):
     before = {path: path.stat().st_mtime_ns for path in demo_cache.root.iterdir()}
     assert len(before) == 30
