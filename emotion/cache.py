@@ -27,7 +27,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.clips import SPLITS, Clip, Dropped, Scheme, find_clips, limit_clips, read_names
-from emotion.cutting import CacheSettings, ClipRecord, Cutter, cut_in_worker
+from emotion.cutting import CacheSettings, ClipRecord, Cutter, cut_in_worker, dates_of
 from emotion.demo import render_clips
 from emotion.errors import UserError
 from emotion.executor import Executor, LocalExecutor
@@ -314,6 +314,8 @@ class Cache:
             return records  # and start no processes
         with ProgressBar("cutting clips", len(clips), unit="frames") as bar:
             cut = partial(cut_in_worker, self.cutter)
+            # The longest first, so that none of them is left to one process at the end.
+            clips = sorted(clips, key=lambda clip: dates_of(clip.path)["size_bytes"], reverse=True)
             for clip, record in self.executor.run(cut, clips, self.directory):
                 records[clip.id] = record or ClipRecord(
                     failed=True, dropped=[{"reason": "reading it kills the process"}]

@@ -135,13 +135,15 @@ class FaceCropper:
         moved = np.abs(middle(nearest) - self._center)
         return nearest if (moved < np.ptp(nearest, axis=0)).all() else None  # else someone else's
 
-    def _look(self, frame: np.ndarray) -> None:
+    def _look(self, frame: np.ndarray) -> int:
         """Count the faces of a frame; tell them apart from now on if there are several."""
         with quiet_mediapipe():
-            self._crowded = len(self._detector.process(frame).detections or []) > 1
+            num_faces = len(self._detector.process(frame).detections or [])
+            self._crowded = num_faces > 1
             if self._crowded:
                 self._several.process(BLACK_FRAME)  # ends what it tracked in another clip
         self._until_look = LOOK_EVERY
+        return num_faces
 
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
         """Cut the person's face out of a frame.
@@ -153,7 +155,9 @@ class FaceCropper:
             (size_px, size_px) uint8 gray, or None where there is no face.
         """
         if not self._crowded and (self._until_look <= 0 or not self.num_seen):
-            self._look(frame)
+            num_faces = self._look(frame)
+            if num_faces == self.num_seen == 0 and self.tracking == "sampled":
+                return None  # the mesh, which tracks nothing, would search with the same detector
         self._until_look -= 1
         landmarks = self.observe(frame)
         if landmarks is None:
