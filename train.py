@@ -122,6 +122,9 @@ def record_cell(cfg: DictConfig, run_dir: Path) -> dict:
     except Exception:
         finish_wandb()
         raise
+    except SystemExit as stopped:  # what Lightning makes of Ctrl-C
+        finish_wandb()
+        raise KeyboardInterrupt from stopped
     write_record(run_dir, record)
     return record
 

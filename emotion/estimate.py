@@ -81,8 +81,7 @@ def time_stack(
         accelerator: the trainer's; all but `cpu` mean a GPU where there is one.
 
     Returns:
-        Seconds a stack, of the fastest of three steps, or of fewer where these take
-        long.
+        Seconds a stack, of the fastest of three steps, or of fewer where they take long.
     """
     use_gpu = accelerator != "cpu" and torch.cuda.is_available()
     device = torch.device("cuda" if use_gpu else "cpu")

@@ -31,7 +31,14 @@ class CellSweeper(BasicSweeper):
         Returns:
             The record of each cell.
         """
-        jobs = self.split_arguments(self.parse(arguments), max_batch_size=None)[0]
+        overrides = self.parse(arguments)
+        for override in overrides:
+            if override.is_sweep_override() and not override.is_discrete_sweep():
+                raise UserError(
+                    f"{override.input_line}: a range is something to search: add hparams=optuna, "
+                    "or list its values"
+                )
+        jobs = self.split_arguments(overrides, max_batch_size=None)[0]
         sweep = self.open_folder()
         with sweep.open():
             cells = sweep.cells(jobs)
@@ -49,6 +56,8 @@ class CellSweeper(BasicSweeper):
         """Make the sweep's folder and put Hydra's record of the command there."""
         from emotion.sweep import Sweep
 
+        if self.config.hydra.launcher.get("n_jobs") == 0:
+            raise UserError("hydra.launcher.n_jobs=0: it is at least 1, or -1 for one a core")
         sweep_dir = Path(self.config.hydra.sweep.dir).absolute()
         sweep_dir.mkdir(parents=True, exist_ok=True)
         OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
@@ -96,8 +105,9 @@ class StudySweeper(CellSweeper):
         from emotion.study import Space, Study
 
         for key in ("n_trials", "n_jobs"):
-            if getattr(self, key) < 1:
-                raise UserError(f"hydra.sweeper.{key}={getattr(self, key)}: it is at least 1")
+            value = getattr(self, key)
+            if not isinstance(value, int) or value < 1:
+                raise UserError(f"hydra.sweeper.{key}={value}: it is a whole number, at least 1")
         space = Space.from_overrides(self.parse(arguments))
         setting = cell_id(self.compose(space.fixed))
         sweep = self.open_folder()

@@ -12,7 +12,8 @@ import pytest
 
 from emotion.cache import Cache
 from emotion.config import REPOSITORY
-from emotion.sweep import duration
+from emotion.progress import duration
+from train import train
 
 SEEDS = "seed=0,1,2"
 
@@ -136,6 +137,45 @@ def test_changed_stacks_broken_records_and_other_configs_run_again(sweep, tmp_pa
     same = "hydra.sweep.subdir=" + cells[0].name
     status, said = ended(sweep("seed=0", "trainer.max_epochs=2", same))
     assert status == 1 and "holds a run with another config: name another sweep" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): a range is something to"),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: it is at"),
+        (["hparams=optuna", "hydra.sweeper.n_trials=many"], "hydra.sweeper.n_trials=many: it is a"),
+        (["hydra/launcher=moon"], "hydra/launcher=moon: no such option"),
+        (["hydra.sweep.subdir=x", "seed=0,1"], "gives two cells the folder x: leave it out"),
+        (["seed=0,high"], "seed takes a whole number such as 0, not the text high"),
+    ],
+)
+def test_mistake_ends_in_one_line_before_anything_runs(
+    monkeypatch, tmp_path: Path, demo_cache: Cache, arguments: list[str], message: str
+):
+    paths = [f"paths.output={tmp_path}", f"paths.cache={demo_cache.directory.parents[1]}"]
+    monkeypatch.setattr(
+        "sys.argv", ["train.py", "-m", "experiment=smoke", "logger=none", *paths, *arguments]
+    )
+    with pytest.raises(SystemExit) as caught:
+        train()
+    assert str(caught.value.code).startswith("error: ") and message in str(caught.value.code)
+    assert "\n" not in str(caught.value.code) and not list(tmp_path.rglob(".hydra"))
+
+
+def test_ctrl_c_keeps_what_is_done(sweep, tmp_path: Path):
+    gate = tmp_path / "gate"
+    gate.touch()
+    wait = f"+callbacks.w={{_target_:tests.deadly.Waits,seed:${{seed}},of_seed:1,file:{gate}}}"
+    stopped = sweep(SEEDS, wait)
+    end_s = time.monotonic() + 120
+    while not list((tmp_path / "sweeps" / "s").glob("*_seed1_*/curves")):
+        assert time.monotonic() < end_s and stopped.poll() is None
+        time.sleep(0.05)
+    os.killpg(stopped.pid, signal.SIGINT)
+    status, said = ended(stopped)
+    assert status == 128 + signal.SIGINT and "what is done is kept" in said
+    assert "Traceback" not in said and list(cells_of(tmp_path / "sweeps" / "s")) == [0]
 
 
 def test_two_sweeps_at_once_in_one_folder_are_refused(sweep, tmp_path: Path):
