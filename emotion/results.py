@@ -1,13 +1,11 @@
-"""runs ──show──> results table and confusion grid of a sweep.
+"""runs ──order──> cells and tables: every number that a report shows.
 
-Reads the `metrics.json` and `predictions.csv` of every run below a folder:
-python -m emotion.report SWEEP_DIR
+Reads the `metrics.json`, `predictions.csv` and curves of every run below a folder.
 """
 
-import argparse
 import json
+import math
 import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,17 +13,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
-from hydra.experimental.callback import Callback
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from omegaconf import DictConfig
-from rich.console import Console
-from rich.table import Table
 
 from emotion.errors import UserError
-from emotion.manifest import write_table
+from emotion.manifest import read_table
 from emotion.metrics import Confidence, Scores, bootstrap, judge
 from emotion.predictions import Predictions
 
@@ -460,64 +451,6 @@ class Results:
         columns = dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])
         return [{column: row.get(column, "") for column in columns} for row in rows]
 
-    def terminal_tables(self) -> list[Table]:
-        """Give the tables of accuracy for the terminal."""
-        tables = []
-        for protocol in self.protocols:
-            headings, rows = self.grid(protocol)
-            several = len(self.protocols) > 1
-            table = Table(title="accuracy, %" + (f" ({protocol})" if several else ""))
-            for heading in headings:
-                table.add_column(heading, justify="right")
-            for row in rows:
-                table.add_row(*row)
-            tables.append(table)
-        return tables
-
-    def confusion_grid(self) -> Figure:
-        """Draw every cell's confusion matrix, rows and columns as in the table; seeds add up."""
-        cells = [
-            self.cell(protocol, variant, interval, model)
-            for protocol in self.protocols
-            for variant, interval in self.rows(protocol)
-            for model in self.models
-        ]
-        columns = len(self.models) if len(self.models) > 1 else len(cells)  # one model: one row
-        rows = len(cells) // columns
-        figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.1 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for axis, cell in zip(axes.flat, cells, strict=True):
-            self._draw_cell(axis, cell)
-        for axis in axes[:, 0]:
-            axis.set_ylabel("true")
-        for axis in axes[-1]:
-            axis.set_xlabel("predicted")
-        return figure
-
-    def _draw_cell(self, axis: Axes, cell: Cell) -> None:
-        """Draw one confusion matrix: counts, shaded by their share of the true class."""
-        title = next(r["model_title"] for r in self.runs if r["model"] == cell.model)
-        title += f", interval {cell.interval}"
-        if len(self.protocols) > 1:
-            title = f"{cell.protocol}\n{title}"
-        if cell.variant:
-            title = f"{cell.variant}\n{title}"
-        if not cell.is_finished:
-            axis.set_title(title, fontsize=9)
-            axis.text(0.5, 0.5, cell.text(), ha="center", va="center")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            return
-        axis.set_title(f"{title}: {cell.estimate().mean:.1%}", fontsize=9)
-        labels, counts = cell.protocol.labels, cell.confusion["stacks"]
-        shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for i, j in np.ndindex(counts.shape):
-            colour = "white" if shares[i, j] > 0.5 else "black"
-            axis.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=8)
-        axis.set_xticks(range(len(labels)), labels, fontsize=7, rotation=30)
-        axis.set_yticks(range(len(labels)), labels, fontsize=7)
-
 
 COLUMNS = (
     *("data", "split", "split_settings", "settings", "model", "title", "interval", "num_images"),
@@ -588,59 +521,3 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     """Write a table in Markdown, numbers to the right."""
     lines = [headings, ["---:"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def write_report(sweep_dir: Path) -> Results:
-    """Write a sweep's tables (Markdown, CSV) and confusion grid (PNG); print the main table.
-
-    Args:
-        sweep_dir: the sweep's folder; the files go there.
-
-    Returns:
-        The results.
-
-    Raises:
-        UserError: there are no runs in it, or one without its predictions.
-    """
-    results = Results(read_runs(sweep_dir))
-    (sweep_dir / "results.md").write_text(results.markdown(), encoding="utf-8")
-    rows = results.long_rows()
-    write_table(sweep_dir / "results.csv", list(rows[0]), rows)
-    with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
-        results.confusion_grid().savefig(sweep_dir / "confusion.png", dpi=110)
-    console = Console()
-    for table in results.terminal_tables():
-        console.print(table)
-    for note in results.notes():
-        console.print(f"- {note}", highlight=False, markup=False)
-    console.print(
-        f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}",
-        soft_wrap=True,
-        highlight=False,
-    )
-    return results
-
-
-class SweepReport(Callback):
-    """Hydra callback: reports a sweep at its end; failed cells make its exit status 1."""
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Write and print the report."""
-        results = write_report(Path(config.hydra.sweep.dir))
-        failed = len(results.runs) - len(results.finished)
-        if failed:
-            sys.exit(f"error: {failed} of {len(results.runs)} cells failed")
-
-
-def main() -> None:
-    """Report on the sweep named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m emotion.report", description=__doc__)
-    parser.add_argument("sweep_dir", type=Path, help="folder of a sweep or run")
-    try:
-        write_report(parser.parse_args().sweep_dir)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()
