@@ -24,6 +24,7 @@ from emotion.metrics import judge
 from emotion.module import EmotionModule
 from emotion.predictions import Predictions
 from emotion.split import describe_parts
+from emotion.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)
 
@@ -128,7 +129,8 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     for logger in loggers:
         logger.log_hyperparams(settings)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
-    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=list(callbacks.values()))
+    clock = TrainClock()
+    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=[*callbacks.values(), clock])
     start_s = time.monotonic()
     trainer.fit(module, datamodule=datamodule)
     seconds = time.monotonic() - start_s

@@ -47,7 +47,7 @@ from emotion.errors import UserError
 from emotion.face import TRACKING, FaceCropper
 from emotion.fetch import fetch_clips
 from emotion.files import unfinished, writer_lives
-from emotion.manifest import StackRow, read_manifest, write_manifest, write_table
+from emotion.manifest import StackRow, read_manifest, read_table, write_manifest, write_table
 from emotion.progress import ProgressBar
 from emotion.sampling import num_images
 from emotion.sheet import write_sheet
@@ -227,6 +227,10 @@ class Cache:
     def manifest(self) -> list[StackRow]:
         """Read the rows of all stacks."""
         return read_manifest(self.directory / "manifest.csv")
+
+    def dropped(self) -> list[Dropped]:
+        """Read what made no stack, and why."""
+        return read_dropped(self.directory)
 
     def ensure(self) -> None:
         """Build the cache unless it stands there, made as asked for.
@@ -656,6 +660,13 @@ def say_torn(placed: Iterable[Clip | StackRow]) -> list[str]:
         f"warning: data.split puts the same person into two splits: {named}; "
         "mend it, or train with another split (split=grouped, say)"
     ]
+
+
+def read_dropped(directory: Path) -> list[Dropped]:
+    """Read what made no stack in a cache's folder; nothing where the list is not there."""
+    path = directory / "dropped.csv"
+    rows = read_table(path) if path.is_file() else []
+    return [Dropped(**row | {"segment": int(row["segment"])}) for row in rows]
 
 
 def say_dropped(dropped: Sequence[Dropped]) -> list[str]:

@@ -46,7 +46,7 @@ class EmotionModule(pl.LightningModule):
             lr_decay: factor of the learning rate after each epoch.
         """
         super().__init__()
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # the loggers have the config, which says more
         self.network = StackClassifier(
             backbone, num_images, len(labels), hidden=hidden, dropout=tuple(dropout)
         )

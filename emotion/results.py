@@ -60,6 +60,26 @@ def job_order(path: Path) -> tuple[str, int, str]:
     return sweep, int(number) if number.isdigit() else 0, path.parent.name
 
 
+def read_curves(run: dict) -> dict[str, list[tuple[int, float]]]:
+    """Read what the CSV logger took down of a run, epoch by epoch.
+
+    Args:
+        run: as `read_runs` gives it.
+
+    Returns:
+        Metric (`val/loss`) -> epoch, counted from 1, and value; finite ones only. Empty where the
+        run had no such logger.
+    """
+    path = Path(run["folder"]) / "curves" / "metrics.csv"
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    for row in read_table(path) if path.is_file() else []:
+        for metric, text in row.items():
+            is_metric = metric is not None and metric.partition("/")[0] in ("train", "val")
+            if is_metric and text and math.isfinite(value := float(text)):
+                curves[metric][int(row["epoch"]) + 1] = value
+    return {metric: sorted(points.items()) for metric, points in curves.items()}
+
+
 @dataclass(frozen=True)
 class Protocol:
     """What results must share to stand in one table: a data set, its classes and a split.
@@ -136,6 +156,32 @@ class Cell:
     interval: int
     model: str
     runs: list[dict]
+
+    @property
+    def title(self) -> str:
+        """The model's name for people."""
+        return self.runs[0]["model_title"]
+
+    @property
+    def parameters(self) -> int:
+        """Of the model; finished runs tell."""
+        return self.runs[0]["parameters"]
+
+    @property
+    def ms_per_stack(self) -> float | None:
+        """Milliseconds that the model takes for a stack, median of the runs that measured it."""
+        return self._throughput("ms_per_stack")
+
+    @property
+    def train_stacks_per_s(self) -> float | None:
+        """Stacks a second in training, median of the runs that measured it."""
+        return self._throughput("train_stacks_per_s")
+
+    def _throughput(self, key: str) -> float | None:
+        """Give the median of a figure over the runs; None where none has it."""
+        figures = [run.get("throughput", {}).get(key) for run in self.runs]
+        known = [figure for figure in figures if figure is not None]
+        return statistics.median(known) if known else None
 
     @property
     def failed(self) -> list[dict]:
@@ -320,11 +366,14 @@ class Results:
         there = {(variant, interval) for p, variant, interval, _ in self._cells if p == protocol}
         return [(v, i) for v in self.variants for i in self.intervals if (v, i) in there]
 
+    def title(self, model: str) -> str:
+        """Give a model's name for people."""
+        return next(r["model_title"] for r in self.runs if r["model"] == model)
+
     def heading(self, model: str) -> str:
         """Name a model with its parameters, in millions, at the shortest interval."""
-        titles = {r["model_title"] for r in self.runs if r["model"] == model}
         counts = [r["parameters"] for r in self.finished if r["model"] == model]
-        return titles.pop() + (f" ({max(counts) / 1e6:.2f} M)" if counts else "")
+        return self.title(model) + (f" ({max(counts) / 1e6:.2f} M)" if counts else "")
 
     def num_images(self, interval: int) -> int | None:
         """Give the number of images of a stack at an interval; None if no run got so far."""
