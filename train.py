@@ -1,7 +1,8 @@
 """Train and judge one model, or sweep many: python train.py -m model=... interval=..."""
 
-import json
+import gc
 import logging
+import multiprocessing
 import time
 import traceback
 import warnings
@@ -17,12 +18,16 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
+from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
 from emotion.config import describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
+from emotion.errors import UserError
+from emotion.files import claimed
 from emotion.loggers import Wandb, finish_wandb
 from emotion.metrics import judge
 from emotion.module import EmotionModule
 from emotion.predictions import Predictions
+from emotion.provenance import memory_mb, provenance
 from emotion.split import describe_parts
 from emotion.throughput import TrainClock, ms_per_stack
 
@@ -43,35 +48,66 @@ HARMLESS_WARNINGS = (  # Lightning's, of things that are meant so
     ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
     ".*Checkpoint directory .* exists and is not empty.*",  # Hydra has put its config there
     ".*smaller than the logging interval.*",  # curves have a point an epoch
+    ".*`srun` command is available.*",  # cells that Slurm shall run say so: hydra/launcher
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
 )
 
 
 @entry("train")
-def train(cfg: DictConfig) -> None:
-    """Run one cell; in a sweep, note a failure and let the other cells run."""
-    hydra = HydraConfig.get()
-    run_dir = Path(hydra.runtime.output_dir)
-    cell = {
-        "model": cfg.model.name,
-        "model_title": cfg.model.title,
-        "interval": cfg.interval.frames,
-        "seed": cfg.seed,
-        "data": cfg.data.name,
-        "labels": list(cfg.labels),
-        "split": OmegaConf.to_container(cfg.split, resolve=True),
-        "overrides": list(hydra.overrides.task),
-    }
+def train(cfg: DictConfig) -> float | None:
+    """Run one cell; in a sweep, note a failure and let the other cells run.
+
+    Returns:
+        The validation accuracy of the best epoch, which searches maximize; None if it failed.
+    """
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        record = run_cell_of_sweep(cfg, run_dir)
+    else:
+        record = record_cell(cfg, run_dir)
+    return record.get("val_accuracy")
+
+
+def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> dict:
+    """Run a cell unless it is finished or another process is at it; note a failure.
+
+    Returns:
+        Its record; nothing if another process is at it.
+    """
+    if multiprocessing.get_start_method() == "loky":  # in joblib's workers, which can't start more
+        multiprocessing.set_start_method(None, force=True)  # the platform's own, for loaders
     try:
-        cell |= run_cell(cfg, run_dir) | {"status": "finished"}
-    except Exception as error:
+        with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
+            if why_run(cfg, run_dir) is None:  # a job of an earlier start has finished it by now
+                return read_record(run_dir)
+            clear(run_dir)
+            try:
+                return record_cell(cfg, run_dir)
+            except Exception as error:
+                message = one_line(error)
+                log.error("cell %s failed: %s", run_dir.name, message)
+                (run_dir / "error.txt").write_text(traceback.format_exc())
+                failed = {"status": "failed", "error": f"{type(error).__name__}: {message}"}
+                record = describe_cell(cfg, HydraConfig.get().overrides.task) | failed
+                write_record(run_dir, record)
+                return record
+            finally:
+                gc.collect()  # Lightning's objects hold each other: no cell shall keep the last one
+    except UserError as error:
+        log.error("%s", error)
+        return {}
+
+
+def record_cell(cfg: DictConfig, run_dir: Path) -> dict:
+    """Run a cell and write its record, the last thing that it does."""
+    head = describe_cell(cfg, HydraConfig.get().overrides.task)
+    try:
+        record = head | run_cell(cfg, run_dir) | {"status": "finished"}
+    except Exception:
         finish_wandb()
-        if hydra.mode == RunMode.RUN:
-            raise
-        log.error("cell %s failed: %s", run_dir.name, one_line(error))
-        (run_dir / "error.txt").write_text(traceback.format_exc())
-        cell |= {"status": "failed", "error": f"{type(error).__name__}: {one_line(error)}"}
-    (run_dir / "metrics.json").write_text(json.dumps(cell, indent=2))
+        raise
+    write_record(run_dir, record)
+    return record
 
 
 def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
@@ -193,6 +229,10 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         **{key: result[key] for key in ("accuracy", "uar", "macro_f1", "confusion")},
         "scores": scores,
         "checkpoint": Path(best.best_model_path).name,
+        "val_accuracy": best.best_model_score.item(),
+        "manifest_sha256": datamodule.cache.manifest_sha256(),
+        "memory_mb": memory_mb(),
+        **provenance(),
     }
 
 

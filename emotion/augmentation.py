@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from emotion.errors import UserError
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -30,6 +32,8 @@ class Augmentation:
         erase_ratio: its largest ratio of height to width; the smallest is the reciprocal.
         contrast: largest change of contrast around mid-gray, as a fraction, either way.
         brightness: largest change of brightness, as a fraction of the range, either way.
+        strength: multiplies how far and how often all of this varies a stack; 0 leaves the flip
+            alone, which is no more or less real than the stack itself.
     """
 
     flip: float = 0.0
@@ -46,6 +50,16 @@ class Augmentation:
     erase_ratio: float = 3.3
     contrast: float = 0.0
     brightness: float = 0.0
+    strength: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Check the strength.
+
+        Raises:
+            UserError: it is negative.
+        """
+        if self.strength < 0:
+            raise UserError(f"augmentation.strength={self.strength}: it is 0 or more")
 
     def __call__(self, stack: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Vary a stack.
@@ -63,16 +77,17 @@ class Augmentation:
             varied = stack.copy()
         else:
             varied = cv2.warpAffine(stack, matrix[:2], (width, height))
-        if generator.random() < self.blur:
+        if generator.random() < self.strength * self.blur:
             sigma = generator.uniform(self.blur_sigma_min, self.blur_sigma_max)
             varied = cv2.GaussianBlur(varied, (3, 3), sigma)
         varied = varied.reshape(stack.shape)  # OpenCV drops the last axis where T is 1
         if self.contrast or self.brightness:
-            gain = 1 + generator.uniform(-self.contrast, self.contrast)
-            offset = 255 * generator.uniform(-self.brightness, self.brightness)
+            contrast, brightness = self.strength * self.contrast, self.strength * self.brightness
+            gain = 1 + generator.uniform(-contrast, contrast)
+            offset = 255 * generator.uniform(-brightness, brightness)
             levels = gain * (np.arange(256) - 127.5) + 127.5 + offset
             varied = cv2.LUT(varied, levels.clip(0, 255).astype(np.uint8)).reshape(stack.shape)
-        if generator.random() < self.erase:
+        if generator.random() < self.strength * self.erase:
             top, left, bottom, right = self.rectangle(height, width, generator)
             varied[top:bottom, left:right] = 0
         return varied
@@ -89,9 +104,11 @@ class Augmentation:
             (3, 3) float64, from (x, y, 1) before to (x, y, 1) after.
         """
         flipped = generator.random() < self.flip
-        angle = np.deg2rad(generator.uniform(-self.rotation_deg, self.rotation_deg))
-        scale = generator.uniform(self.scale_min, self.scale_max)
-        shift = generator.uniform(-self.shift, self.shift, size=2) * (width, height)
+        rotation_deg, most = self.strength * self.rotation_deg, self.strength * self.shift
+        angle = np.deg2rad(generator.uniform(-rotation_deg, rotation_deg))
+        # a power, for scales are ratios: 1 stays 1, and none turns negative
+        scale = generator.uniform(self.scale_min**self.strength, self.scale_max**self.strength)
+        shift = generator.uniform(-most, most, size=2) * (width, height)
         centre = np.array([(width - 1) / 2, (height - 1) / 2])
         cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
         linear = np.array([[cosine, -sine], [sine, cosine]])

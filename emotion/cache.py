@@ -232,6 +232,15 @@ class Cache:
         """Read what made no stack, and why."""
         return read_dropped(self.directory)
 
+    def manifest_sha256(self) -> str | None:
+        """Hash the manifest, which tells results on these stacks from those on others.
+
+        Returns:
+            64 hexadecimal digits; None where there is no manifest.
+        """
+        path = self.directory / "manifest.csv"
+        return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
+
     def ensure(self) -> None:
         """Build the cache unless it stands there, made as asked for.
 

@@ -6,6 +6,7 @@ Stands outside the way of the data: nothing in `emotion/` imports it.
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial, wraps
@@ -22,6 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from emotion.cell import cell_id
 from emotion.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -36,6 +38,11 @@ def sweep_name() -> str | None:
 
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
+OmegaConf.register_new_resolver("cell_id", lambda _root_: cell_id(_root_), replace=True)
+
+# conf/hydra/launcher changes what a plugin's own option of that name says. Hydra merges the two, as
+# is meant, and warns.
+warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema")
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:

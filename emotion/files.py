@@ -1,9 +1,14 @@
 """Files that are whole or not there: whoever finds one under its name can trust it."""
 
+import fcntl
 import os
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
+
+from emotion.errors import UserError
 
 
 @contextmanager
@@ -40,4 +45,51 @@ def writer_lives(path: Path) -> bool:
         return False
     except PermissionError:
         pass  # it is there, and somebody else's
+    return True
+
+
+@contextmanager
+def claimed(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock that no other process can have at the same time, and that dies with this one.
+
+    A record lock, for children do not inherit it (an orphan of a killed run must not keep it), and
+    a shared file system shows it to other machines.
+
+    Args:
+        path: the lock's file, which stays there.
+        what: what is locked, for the message.
+
+    Raises:
+        UserError: another process has it; names that process.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a+", encoding="utf-8") as file:
+        if not try_lock(file):
+            raise UserError(f"{what} is in use by {holder(path)}: wait for it, or stop it")
+        file.truncate(0)
+        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.flush()
+        yield
+
+
+def holder(path: Path) -> str | None:
+    """Name the process that holds the lock of `claimed`, None if nobody does.
+
+    Not for a lock that this process holds itself: to ask would give it up.
+    """
+    try:
+        with open(path, "r+", encoding="utf-8") as file:
+            return None if try_lock(file) else file.read() or "another process"
+    except FileNotFoundError:
+        return None
+
+
+def try_lock(file: TextIO) -> bool:
+    """Lock an open file until it is closed; False if another process has it."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX leaves open which of them
+        return False
+    except OSError:
+        pass  # a file system without locks: go on as if alone
     return True

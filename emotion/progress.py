@@ -65,3 +65,12 @@ class ProgressBar:
             self._bar.advance(self._bar.task_ids[0])
         elif self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
             log.info("%s: %d of %d", self.title, self.done, self.total)
+
+
+def duration(seconds: float) -> str:
+    """Write a time span with one unit, two significant digits: 40 s, 3.5 min, 12 h."""
+    for unit, unit_s in (("h", 3600), ("min", 60)):
+        if seconds >= 1.5 * unit_s:
+            amount = seconds / unit_s
+            return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from emotion.cell import read_record
 from emotion.errors import UserError
 from emotion.manifest import read_table
 from emotion.metrics import Confidence, Scores, bootstrap, judge
@@ -23,7 +24,10 @@ from emotion.predictions import Predictions
 SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}  # name -> heading
 LEVELS = ("stacks", "clips")
 # Overrides that a table shows otherwise, or that change no result.
-SHOWN_ELSEWHERE = {"model", "interval", "seed", "data", "split", "logger", "num_workers"}
+SHOWN_ELSEWHERE = {
+    *("model", "interval", "seed", "data", "split"),
+    *("sweep", "hparams", "logger", "num_workers"),
+}
 SHOWN_ELSEWHERE_BELOW = ("split.", "paths.", "hydra", "logger.")
 
 
@@ -31,19 +35,29 @@ def read_runs(sweep_dir: Path) -> list[dict]:
     """Read what the runs of a sweep wrote.
 
     Args:
-        sweep_dir: a sweep's folder, or that of a single run.
+        sweep_dir: a sweep's folder, one that holds several, or that of a single run.
 
     Returns:
-        The content of each `metrics.json`, in the order of the sweep's jobs, and with it, as
-        `folder`, where it lies.
+        The content of each `metrics.json`, and with it, as `folder`, where it lies. Of a sweep
+        those that its last start asked for, in that order, all with the overrides of that start;
+        one that has not run to its end has the status `unfinished`.
 
     Raises:
         UserError: there is none, or one that an older version wrote.
     """
-    paths = sorted(sweep_dir.glob("**/metrics.json"), key=job_order)
-    if not paths:
+    runs = []
+    plans = sorted(sweep_dir.glob("**/sweep.json"))
+    for plan in plans:
+        for cell in json.loads(plan.read_text(encoding="utf-8")):
+            folder = plan.parent / cell["folder"]
+            record = read_record(folder) or cell | {"status": "unfinished", "error": "cut off"}
+            runs.append(record | {"overrides": cell["overrides"], "folder": str(folder)})
+    of_sweeps = {plan.parent for plan in plans}
+    for folder in sorted(path.parent for path in sweep_dir.glob("**/metrics.json")):
+        if folder.parent not in of_sweeps and (record := read_record(folder)):
+            runs.append(record | {"folder": str(folder)})
+    if not runs:
         raise UserError(f"no metrics.json in {sweep_dir} or below: give the folder of a sweep")
-    runs = [json.loads(path.read_text()) | {"folder": str(path.parent)} for path in paths]
     for run in runs:
         if "split" not in run:
             raise UserError(
@@ -51,13 +65,6 @@ def read_runs(sweep_dir: Path) -> list[dict]:
                 "split: run it again, or move its folder out of the way"
             )
     return runs
-
-
-def job_order(path: Path) -> tuple[str, int, str]:
-    """Sort sweeps by their folders, and within them `10_...` after `9_...`."""
-    number = path.parent.name.partition("_")[0]
-    sweep = str(path.parent.parent)
-    return sweep, int(number) if number.isdigit() else 0, path.parent.name
 
 
 def read_curves(run: dict) -> dict[str, list[tuple[int, float]]]:
@@ -266,7 +273,8 @@ class Cell:
             return "-"
         if self.failed:
             some = len(self.failed) < len(self.runs)
-            return f"{len(self.failed)} of {len(self.runs)} failed" if some else "failed"
+            status = self.failed[0]["status"]
+            return f"{len(self.failed)} of {len(self.runs)} {status}" if some else status
         return str(self.estimate(score, level))
 
     def basis(self) -> str:
@@ -430,7 +438,7 @@ class Results:
             for run in cell.failed:
                 fold = f", fold {run['split']['fold']}" if "fold" in run["split"] else ""
                 notes.append(
-                    f"failed: {run['model']}, interval {run['interval']}, seed {run['seed']}"
+                    f"{run['status']}: {run['model']}, interval {run['interval']}, seed {run['seed']}"
                     f"{fold}: {run['error']}"
                 )
         return notes

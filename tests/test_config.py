@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,9 +15,13 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from optuna.distributions import CategoricalDistribution
 from pytorch_lightning.loggers import Logger
 
 from emotion import config as config_module
@@ -31,6 +36,8 @@ from emotion.config import (
     quote_integer_options,
 )
 from emotion.errors import UserError
+from emotion.study import Space
+from hydra_plugins.emotion_sweepers import CellSweeper, StudySweeper
 from emotion.split import Split
 
 PRIMARY = ("preprocess", "train")
@@ -336,7 +343,8 @@ def test_the_task_gets_the_config_as_typed(monkeypatch: pytest.MonkeyPatch, tmp_
         seen.append((cfg.interval.frames, cfg.seed, cfg.data.name))
 
     arguments = ["interval=5,15", "seed=4", "data=scrapping", f"paths.output={tmp_path}"]
-    monkeypatch.setattr(sys, "argv", ["look.py", "-m", *arguments, "~hydra.callbacks.report"])
+    plain = ["hydra/sweeper=basic", "~hydra.callbacks.report"]  # ours would ask for data first
+    monkeypatch.setattr(sys, "argv", ["look.py", "-m", *arguments, *plain])
     look()
     assert seen == [(5, 4, "scrapping"), (15, 4, "scrapping")]
 
@@ -401,6 +409,7 @@ def groups_of(primary: str) -> set[str]:
     return found
 
 
+HYDRA_GROUPS = {"hydra/launcher", "hydra/sweeper"}  # Hydra's own, which train.py has options for
 OPTIONS = sorted(
     path.relative_to(CONF_DIR).with_suffix("") for path in CONF_DIR.glob("*/**/*.yaml")
 )
@@ -412,7 +421,7 @@ def belongs(path: Path, primary: str) -> bool:
     for line in (yaml.safe_load((CONF_DIR / f"{path}.yaml").read_text()) or {}).get("defaults", []):
         if isinstance(line, dict):
             groups |= {key.removeprefix("override /") for key in line}
-    return groups <= groups_of(primary)
+    return groups <= groups_of(primary) | (HYDRA_GROUPS if primary == "train" else set())
 
 
 CHOICES = [
@@ -443,9 +452,8 @@ def running(compose: Callable, tmp_path: Path) -> Iterator[Callable[..., DictCon
 
 
 def test_every_group_belongs_to_a_script():
-    assert {path.parent.as_posix() for path in OPTIONS} == groups_of("preprocess") | groups_of(
-        "train"
-    )
+    groups = {path.parent.as_posix() for path in OPTIONS}
+    assert groups == groups_of("preprocess") | groups_of("train") | HYDRA_GROUPS
     assert groups_of("preprocess") == {"data", "experiment"}
     assert len(OPTIONS) >= 20
     assert all(belongs(path, "train") for path in OPTIONS)
@@ -486,6 +494,41 @@ def test_everything_with_a_target_can_be_made(running: Callable, path: Path):
     assert set(callbacks) <= set(trainer.callbacks)
     for callback in cfg.hydra.callbacks.values():
         instantiate(callback)
+
+
+@pytest.mark.parametrize("path", [p for p in OPTIONS if p.parts[0] == "hydra"], ids=str)
+def test_every_launcher_and_sweeper_can_be_made(compose: Callable, path: Path):
+    cfg = compose("train", [f"{path.parent}={path.name}"], return_hydra_config=True)
+    node = cfg.hydra[path.parent.name]
+    assert isinstance(Plugins.instance()._instantiate(node), Launcher | Sweeper)
+
+
+@pytest.mark.parametrize(
+    ("params", "typed", "frames"),
+    [
+        ({"interval": "5,10"}, [], [5, 10]),
+        ({"interval": "choice(5,10)"}, ["seed=1"], [5, 10]),
+        ({"interval": "range(5,20,5)"}, [], [5, 10, 15]),
+        ({"interval": "15"}, [], [15]),
+        ({}, ["interval=5,10,15"], [5, 10, 15]),
+        ({"interval": "5"}, ["interval=choice(10,15)"], [10, 15]),
+    ],
+)
+def test_integers_are_options_for_sweepers_too(compose: Callable, params, typed, frames):
+    sweeper = CellSweeper(max_batch_size=None, params=params)
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    (jobs,) = sweeper.split_arguments(sweeper.parse(typed), max_batch_size=None)
+    assert [compose("train", job).interval.frames for job in jobs] == frames
+
+
+def test_search_may_choose_among_integers_that_are_options(compose: Callable):
+    sweeper = StudySweeper(n_trials=1, n_jobs=1, seed=0, params={"optimizer.lr": "interval(0,1)"})
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    space = Space.from_overrides(sweeper.parse(["interval=5,10", "optimizer.lr=1e-3"]))
+    assert space.searched == {"interval": CategoricalDistribution(("5", "10"))}
+    overrides = space.overrides({"interval": "10"})
+    cfg = compose("train", quote_integer_options(overrides))
+    assert cfg.interval.frames == 10 and cfg.optimizer.lr == 1e-3
 
 
 def test_experiments_open_with_the_command_that_runs_them():

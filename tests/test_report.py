@@ -58,13 +58,36 @@ def write_run(folder: Path, predictions: Predictions | None, **others) -> dict:
 
 @pytest.fixture
 def sweep(tmp_path: Path) -> Path:
-    """Two models at two intervals; one cell failed. Ten jobs on, names sort by number."""
-    write_run(tmp_path / "2_cell", predict(7, 3), interval=10, num_images=9)
-    write_run(tmp_path / "9_cell", predict(2, 6))
+    """Two models at two intervals, listed in the sweep's plan; one cell failed."""
+    write_run(tmp_path / "net10", predict(7, 3), interval=10, num_images=9)
+    write_run(tmp_path / "net5", predict(2, 6))
     big = {"model": "big", "model_title": "BIG"}
-    write_run(tmp_path / "10_cell", predict(1, 7), **big, interval=10, num_images=9)
-    write_run(tmp_path / "11_cell", None, **big)
+    write_run(tmp_path / "big10", predict(1, 7), **big, interval=10, num_images=9)
+    write_run(tmp_path / "big5", None, **big)
+    write_plan(tmp_path, "net10", "net5", "big10", "big5")
     return tmp_path
+
+
+def write_plan(folder: Path, *cells: str, **others) -> None:
+    """Write which cells the last start of a sweep asked for."""
+    plan = [{"folder": cell, "overrides": []} | others for cell in cells]
+    (folder / "sweep.json").write_text(json.dumps(plan))
+
+
+def test_runs_that_the_sweep_does_not_ask_for_any_more_are_left_out(sweep: Path):
+    write_plan(sweep, "net5", "net10")
+    assert [run["interval"] for run in read_runs(sweep)] == [5, 10]
+    write_run(sweep / "alone" / "run", predict(1, 1))  # a run of no sweep, in a folder above
+    assert len(read_runs(sweep)) == 3 and len(read_runs(sweep / "alone")) == 1
+
+
+def test_cell_that_was_cut_off_is_unfinished(sweep: Path):
+    (sweep / "net10" / "metrics.json").unlink()
+    head = {"model": "net", "model_title": "NET", "interval": 10, "seed": 0, "data": "demo"}
+    write_plan(sweep, "net10", **head, labels=LABELS, split={"name": "data"})
+    results = Results(read_runs(sweep))
+    assert results.cells[0].text() == "unfinished" and not results.finished
+    assert "unfinished: net, interval 10, seed 0: cut off" in results.notes()
 
 
 def only_cell(folder: Path) -> Cell:

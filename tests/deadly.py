@@ -1,0 +1,34 @@
+"""Callbacks that end a run in the ways that runs end: for tests of sweeps."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from pytorch_lightning.callbacks import Callback
+
+
+class Dies(Callback):
+    """Raises, or kills its process, when training starts with a certain seed."""
+
+    def __init__(self, seed: int, of_seed: int, how: str) -> None:
+        self.dies = seed == of_seed
+        self.how = how
+
+    def on_train_start(self, trainer, module):
+        if not self.dies:
+            return
+        if self.how == "raise":
+            raise RuntimeError("a broken cell")
+        os.kill(os.getpid(), getattr(signal, self.how))
+
+
+class Waits(Callback):
+    """Waits where training starts while a file is there, the first time that it is."""
+
+    def __init__(self, seed: int, of_seed: int, file: str) -> None:
+        self.file = Path(file) if seed == of_seed else None
+
+    def on_train_start(self, trainer, module):
+        while self.file is not None and self.file.exists():
+            time.sleep(0.05)
