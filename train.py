@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.backbone import load_pretrained, num_parameters
-from emotion.cache import Cache
+from emotion.cache import Cache, count_dropped
 from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
 from emotion.config import describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
@@ -167,6 +167,9 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()
     trainer = instantiate(cfg.trainer, logger=loggers, callbacks=[*callbacks.values(), clock])
+    for logger in loggers:
+        if isinstance(logger, Wandb):
+            logger.show_stacks(datamodule.train_dataloader())
     start_s = time.monotonic()
     trainer.fit(module, datamodule=datamodule)
     seconds = time.monotonic() - start_s
@@ -202,13 +205,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         *(100 * result[key] for key in ("uar", "macro_f1")),
         "; selected and reported on the same clips" if reported_on == "val" else "",
     )
-    for logger in loggers:
-        logger.log_metrics(
-            {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "uar", "macro_f1")}
-        )
-        if isinstance(logger, Wandb):
-            logger.finish()
-    return {
+    record = {
         "settings": {key: settings[key] for key in SETTINGS},
         "notice": cfg.data.notice,
         "split": {
@@ -233,7 +230,23 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         "manifest_sha256": datamodule.cache.manifest_sha256(),
         "memory_mb": memory_mb(),
         **provenance(),
+        "cache": str(datamodule.cache.directory),
+        "dropped": count_dropped(datamodule.cache.dropped()),
+        "throughput": {
+            "train_stacks_per_s": clock.stacks_per_s,
+            "ms_per_stack": ms_per_stack(
+                module.to(trainer.strategy.root_device), datamodule.num_images, datamodule.image_px
+            ),
+        },
     }
+    for logger in loggers:
+        if isinstance(logger, Wandb):
+            dataset = datamodule.evaluation_dataloader(reported_on).dataset
+            reported = predictions.of_split(reported_on)
+            logger.show_result(record, reported, dataset, Path(best.best_model_path))
+            record["wandb"] = logger.place
+            logger.finish()
+    return record
 
 
 def predict_split(

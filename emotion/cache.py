@@ -678,6 +678,22 @@ def read_dropped(directory: Path) -> list[Dropped]:
     return [Dropped(**row | {"segment": int(row["segment"])}) for row in rows]
 
 
+def count_dropped(dropped: Iterable[Dropped]) -> list[dict[str, str | int]]:
+    """Count what made no stack.
+
+    Returns:
+        For each reason the `reason`, and how many whole `clips` and how many `segments` of other
+        clips it dropped.
+    """
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for drop in dropped:
+        counts[drop.reason]["segments" if drop.segment else "clips"] += 1
+    return [
+        {"reason": reason, "clips": of["clips"], "segments": of["segments"]}
+        for reason, of in counts.items()
+    ]
+
+
 def say_dropped(dropped: Sequence[Dropped]) -> list[str]:
     """Name the clips that make no stack: a line for each reason."""
     names: dict[str, list[str]] = defaultdict(list)

@@ -8,7 +8,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -468,6 +468,34 @@ class Results:
             others += [named + table for table in tables[1:]]
         notes = "\n".join(f"- {note}" for note in self.notes())
         return "\n\n".join([*first, notes, *others]) + "\n"
+
+    def summary_table(self) -> tuple[list[str], list[list[Any]]]:
+        """Give a row for each cell, numbers as numbers: what a dashboard sorts and plots.
+
+        Returns:
+            The columns, and for each cell its values; None where there is none.
+        """
+        columns = [
+            *("data", "split", "settings", "model", "interval", "images", "status", "runs"),
+            *(f"{score}{part}" for score in SCORES for part in ("", " std", " low", " high")),
+            *("parameters", "ms_per_stack", "train_stacks_per_s"),
+        ]
+        rows = []
+        for cell in self.cells:
+            place = [cell.protocol.data, cell.protocol.split, cell.variant, cell.title]
+            place += [cell.interval, self.num_images(cell.interval)]
+            if not cell.is_finished:
+                empty = [None] * (len(columns) - len(place) - 2)
+                rows.append([*place, cell.text(), len(cell.runs), *empty])
+                continue
+            numbers = [
+                number
+                for score in SCORES
+                for number in astuple(cell.estimate(score))  # mean, std, low, high
+            ]
+            costs = [cell.parameters, cell.ms_per_stack, cell.train_stacks_per_s]
+            rows.append([*place, "finished", len(cell.runs), *numbers, *costs])
+        return columns, rows
 
     def long_rows(self) -> list[dict[str, Any]]:
         """Give every number in a row of its own.
