@@ -5,6 +5,7 @@ python -m emotion.report SWEEP_DIR
 
 import argparse
 import sys
+import traceback
 from pathlib import Path
 from typing import Any
 
@@ -94,10 +95,18 @@ class SweepReport(Callback):
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Write and print the report; tell W&B too, if the runs did."""
         sweep_dir = Path(config.hydra.sweep.dir)
-        results = write_report(sweep_dir)
-        told = [run["wandb"] for run in results.finished if run.get("wandb")]
-        if told:
-            log_sweep(sweep_dir, told[0], *results.summary_table(), sweep_dir / "confusion.png")
+        try:
+            results = write_report(sweep_dir)
+            told = [run["wandb"] for run in results.finished if run.get("wandb")]
+            if told:
+                log_sweep(sweep_dir, told[0], *results.summary_table(), sweep_dir / "confusion.png")
+        except Exception as error:  # Hydra would make a warning of it, and status 0
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+            sys.exit(
+                f"error: no report on {sweep_dir}: {error}; its runs are kept, and "
+                f"python -m emotion.report {sweep_dir} makes one"
+            )
         failed = len(results.runs) - len(results.finished)
         if failed:
             sys.exit(

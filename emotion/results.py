@@ -443,8 +443,8 @@ class Results:
                 )
         return notes
 
-    def tables(self, protocol: Protocol) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        """Give every score that has something to add as a title, headings and rows."""
+    def table_names(self, protocol: Protocol) -> Iterator[tuple[str, str, str]]:
+        """Name the tables that have something to add: title, score and level; accuracy first."""
         cells = [c for c in self.cells if c.protocol == protocol and c.is_finished]
         more_stacks = any(
             len(of_stacks) > len(cell.predictions["clips"][seed])
@@ -453,15 +453,15 @@ class Results:
         )
         for level in LEVELS if more_stacks else LEVELS[:1]:  # a stack a clip: the same numbers
             for score, name in SCORES.items():
-                yield f"{name} of {level}, %", *self.grid(protocol, score, level)
+                yield f"{name} of {level}, %", score, level
 
     def markdown(self) -> str:
         """Give tables and notes as Markdown: accuracy first, then the notes, then other scores."""
         first, others = [], []
         for protocol in self.protocols:
             tables = [
-                f"{title}\n\n{markdown_table(headings, rows)}"
-                for title, headings, rows in self.tables(protocol)
+                f"{title}\n\n{markdown_table(*self.grid(protocol, score, level))}"
+                for title, score, level in self.table_names(protocol)
             ]
             named = f"{protocol}: " if len(self.protocols) > 1 else ""
             first.append(named + tables[0])

@@ -302,7 +302,7 @@ def test_clips_have_tables_where_they_have_several_stacks(tmp_path: Path):
     for name, stacks in (("one", 1), ("three", 3)):
         write_run(tmp_path / name / "0", predict(7, 3, stacks=stacks))
         results = Results(read_runs(tmp_path / name))
-        titles[name] = [title for title, *_ in results.tables(results.protocols[0])]
+        titles[name] = [title for title, *_ in results.table_names(results.protocols[0])]
     assert titles["one"] == ["accuracy of stacks, %", "UAR of stacks, %", "macro-F1 of stacks, %"]
     assert titles["three"] == titles["one"] + [t.replace("stacks", "clips") for t in titles["one"]]
 
