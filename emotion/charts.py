@@ -33,6 +33,7 @@ class Axis:
         start: in the chart's units.
         end: likewise; below `start` for a vertical axis, as SVG counts downwards.
         log: whether equal factors take equal room.
+        whole: whether there is nothing between whole numbers.
     """
 
     low: float
@@ -40,6 +41,7 @@ class Axis:
     start: float
     end: float
     log: bool = False
+    whole: bool = False
 
     def __call__(self, value: float) -> float:
         """Place a value."""
@@ -59,6 +61,7 @@ class Axis:
         rough = (self.high - self.low) / 5
         decade = 10.0 ** math.floor(math.log10(rough))
         step = next(s * decade for s in (1, 2, 5, 10) if s * decade >= rough * 0.999)
+        step = max(1.0, step) if self.whole else step
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
         return [round(n * step, 10) for n in range(first, last + 1)]
 
@@ -125,15 +128,14 @@ def learning_chart(
         title: of the cell.
     """
     epochs = max(epoch for of_run in curves for curve in of_run.values() for epoch, _ in curve)
-    x = Axis(1, max(2, epochs), 38, WIDTH - 8)
+    x = Axis(1, max(2, epochs), 38, WIDTH - 8, whole=True)
     panels = (
         ("accuracy", "accuracy, %", 100, 100 / num_classes, Axis(0, 100, 130, 22)),
         ("loss", "loss", 1, math.log(num_classes), Axis(0, 2 * math.log(num_classes), 290, 182)),
     )
     parts, said = [], []
     for metric, name, factor, chance, y in panels:
-        whole = Axis(x.low, x.high, x.start, x.end)
-        parts += grid(whole, y, "" if metric == "accuracy" else "epoch", name)
+        parts += grid(x, y, "" if metric == "accuracy" else "epoch", name)
         parts.append(
             tag("line", x1=x.start, x2=x.end, y1=y(chance), y2=y(chance), class_="chance")
         )

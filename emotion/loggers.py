@@ -10,9 +10,11 @@ import logging
 import netrc
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -160,7 +162,8 @@ class Wandb(WandbLogger):
         }
         if self.mistakes:
             shown[f"{split}/mistakes"] = self._mistakes(predictions, said, dataset)
-        self.experiment.log(shown)
+        with tables_kept_by(self.experiment):
+            self.experiment.log(shown)
         self.experiment.summary.update(
             {
                 **{f"{split}/{score}": scores[score] for score in ("accuracy", "uar", "macro_f1")},
@@ -204,6 +207,17 @@ class Wandb(WandbLogger):
         self.experiment.finish()
         if self.mode == "offline":
             log.info("W&B run is offline; upload it with: wandb sync %s", directory)
+
+
+@contextmanager
+def tables_kept_by(run: wandb.Run) -> Iterator[None]:
+    """Keep tables that are logged, and their images, in the run's folder until they are uploaded.
+
+    W&B would put them into the home folder, where a run that is carried elsewhere loses them.
+    """
+    folder = {"WANDB_DATA_DIR": str(Path(run.dir).parent)}
+    with mock.patch.dict(os.environ, folder | dict(os.environ)):  # who has set it, has a reason
+        yield
 
 
 def stack_image(
@@ -250,7 +264,8 @@ def log_sweep(
         settings=wandb.Settings(silent=True, git_root=str(REPOSITORY)),
     )
     table = wandb.Table(list(columns), [list(row) for row in rows])
-    run.log({"results": table, "confusion": wandb.Image(str(confusion))})
+    with tables_kept_by(run):
+        run.log({"results": table, "confusion": wandb.Image(str(confusion))})
     directory = Path(run.dir).parent
     run.finish()
     if mode == "offline":

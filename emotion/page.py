@@ -64,13 +64,18 @@ def protocol_section(results: Results, protocol: Protocol) -> dict[str, Any]:
     """Gather what is shown of a data set and split.
 
     Returns:
-        `name`; `tables`; `cells` in the table's order, those that are not finished included; the
-        `columns` they stand in; `costs`; `data`, class counts and what was dropped; and whether
-        the seed's table is of the same data set.
+        `name`; `headline`; `tables`; `cells` in the table's order, those that are not finished
+        included, and the `columns` they stand in; `costs`; `data`, class counts and what was
+        dropped; and whether the seed's table is of the same data set.
     """
     cells = [cell for cell in results.cells if cell.protocol == protocol]
     finished = [cell for cell in cells if cell.is_finished]
-    num_models = len({cell.model for cell in cells})
+    models = list(dict.fromkeys(cell.model for cell in cells))
+    columns = min(MAX_COLUMNS, len(models) if len(models) > 1 else len(cells))
+    shown = cells
+    if columns == len(models):  # as in the table, with its gaps
+        rows = results.rows(protocol)
+        shown = [results.cell(protocol, *row, model) for row in rows for model in models]
     return {
         "name": str(protocol),
         "is_published_data": protocol.data == read_published().data,
@@ -79,8 +84,8 @@ def protocol_section(results: Results, protocol: Protocol) -> dict[str, Any]:
             {"title": title, **table(results, protocol, score, level)}
             for title, score, level in results.table_names(protocol)
         ],
-        "cells": [show_cell(results, cell) for cell in cells],
-        "columns": min(MAX_COLUMNS, num_models if num_models > 1 else len(cells)),
+        "cells": [show_cell(cell, results.title(cell.model)) for cell in shown],
+        "columns": columns,
         "has_curves": any(read_curves(run) for cell in finished for run in cell.runs),
         "costs": costs(results, finished),
         "data": data_facts([run for cell in cells for run in cell.runs]),
@@ -130,9 +135,9 @@ def table(results: Results, protocol: Protocol, score: str, level: str) -> dict[
     return {"headings": headings, "num_heads": num_heads, "rows": rows, "highest": highest}
 
 
-def show_cell(results: Results, cell: Cell) -> dict[str, Any]:
+def show_cell(cell: Cell, model_title: str) -> dict[str, Any]:
     """Gather what is shown of a cell: its name, what became of it, and its pictures."""
-    title = f"{cell.title}, interval {cell.interval}"
+    title = f"{model_title}, interval {cell.interval}"
     title += f", {cell.variant}" if cell.variant else ""
     shown: dict[str, Any] = {"title": title, "text": cell.text(), "is_finished": cell.is_finished}
     if not cell.is_finished:

@@ -13,7 +13,8 @@ from sklearn import metrics as independent
 from emotion.errors import UserError
 from emotion.metrics import bootstrap
 from emotion.predictions import Predictions
-from emotion.report import Cell, Results, main, read_runs, write_report
+from emotion.report import main, terminal_tables, write_report
+from emotion.results import Cell, Results, read_runs
 
 LABELS = ["Anger", "Happy"]
 KFOLD = {"_target_": "emotion.split.KFold", "name": "kfold", "folds": 5, "seed": 0}
@@ -257,7 +258,7 @@ def test_splits_and_data_sets_make_tables_of_their_own(tmp_path: Path):
     ]  # fmt: skip
     assert all(len(results.grid(protocol)[1]) == 1 for protocol in results.protocols)
     assert "demo, split kfold (folds=4, seed=0): accuracy of stacks, %" in results.markdown()
-    assert len(results.terminal_tables()) == 5
+    assert len(terminal_tables(results)) == 5
 
 
 def test_other_settings_are_rows_and_no_seeds(tmp_path: Path):
