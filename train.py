@@ -17,7 +17,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.backbone import load_pretrained, num_parameters
-from emotion.cache import Cache, count_dropped
+from emotion.cache import Cache
 from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
 from emotion.config import describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
@@ -29,6 +29,7 @@ from emotion.module import EmotionModule
 from emotion.predictions import Predictions
 from emotion.provenance import memory_mb, provenance
 from emotion.split import describe_parts
+from emotion.tally import count_dropped
 from emotion.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)

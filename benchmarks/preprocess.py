@@ -2,8 +2,9 @@
 
 On the same clips, in one run: the seed's method written afresh (the mesh on every frame, one pass
 for each interval, a thread pool of half the cores); the floor (decode every frame once, the mesh on
-the frames needed, over all cores); and ours, which writes the stacks of all intervals. Ratios of
-one run; absolute times depend on the machine and on what else runs there.
+the frames needed, over all cores, and nothing else); and ours, which writes the stacks of all
+intervals. Then what two libraries take for decoding. Ratios of one run; absolute times depend on
+the machine and on what else runs there.
 """
 
 import argparse
@@ -12,9 +13,10 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
+import av
 import cv2
 import joblib
 import mediapipe as mp
@@ -23,10 +25,11 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from emotion.cache import Cache, cut_and_record, face_cropper
+from emotion.cache import Cache
 from emotion.clips import VIDEO_SUFFIXES, Clip
 from emotion.config import CONF_DIR
-from emotion.face import face_box, quiet_mediapipe
+from emotion.cutting import Cutter, cut_in_worker, face_cropper
+from emotion.face import BLACK_FRAME, face_box, quiet_mediapipe
 from emotion.stack import stack_crops, write_stack
 from emotion.video import Video, VideoError
 
@@ -68,17 +71,24 @@ def seeds_stacks(path: Path, interval: int, folder: Path) -> int:
     return number
 
 
-def floor(cache: Cache, clip: Clip) -> int:
+@lru_cache(maxsize=1)
+def plain_mesh() -> "mp.solutions.face_mesh.FaceMesh":
+    """Load the face mesh for one face, once a process."""
+    return mp.solutions.face_mesh.FaceMesh(max_num_faces=1)
+
+
+def floor(cutter: Cutter, clip: Clip) -> int:
     """Decode a clip and run the mesh on the frames needed; returns the number of its frames."""
     cv2.setNumThreads(1)
-    cropper = face_cropper(cache.settings)
-    cropper.start_clip()
     video = Video(clip.path)
-    try:
-        for _, frame in video.frames(cache.settings.interval):
-            cropper.observe(frame)
-    except VideoError:
-        pass  # the same clips are dropped by the others
+    with quiet_mediapipe():
+        plain_mesh().process(BLACK_FRAME)
+        try:
+            for number, picture in enumerate(video.pictures()):
+                if number % cutter.settings.interval == 0:
+                    plain_mesh().process(picture.rgb())
+        except VideoError:
+            pass  # the same clips are dropped by the others
     return video.num_frames
 
 
@@ -98,15 +108,15 @@ def measure(paths: Sequence[Path], scratch: Path) -> Table:
     jobs = joblib.cpu_count()
     pool = joblib.Parallel(jobs, batch_size=1)
 
-    def in_processes(work: Callable[[Cache, Clip], object]) -> list:
-        return pool(joblib.delayed(work)(cache, clip) for clip in clips)
+    def in_processes(work: Callable[[Cutter, Clip], object]) -> list:
+        return pool(joblib.delayed(work)(cache.cutter, clip) for clip in clips)
 
-    start_s = seconds(lambda: pool(joblib.delayed(warm_up)(cache) for _ in range(2 * jobs)))
+    start_s = seconds(lambda: pool(joblib.delayed(warm_up)(cache.cutter) for _ in range(2 * jobs)))
     floor_s, ours_s = [], []
     for _ in range(3):
         floor_s.append(seconds(lambda: in_processes(floor)))
         shutil.rmtree(cache.directory, ignore_errors=True)
-        ours_s.append(seconds(lambda: in_processes(cut_and_record)))
+        ours_s.append(seconds(lambda: in_processes(cut_in_worker)))
     frames = sum(in_processes(floor))
     seeds_s = 0.0
     with ThreadPoolExecutor(max(1, jobs // 2)) as threads, quiet_mediapipe():
@@ -131,10 +141,45 @@ def measure(paths: Sequence[Path], scratch: Path) -> Table:
     return table
 
 
-def warm_up(cache: Cache) -> None:
-    """Import MediaPipe and load the face mesh."""
-    face_cropper(cache.settings).observe(np.zeros((64, 64, 3), np.uint8))
+def warm_up(cutter: Cutter) -> None:
+    """Import MediaPipe and load the face meshes."""
+    face_cropper(cutter.settings).observe(np.zeros((64, 64, 3), np.uint8))
+    plain_mesh()
     time.sleep(0.2)  # so that no process does it for another
+
+
+def decode_with_opencv(path: Path) -> None:
+    """Decode a clip on one core, convert every 5th frame."""
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG, [cv2.CAP_PROP_N_THREADS, 1])
+    number = 0
+    while capture.grab():
+        if number % INTERVALS[0] == 0:
+            cv2.cvtColor(capture.retrieve()[1], cv2.COLOR_BGR2RGB)
+        number += 1
+
+
+def decode_with_pyav(path: Path) -> None:
+    """Do the same with PyAV."""
+    try:
+        for number, picture in enumerate(Video(path).pictures()):
+            if number % INTERVALS[0] == 0:
+                picture.rgb()
+    except (VideoError, av.FFmpegError):
+        pass
+
+
+def compare_decoders(paths: Sequence[Path]) -> Table:
+    """Time both decoders on clips, three times in turn."""
+    cv2.setNumThreads(1)
+    times_s: dict[str, list[float]] = {"OpenCV": [], "PyAV": []}
+    for _ in range(3):
+        for name, decode in (("OpenCV", decode_with_opencv), ("PyAV", decode_with_pyav)):
+            times_s[name].append(seconds(lambda decode=decode: list(map(decode, paths))))
+    medians = {name: float(np.median(values)) for name, values in times_s.items()}
+    table = Table("decoder, one core", "time, OpenCV = 1")
+    for name, median in medians.items():
+        table.add_row(name, f"{median / medians['OpenCV']:.2f}")
+    return table
 
 
 def main() -> None:
@@ -148,8 +193,12 @@ def main() -> None:
         parser.error(f"no clips in {arguments.clips}")
     step = max(1, len(paths) // arguments.max_clips)
     with tempfile.TemporaryDirectory() as scratch:
-        Console().print(measure(paths[::step][: arguments.max_clips], Path(scratch)))
+        taken = paths[::step][: arguments.max_clips]
+        Console().print(measure(taken, Path(scratch)))
+        Console().print(compare_decoders(taken))
 
 
 if __name__ == "__main__":
-    main()
+    from benchmarks import preprocess  # by this name, processes find its functions
+
+    preprocess.main()

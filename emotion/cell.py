@@ -41,6 +41,14 @@ def cell_id(cfg: DictConfig) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def cell_name(cfg: DictConfig) -> str:
+    """Name the folder of a cell: what people look for, and its id."""
+    parts = [cfg.model.name, f"interval{cfg.interval.frames}", f"seed{cfg.seed}"]
+    if "fold" in cfg.split:
+        parts.append(f"fold{cfg.split.fold}")
+    return "_".join([*parts, cell_id(cfg)])
+
+
 def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> dict:
     """Give the head of a cell's record: what is known of it before it runs."""
     return {

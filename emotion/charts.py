@@ -136,9 +136,7 @@ def learning_chart(
     parts, said = [], []
     for metric, name, factor, chance, y in panels:
         parts += grid(x, y, "" if metric == "accuracy" else "epoch", name)
-        parts.append(
-            tag("line", x1=x.start, x2=x.end, y1=y(chance), y2=y(chance), class_="chance")
-        )
+        parts.append(tag("line", x1=x.start, x2=x.end, y1=y(chance), y2=y(chance), class_="chance"))
         for phase in ("train", "val"):
             for of_run, best in zip(curves, best_epochs, strict=True):
                 curve = of_run.get(f"{phase}/{metric}", [])

@@ -23,7 +23,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from emotion.cell import cell_id
+from emotion.cell import cell_name
 from emotion.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -36,16 +36,9 @@ def sweep_name() -> str | None:
     return Path(hydra_cfg.sweep.dir).name if hydra_cfg.mode == RunMode.MULTIRUN else None
 
 
-def fold_suffix(*, _root_: DictConfig) -> str:
-    """End a run's name by its fold, `-fold2`, where its split has folds."""
-    fold = _root_.split.get("fold")
-    return "" if fold is None else f"-fold{fold}"
-
-
 OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
-OmegaConf.register_new_resolver("fold_suffix", fold_suffix, replace=True)
-OmegaConf.register_new_resolver("cell_id", lambda _root_: cell_id(_root_), replace=True)
+OmegaConf.register_new_resolver("cell_name", lambda _root_: cell_name(_root_), replace=True)
 
 # conf/hydra/launcher changes what a plugin's own option of that name says. Hydra merges the two, as
 # is meant, and warns.

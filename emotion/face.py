@@ -7,7 +7,7 @@ GPUs", CVPR Workshop 2019, https://arxiv.org/abs/1907.06724.
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import cv2
@@ -16,79 +16,154 @@ import numpy as np
 
 BLACK_FRAME = np.zeros((8, 8, 3), np.uint8)
 TRACKING = ("every_frame", "sampled", "none")
+FOLLOW = ("largest", "central")
+MAX_FACES = 4  # told apart in one frame
+LOOK_EVERY = 18  # sampled frames, a segment at the usual interval: how often faces are counted
+# Corners of the eyes on the left and on the right of the picture, by their numbers in the mesh.
+LEFT_EYE, RIGHT_EYE = (33, 133), (362, 263)
 
 
 class FaceCropper:
-    """Finds the face in a clip's frames, one after the other, and cuts it out.
+    """Finds one person's face in a clip's frames, one after the other, and cuts it out.
 
     `tracking` says which frames the mesh sees. With `every_frame` it follows the face through all
     of them, as the seed does; with `sampled` it follows it from one sampled frame to the next,
     several times as fast, and crops differ by a few gray levels of box jitter; with `none` every
     sampled frame is searched anew, so that a crop depends on its frame alone.
+
+    While a face is tracked, a mesh for one face does, which need not search. A detector counts
+    faces when there is no track and every `LOOK_EVERY` sampled frames; once it sees a second one, a
+    mesh for several takes over for the rest of the clip (half as slow again, and to the last bit
+    the same landmarks where there is one face), and of its faces we take the one that is nearest to
+    where the person was. A face farther from there than its own size is somebody else's. Without
+    tracking, several are always looked for, and `follow` chooses.
     """
 
-    def __init__(self, tracking: str, margin: float, size_px: int, min_confidence: float) -> None:
+    def __init__(
+        self,
+        tracking: str,
+        follow: str,
+        margin: float,
+        align: bool,
+        size_px: int,
+        min_confidence: float,
+    ) -> None:
         """Load the face mesh.
 
         Args:
             tracking: `every_frame`, `sampled` or `none`.
+            follow: whose face is taken, where the clip first shows several: the `largest` or the
+                most `central`.
             margin: added to the box on each side, as a fraction of its width and height.
+            align: turn the face so that its eyes are level.
             size_px: height and width of a crop.
             min_confidence: 0 to 1, of detection and of tracking.
         """
-        assert tracking in TRACKING, tracking
+        assert tracking in TRACKING and follow in FOLLOW, (tracking, follow)
         self.tracking = tracking
+        self.follow = follow
         self.margin = margin
+        self.align = align
         self.size_px = size_px
+        self.min_confidence = min_confidence
         with quiet_mediapipe():
-            self._mesh = mp.solutions.face_mesh.FaceMesh(
-                static_image_mode=tracking == "none",
-                max_num_faces=1,
-                refine_landmarks=False,
-                min_detection_confidence=min_confidence,
-                min_tracking_confidence=min_confidence,
-            )
-            self._mesh.process(BLACK_FRAME)
+            self._several = self._load_mesh(MAX_FACES)
+            if tracking != "none":
+                self._one = self._load_mesh(1)
+                self._detector = mp.solutions.face_detection.FaceDetection(
+                    model_selection=0, min_detection_confidence=min_confidence
+                )
+                self._detector.process(BLACK_FRAME)
+                self._several.process(BLACK_FRAME)
+            self.start_clip()  # waits for the graphs, and their notes, to have started
+
+    def _load_mesh(self, max_faces: int) -> "mp.solutions.face_mesh.FaceMesh":
+        return mp.solutions.face_mesh.FaceMesh(
+            static_image_mode=self.tracking == "none",
+            max_num_faces=max_faces,
+            refine_landmarks=False,
+            min_detection_confidence=self.min_confidence,
+            min_tracking_confidence=self.min_confidence,
+        )
 
     def start_clip(self) -> None:
-        """Forget the face of the clip before."""
+        """Forget the faces of the clip before."""
+        self.num_seen = 0  # faces in the frame that was looked at last
+        self._center: np.ndarray | None = None  # of the person's face when it was last seen
+        self._crowded = self.tracking == "none"  # whether to tell several faces apart
+        self._until_look = 0  # sampled frames
+        # A frame without a face ends every track; FaceMesh.reset() would, at ten times the cost.
         with quiet_mediapipe():
-            self._mesh.reset()
-            self._mesh.process(BLACK_FRAME)  # waits for the graph, and its notes, to have started
+            (self._several if self._crowded else self._one).process(BLACK_FRAME)
 
     def observe(self, frame: np.ndarray) -> np.ndarray | None:
-        """Find the face's landmarks and keep its track.
+        """Find the person's landmarks and keep their track.
 
         Args:
-            frame: (H, W, 3) uint8 BGR.
+            frame: (H, W, 3) uint8 RGB.
 
         Returns:
             (468, 2) float64, x and y in pixels of the frame, possibly outside it; or None.
         """
+        mesh = self._several if self._crowded else self._one
         with quiet_mediapipe():
-            found = self._mesh.process(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).multi_face_landmarks
-        if not found:
-            return None
+            found = mesh.process(frame).multi_face_landmarks or []
         height, width = frame.shape[:2]
-        landmarks = np.array([(point.x, point.y) for point in found[0].landmark])
-        return landmarks * (width, height)
+        faces = [
+            np.array([[p.x for p in face.landmark], [p.y for p in face.landmark]]).T
+            * (width, height)
+            for face in found
+        ]
+        self.num_seen = len(faces)
+        landmarks = self._choose(faces, frame.shape)
+        if landmarks is not None:
+            self._center = middle(landmarks)
+        return landmarks
+
+    def _choose(
+        self, faces: Sequence[np.ndarray], frame_shape: tuple[int, ...]
+    ) -> np.ndarray | None:
+        """Take the person's face among those of a frame; None if it is not among them."""
+        if not faces:
+            return None
+        if self.tracking == "none" or self._center is None:
+            if self.follow == "largest":
+                return max(faces, key=lambda face: np.prod(np.ptp(face, axis=0)))
+            center = np.array(frame_shape[1::-1]) / 2
+            return min(faces, key=lambda face: np.linalg.norm(middle(face) - center))
+        nearest = min(faces, key=lambda face: np.linalg.norm(middle(face) - self._center))
+        moved = np.abs(middle(nearest) - self._center)
+        return nearest if (moved < np.ptp(nearest, axis=0)).all() else None  # else someone else's
+
+    def _look(self, frame: np.ndarray) -> None:
+        """Count the faces of a frame; tell them apart from now on if there are several."""
+        with quiet_mediapipe():
+            self._crowded = len(self._detector.process(frame).detections or []) > 1
+            if self._crowded:
+                self._several.process(BLACK_FRAME)  # ends what it tracked in another clip
+        self._until_look = LOOK_EVERY
 
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
-        """Cut the face out of a frame.
+        """Cut the person's face out of a frame.
 
         Args:
-            frame: (H, W, 3) uint8 BGR.
+            frame: (H, W, 3) uint8 RGB.
 
         Returns:
             (size_px, size_px) uint8 gray, or None where there is no face.
         """
+        if not self._crowded and (self._until_look <= 0 or not self.num_seen):
+            self._look(frame)
+        self._until_look -= 1
         landmarks = self.observe(frame)
         if landmarks is None:
             return None
+        if self.align:
+            return crop_level(frame, landmarks, self.margin, self.size_px)
         left, top, right, bottom = face_box(landmarks, self.margin, frame.shape)
         if left >= right or top >= bottom:  # the track has left the frame
             return None
-        gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_BGR2GRAY)
+        gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
         return cv2.resize(gray, (self.size_px, self.size_px), interpolation=cv2.INTER_AREA)
 
 
@@ -133,3 +208,41 @@ def face_box(
     left, top = (max(0, int(edge)) for edge in low - grown)
     right, bottom = (min(limit, int(edge)) for limit, edge in zip(size, high + grown, strict=True))
     return left, top, right, bottom
+
+
+def middle(landmarks: np.ndarray) -> np.ndarray:
+    """Give the middle of the box around landmarks, (N, 2) in pixels, as (2,)."""
+    return (landmarks.min(axis=0) + landmarks.max(axis=0)) / 2
+
+
+def crop_level(
+    frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px: int
+) -> np.ndarray | None:
+    """Cut a face out of a frame turned so that the eyes are level.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        landmarks: (468, 2), x and y in pixels.
+        margin: as in `face_box`.
+        size_px: height and width of the crop.
+
+    Returns:
+        (size_px, size_px) uint8 gray; beyond the frame its edge goes on. None where the box of
+        the face lies outside the frame.
+    """
+    left, top, right, bottom = face_box(landmarks, margin, frame.shape)
+    if left >= right or top >= bottom:
+        return None
+    left_eye, right_eye = (landmarks[list(eye)].mean(axis=0) for eye in (LEFT_EYE, RIGHT_EYE))
+    across = right_eye - left_eye
+    roll_deg = float(np.degrees(np.arctan2(across[1], across[0])))
+    turn = cv2.getRotationMatrix2D(middle(landmarks), roll_deg, 1.0)  # (2, 3)
+    turned = landmarks @ turn[:, :2].T + turn[:, 2]
+    low, high = turned.min(axis=0), turned.max(axis=0)
+    grown = margin * (high - low)
+    turn[:, 2] -= low - grown
+    width, height = (max(1, int(side)) for side in high - low + 2 * grown)
+    gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    # First turned at its own size, then made smaller by areas: a warp alone would skip pixels.
+    level = cv2.warpAffine(gray, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.resize(level, (size_px, size_px), interpolation=cv2.INTER_AREA)

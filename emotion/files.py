@@ -2,13 +2,17 @@
 
 import fcntl
 import os
-import platform
+import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TextIO
 
 from emotion.errors import UserError
+
+MACHINE = "".join(filter(str.isalnum, socket.gethostname())) or "unnamed"
+STALE_S = 3600  # no file takes an hour to write
 
 
 @contextmanager
@@ -22,7 +26,7 @@ def unfinished(path: Path) -> Iterator[Path]:
         Where to write. Removed again if writing fails.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{MACHINE}-{os.getpid()}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -31,14 +35,22 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 
 def writer_lives(path: Path) -> bool:
-    """Tell whether the process that writes a temporary file of `unfinished` is still there.
+    """Tell whether the process that writes a temporary file of `unfinished` may still be there.
 
     Args:
-        path: a hidden file, named by `unfinished` on this machine; others count as alive.
+        path: a hidden file, named by `unfinished`; others count as alive.
+
+    Returns:
+        For a file of another machine, whether it was written within the last hour.
     """
-    number = path.stem.rpartition(".")[2]
-    if not number.isdigit():
+    machine, _, number = path.stem.rpartition(".")[2].rpartition("-")
+    if not machine or not number.isdigit():
         return True
+    if machine != MACHINE:
+        try:
+            return time.time() - path.stat().st_mtime < STALE_S
+        except FileNotFoundError:
+            return False
     try:
         os.kill(int(number), 0)  # signal 0 only asks
     except ProcessLookupError:
@@ -67,7 +79,7 @@ def claimed(path: Path, what: str) -> Iterator[None]:
         if not try_lock(file):
             raise UserError(f"{what} is in use by {holder(path)}: wait for it, or stop it")
         file.truncate(0)
-        file.write(f"process {os.getpid()} on {platform.node()}")
+        file.write(f"process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
 

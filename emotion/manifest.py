@@ -20,6 +20,8 @@ class StackRow:
         subject: who is seen, or "".
         split: `train`, `val` or `test`.
         num_frames: frames of the clip in the segment; fewer than a segment's in a tail.
+        num_faces: the most that were seen at once; they are counted in the first image, in every
+            18th, and wherever the face was lost before.
         has_face: T letters, `1` where the image is a crop of its own frame and `0` where another
             stands in, for want of a face or of a frame.
         face_frames: how many of the sampled frames show a face.
@@ -34,6 +36,7 @@ class StackRow:
     subject: str
     split: str
     num_frames: int
+    num_faces: int
     has_face: str
     face_frames: int
     sampled_frames: int

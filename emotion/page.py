@@ -16,12 +16,12 @@ import jinja2
 import numpy as np
 from omegaconf import OmegaConf
 
-from emotion.cache import read_dropped
 from emotion.charts import Point, class_chart, cost_chart, learning_chart, legend_marker
 from emotion.clips import SPLITS
 from emotion.metrics import class_scores, defined
 from emotion.published import read_published
 from emotion.results import Cell, Protocol, Results, read_curves, span
+from emotion.tally import read_dropped
 
 MAX_COLUMNS = 3  # of charts beside each other
 MAX_NAMES = 100  # of dropped clips for each reason
@@ -318,5 +318,3 @@ def command(*arguments: str) -> str:
     """Write a call of train.py as one types it: the quotes around `interval='5'` are Hydra's."""
     plain = [re.sub(r"'(\d+)'", r"\1", argument) for argument in arguments]
     return shlex.join(["python", "train.py", *plain])
-
-

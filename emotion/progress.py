@@ -1,6 +1,7 @@
 """How far a long step is: a bar in a terminal, a line every tenth of the way in a log file."""
 
 import logging
+import time
 from types import TracebackType
 
 from rich.console import Console
@@ -19,16 +20,20 @@ log = logging.getLogger(__name__)
 class ProgressBar:
     """Shows how many of a known number of things are done. Use it in a `with` statement."""
 
-    def __init__(self, title: str, total: int) -> None:
+    def __init__(self, title: str, total: int, unit: str = "") -> None:
         """Prepare a bar.
 
         Args:
             title: what is being done.
             total: how many things there are to do.
+            unit: what the work inside the things is counted in, if its speed is to be shown.
         """
         self.title = title
         self.total = total
+        self.unit = unit
         self.done = 0
+        self.work = 0
+        self.start_s = time.monotonic()
         console = Console(stderr=True)
         self._bar = None
         if console.is_terminal:
@@ -38,9 +43,10 @@ class ProgressBar:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
+                TextColumn("{task.fields[speed]}"),
                 console=console,
             )
-            self._bar.add_task(title, total=total)
+            self._bar.add_task(title, total=total, speed="")
 
     def __enter__(self) -> "ProgressBar":
         """Show the bar."""
@@ -58,13 +64,25 @@ class ProgressBar:
         if self._bar:
             self._bar.stop()
 
-    def advance(self) -> None:
-        """Count one more thing as done."""
+    @property
+    def speed(self) -> str:
+        """The work done a second, in words; "" where none is counted."""
+        if not self.unit:
+            return ""
+        return f"{self.work / max(1e-3, time.monotonic() - self.start_s):.0f} {self.unit}/s"
+
+    def advance(self, work: int = 0) -> None:
+        """Count one more thing as done, and the work that was in it."""
         self.done += 1
+        self.work += work
         if self._bar:
-            self._bar.advance(self._bar.task_ids[0])
+            self._bar.update(self._bar.task_ids[0], advance=1, speed=self.speed)
         elif self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
-            log.info("%s: %d of %d", self.title, self.done, self.total)
+            left_s = (time.monotonic() - self.start_s) / self.done * (self.total - self.done)
+            speed = f", {self.speed}" if self.unit else ""
+            log.info(
+                "%s: %d of %d%s, %.0f s left", self.title, self.done, self.total, speed, left_s
+            )
 
 
 def duration(seconds: float) -> str:

@@ -55,9 +55,9 @@ class PublishedCell:
 
     @property
     def margin(self) -> float:
-        """Half the width of the 95 % confidence interval, in points, had all stacks been independent.
+        """Half the width of the 95 % confidence interval in points, were all stacks independent.
 
-        The normal approximation of the binomial distribution.
+        By the normal approximation of the binomial distribution.
         """
         share = self.right / self.num
         return 100 * 1.96 * math.sqrt(share * (1 - share) / self.num)
@@ -101,8 +101,8 @@ class Published:
                 )
         for cell in (cell for cell in self.cells if cell.is_wrong):
             text = (
-                f"interval {cell.interval}, {cell.title}: the table says {cell.stated:.2f}, and its "
-                f"confusion matrix gives {cell.counted:.2f} ({cell.right} of {cell.num})"
+                f"interval {cell.interval}, {cell.title}: the table says {cell.stated:.2f}, and "
+                f"its confusion matrix gives {cell.counted:.2f} ({cell.right} of {cell.num})"
             )
             whose = [
                 other.title

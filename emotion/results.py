@@ -438,8 +438,8 @@ class Results:
             for run in cell.failed:
                 fold = f", fold {run['split']['fold']}" if "fold" in run["split"] else ""
                 notes.append(
-                    f"{run['status']}: {run['model']}, interval {run['interval']}, seed {run['seed']}"
-                    f"{fold}: {run['error']}"
+                    f"{run['status']}: {run['model']}, interval {run['interval']}, "
+                    f"seed {run['seed']}{fold}: {run['error']}"
                 )
         return notes
 

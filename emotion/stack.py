@@ -14,6 +14,7 @@ import tifffile
 
 from emotion.face import FaceCropper
 from emotion.files import unfinished
+from emotion.sampling import number_frames
 from emotion.video import Video
 
 STARTS = ("clip", "first_face")
@@ -26,11 +27,13 @@ class Segment:
     Attributes:
         number: counted from 1 in the clip, as in the stack's file name.
         num_frames: frames of the clip in it; a tail has fewer than the others.
+        num_faces: the most that were seen at once.
         crops: of each sampled frame in turn, (H, W) uint8 gray, or None where there is no face.
     """
 
     number: int
     num_frames: int = 0
+    num_faces: int = 0
     crops: list[np.ndarray | None] = field(default_factory=list)
 
     @property
@@ -40,7 +43,12 @@ class Segment:
 
 
 def crop_segments(
-    video: Video, cropper: FaceCropper, segment_frames: int, interval: int, start: str = "clip"
+    video: Video,
+    cropper: FaceCropper,
+    segment_frames: int,
+    interval: int,
+    by: str = "frames",
+    start: str = "clip",
 ) -> Iterator[Segment]:
     """Walk through a clip once: cut it into segments, crop the face of each sampled frame.
 
@@ -49,6 +57,7 @@ def crop_segments(
         cropper: finds the face; forgets the clip before.
         segment_frames: frames in a segment.
         interval: frames from one sampled frame to the next; divides `segment_frames`.
+        by: `frames`, those of the file; or `time`, frames are moments, see `number_frames`.
         start: `clip`, segment 1 begins with the clip; or `first_face`, it begins with the first
             sampled frame that shows a face. Frames are sampled at multiples of the interval in
             the clip either way.
@@ -63,11 +72,14 @@ def crop_segments(
     cropper.start_clip()
     segment = Segment(number=1)
     first = 0 if start == "clip" else None  # the frame that segment 1 begins with
-    for index, frame in video.frames(every=1 if cropper.tracking == "every_frame" else interval):
+    index = -1
+    pictures = ((picture.time_s, picture) for picture in video.pictures())
+    for index, picture in number_frames(pictures, by, video.fps):
         if index % interval:
-            cropper.observe(frame)
+            if cropper.tracking == "every_frame":
+                cropper.observe(picture.rgb())
             continue
-        crop = cropper.crop(frame)
+        crop = cropper.crop(picture.rgb())
         if first is None and crop is not None:
             first = index
             segment.crops.clear()  # the frames before
@@ -76,7 +88,8 @@ def crop_segments(
             yield segment
             segment = Segment(segment.number + 1)
         segment.crops.append(crop)
-    segment.num_frames = video.num_frames - (first or 0) - (segment.number - 1) * segment_frames
+        segment.num_faces = max(segment.num_faces, cropper.num_seen)
+    segment.num_frames = index + 1 - (first or 0) - (segment.number - 1) * segment_frames
     yield segment
 
 

@@ -29,7 +29,7 @@ from emotion.errors import UserError
 from emotion.manifest import write_table
 from emotion.progress import duration
 
-CUT_OFF = "cut_off"  # numbers of trials that were killed, and queued once more
+FAILED = TrialState.PRUNED  # not FAIL, which the sampler would not learn to avoid
 SHOWN = 5  # trials in the printed table
 
 
@@ -78,8 +78,9 @@ class Space:
 def distribution(override: Override) -> BaseDistribution:
     """Read what Optuna shall draw from off a sweep in Hydra's grammar.
 
-    `interval(a,b)` is a range of numbers, of whole ones if both ends are; `tag(log,interval(a,b))`
-    is drawn by its logarithm; `range(a,b,step)` excludes b; a list or `choice(...)` is a choice.
+    `interval(a,b)` is a range of numbers, `int(interval(a,b))` of whole ones, and
+    `tag(log,interval(a,b))` is drawn by its logarithm; `range(a,b,step)` excludes b; a list or
+    `choice(...)` is a choice.
 
     Raises:
         UserError: the range is empty, or not one of numbers.
@@ -91,14 +92,15 @@ def distribution(override: Override) -> BaseDistribution:
             kind = IntDistribution if whole else FloatDistribution
             return kind(sweep.start, sweep.end, log="log" in sweep.tags)
         if isinstance(sweep, RangeSweep) and not sweep.shuffle:
-            values = list(override.sweep_iterator())
+            if not (values := list(override.sweep_iterator())):
+                raise ValueError("the range is empty")
             kind = IntDistribution if isinstance(values[0], int) else FloatDistribution
             return kind(values[0], values[-1], step=sweep.step)
         if isinstance(sweep, ChoiceSweep | RangeSweep):
             choices = override.sweep_string_iterator()
             return CategoricalDistribution([re.sub(r"^'(\d+)'$", r"\1", text) for text in choices])
-    except (ValueError, IndexError) as error:
-        raise UserError(f"{override.input_line}: {error or 'the range is empty'}") from None
+    except ValueError as error:
+        raise UserError(f"{override.input_line}: {error}") from None
     raise UserError(f"{override.input_line}: a search takes interval(), range() or choice()")
 
 
@@ -142,22 +144,14 @@ class Study:
 
     def _take_up(self) -> None:
         """Queue once more the trials that an earlier process was killed at."""
-        cut_off = self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING])
-        for trial in cut_off:
+        for trial in self.study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
             self.study.enqueue_trial(trial.params)
-        numbers = [trial.number for trial in cut_off]
-        self.study.set_user_attr(CUT_OFF, self.study.user_attrs.get(CUT_OFF, []) + numbers)
-        for number in numbers:
-            self.study.tell(number, state=TrialState.FAIL)
+            self.study.tell(trial.number, state=TrialState.FAIL)
 
     @property
     def over(self) -> list[FrozenTrial]:
         """The trials that have ended, whether well or not."""
-        ended = self.study.get_trials(
-            deepcopy=False, states=[TrialState.COMPLETE, TrialState.FAIL]
-        )
-        cut_off = self.study.user_attrs.get(CUT_OFF, [])
-        return [trial for trial in ended if trial.number not in cut_off]
+        return self.study.get_trials(deepcopy=False, states=[TrialState.COMPLETE, FAILED])
 
     @property
     def finished(self) -> list[FrozenTrial]:
@@ -200,7 +194,7 @@ class Study:
         """Note what became of a trial, and say so."""
         values = ", ".join(f"{key}={shown(value)}" for key, value in trial.params.items())
         if record.get("status") != "finished":
-            self.study.tell(trial, state=TrialState.FAIL)
+            self.study.tell(trial, state=FAILED)
             print(f"trial {trial.number} failed: {values}")
             return
         self.study.tell(trial, record["val_accuracy"])

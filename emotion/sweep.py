@@ -192,30 +192,47 @@ class Sweep:
             raise errors[0]
 
     def run(self, cells: Sequence[Cell]) -> list[dict | None]:
-        """Run the cells that are not finished, whatever becomes of single ones.
+        """Run the cells that are not finished, and say how far they are.
 
         Args:
             cells: of this sweep; their data is prepared.
 
         Returns:
-            The record of each cell; None for one that another process is at.
+            The record of each cell, as `finish` gives it.
 
         Raises:
             UserError: the launcher can't start anything.
         """
-        todo = self.todo(cells)
+        todo = [cell for cell in cells if cell.why_run]
         if todo:
             with Watch(todo, self.estimate(todo), self.console):
-                self.launch(todo)
-        return [read_record(c.folder) if not c.why_run or c in todo else None for c in cells]
+                self.finish(todo)
+        return [read_record(cell.folder) for cell in cells]
 
-    def todo(self, cells: Sequence[Cell]) -> list[Cell]:
-        """Give the cells that are not finished, and that no other process is at."""
-        todo = [cell for cell in cells if cell.why_run]
-        busy = {cell: process for cell in todo if (process := holder(cell.folder / LOCK))}
-        for cell, process in busy.items():
-            self.console.print(f"left alone: {cell.name} is being run by {process}")
-        return [cell for cell in todo if cell not in busy]
+    def finish(self, cells: Sequence[Cell]) -> list[dict | None]:
+        """See to it that cells end, whatever becomes of single ones.
+
+        Waits for those that another process is at, a job that a killed sweep has left say.
+
+        Returns:
+            The record of each; None if it could write none.
+
+        Raises:
+            UserError: the launcher can't start anything.
+        """
+        todo = {cell.folder: cell for cell in cells if cell.why_run}
+        for folder in todo:
+            if process := holder(folder / LOCK):
+                self.console.print(f"{folder.name} is being run by {process}: waits for it")
+        while todo:
+            free = [cell for folder, cell in todo.items() if not holder(folder / LOCK)]
+            if left := [cell for cell in free if cell.why_run]:
+                self.launch(left)
+            elif not free:
+                time.sleep(POLL_S)
+            for cell in free:
+                del todo[cell.folder]
+        return [read_record(cell.folder) for cell in cells]
 
     def estimate(self, cells: Sequence[Cell]) -> list[float] | None:
         """Estimate each cell's seconds, and say at once if all together take hours here.

@@ -41,7 +41,7 @@ class TrainClock(Callback):
         batch: tuple[torch.Tensor, torch.Tensor],
         index: int,
     ) -> None:
-        """Count a batch; the last one ends the epoch, for validation runs before Lightning says so."""
+        """Count a batch; the last ends the epoch, for Lightning says so after validation."""
         self._seen += len(batch[1]) * trainer.world_size
         if index + 1 == trainer.num_training_batches:
             synchronize(module.device)

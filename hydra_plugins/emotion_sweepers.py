@@ -11,7 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cell import cell_id, read_record
+from emotion.cell import cell_id
 from emotion.config import check_value_types, quote_integer_options
 from emotion.errors import UserError
 
@@ -105,10 +105,7 @@ class StudySweeper(CellSweeper):
 
         def run(jobs: list[list[str]]) -> list[dict | None]:
             trials = [sweep.cells([quote_integer_options(job)])[0] for job in jobs]
-            different = {cell.folder: cell for cell in trials}
-            if todo := sweep.todo(list(different.values())):
-                sweep.launch(todo)
-            ended = [read_record(cell.folder) for cell in trials]
+            ended = sweep.finish(trials)
             records.extend(ended)
             return ended
 

@@ -16,6 +16,7 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from emotion.augmentation import Augmentation
+from emotion.errors import UserError
 
 HEIGHT, WIDTH = 192, 256
 CENTRE = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
@@ -343,3 +344,38 @@ def test_seed_config_holds_the_seeds_numbers(compose: Callable):
 
 def test_training_varies_as_the_seed_does_unless_told_otherwise(compose: Callable):
     assert compose("train").augmentation == compose("train", ["augmentation=seed"]).augmentation
+
+
+def test_strength_0_leaves_the_flip_alone():
+    still = Augmentation(
+        flip=0.5, rotation_deg=30, shift=0.2, scale_min=0.7, scale_max=1.2, blur=1.0, erase=1.0,
+        contrast=0.4, brightness=0.2, strength=0.0,
+    )  # fmt: skip
+    stack = ramps()
+    seen = set()
+    for seed in SEEDS:
+        varied = vary(still, stack, seed)
+        (flipped,) = (
+            name for name, same in ((False, stack), (True, np.flip(stack, axis=1)))
+            if np.array_equal(varied, same)
+        )  # fmt: skip
+        seen.add(flipped)
+    assert seen == {False, True}
+
+
+@pytest.mark.parametrize("strength", [0.5, 2.0])
+def test_strength_scales_the_ranges(strength: float):
+    augmentation = Augmentation(
+        rotation_deg=10, shift=0.05, scale_min=0.8, scale_max=1.1, strength=strength
+    )
+    drawn = [measure(vary(augmentation, ramps(), seed)) for seed in SEEDS]
+    _, angles, scales, shifts = map(np.array, zip(*drawn, strict=True))
+    assert 0.85 * 10 * strength < np.abs(angles).max() < 1.01 * 10 * strength
+    assert 0.85 * 0.05 * strength < np.abs(shifts / (WIDTH, HEIGHT)).max() < 1.01 * 0.05 * strength
+    assert 0.99 * 0.8**strength < scales.min() < 0.8 ** (0.7 * strength)
+    assert 1.1 ** (0.7 * strength) < scales.max() < 1.01 * 1.1**strength
+
+
+def test_strength_below_0_is_refused():
+    with pytest.raises(UserError, match=r"augmentation\.strength=-1: it is 0 or more"):
+        Augmentation(strength=-1)

@@ -20,7 +20,7 @@ from hydra.errors import HydraException
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from optuna.distributions import CategoricalDistribution
 from pytorch_lightning.loggers import Logger
 
@@ -37,7 +37,6 @@ from emotion.config import (
 )
 from emotion.errors import UserError
 from emotion.study import Space
-from hydra_plugins.emotion_sweepers import CellSweeper, StudySweeper
 from emotion.split import Split
 
 PRIMARY = ("preprocess", "train")
@@ -295,6 +294,8 @@ def refusal_of(run: Callable[..., None], *arguments: str) -> str:
         (["data.min_frames=7.5"], ["data.min_frames=7.5", "whole number such as 75"]),
         (["sampling.interval=7"], ["7", "90", "1, 2, 3, 5, 6, 9, 10, 15, 18, 30, 45, 90"]),
         (["data=javanese"], ["data=javanese", "data.root=DIR"]),
+        (["executor=cloud"], ["executor=cloud", "dask, local"]),
+        (["executor=dask"], ["executor.address"]),
         (["data=scrapping", "data.root=/no/such/folder"], ["/no/such/folder", "data.root=DIR"]),
         (["data.root=${nowhere}"], ["nowhere"]),
         (["data.root=[1,"], ["[1,"]),
@@ -454,7 +455,7 @@ def running(compose: Callable, tmp_path: Path) -> Iterator[Callable[..., DictCon
 def test_every_group_belongs_to_a_script():
     groups = {path.parent.as_posix() for path in OPTIONS}
     assert groups == groups_of("preprocess") | groups_of("train") | HYDRA_GROUPS
-    assert groups_of("preprocess") == {"data", "experiment"}
+    assert groups_of("preprocess") == {"data", "executor", "experiment"}
     assert len(OPTIONS) >= 20
     assert all(belongs(path, "train") for path in OPTIONS)
     assert belongs(Path("experiment/smoke"), "preprocess")
@@ -465,6 +466,8 @@ def test_every_option_composes(running: Callable, primary: str, group: str, opti
     chosen = [f"{group}='{option}'"]
     if (group, option) == ("data", "csv"):
         chosen.append("data.list=/clips/clips.csv")
+    if (group, option) == ("executor", "dask"):
+        chosen.append("executor.address=tcp://10.0.0.1:8786")
     if primary == "train":
         cfg = running(*chosen)
     else:
@@ -503,6 +506,16 @@ def test_every_launcher_and_sweeper_can_be_made(compose: Callable, path: Path):
     assert isinstance(Plugins.instance()._instantiate(node), Launcher | Sweeper)
 
 
+def sweeper_with(compose: Callable, hparams: str, params: dict[str, str]) -> Sweeper:
+    """Make a sweeper as Hydra does."""
+    cfg = compose("train", [f"hparams={hparams}"], return_hydra_config=True).hydra.sweeper
+    with open_dict(cfg):
+        cfg.params = params
+    sweeper = Plugins.instance()._instantiate(cfg)
+    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    return sweeper
+
+
 @pytest.mark.parametrize(
     ("params", "typed", "frames"),
     [
@@ -515,15 +528,13 @@ def test_every_launcher_and_sweeper_can_be_made(compose: Callable, path: Path):
     ],
 )
 def test_integers_are_options_for_sweepers_too(compose: Callable, params, typed, frames):
-    sweeper = CellSweeper(max_batch_size=None, params=params)
-    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    sweeper = sweeper_with(compose, "none", params)
     (jobs,) = sweeper.split_arguments(sweeper.parse(typed), max_batch_size=None)
     assert [compose("train", job).interval.frames for job in jobs] == frames
 
 
 def test_search_may_choose_among_integers_that_are_options(compose: Callable):
-    sweeper = StudySweeper(n_trials=1, n_jobs=1, seed=0, params={"optimizer.lr": "interval(0,1)"})
-    sweeper.hydra_context = SimpleNamespace(config_loader=None)
+    sweeper = sweeper_with(compose, "optuna", {"optimizer.lr": "interval(0,1)"})
     space = Space.from_overrides(sweeper.parse(["interval=5,10", "optimizer.lr=1e-3"]))
     assert space.searched == {"interval": CategoricalDistribution(("5", "10"))}
     overrides = space.overrides({"interval": "10"})

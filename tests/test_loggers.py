@@ -86,7 +86,7 @@ def runs(sweep):
 
 def test_name_tags_group_config_and_commit(runs):
     for fold, (run, record) in enumerate(runs):
-        assert run.run.display_name == f"mobilenetv3-interval15-seed0-fold{fold}"
+        assert run.run.display_name.startswith(f"mobilenetv3_interval15_seed0_fold{fold}_")
         assert run.run.run_group == "two" and run.run.project == "emotion"
         assert set(run.run.tags) == {"demo", "kfold", "mobilenetv3", "interval15"}
         assert run.run.git.commit == record["commit"]
@@ -103,13 +103,15 @@ def test_nothing_is_logged_twice(runs):
             assert len(run.logged(key)) == 1, key
         for key in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
             assert len(run.logged(key)) == record["epochs"] == 2, key
-        paths = [path for path in run.folder.rglob("*.png")]
+        paths = list(run.folder.rglob("*.png"))
         assert len(paths) == len({path.read_bytes() for path in paths})
 
 
 def test_curves_are_those_of_the_csv_file(runs, sweep):
-    for run, record in runs:
-        (path,) = (p for p in sweep.glob("*/curves/metrics.csv") if run.folder.is_relative_to(p.parents[1]))
+    for run, _ in runs:
+        (path,) = (
+            p for p in sweep.glob("*/curves/metrics.csv") if run.folder.is_relative_to(p.parents[1])
+        )
         with open(path) as file:
             rows = list(csv.DictReader(file))
         for key in ("train/loss", "val/accuracy"):
@@ -137,7 +139,7 @@ def test_gallery_holds_what_the_first_epoch_trains_on(runs, demo_cache, compose)
 
 
 def test_scores_matrix_and_mistakes_agree_with_predictions(runs, sweep):
-    for run, record in runs:
+    for run, _ in runs:
         (folder,) = (p.parent for p in sweep.glob("*/metrics.json")
                      if run.folder.is_relative_to(p.parent))  # fmt: skip
         predictions = Predictions.read(folder / "predictions.csv").of_split("test")

@@ -42,7 +42,7 @@ def write_run(folder: Path, share: float, *, model="mobilenetv3", interval=5, se
     title, parameters, ms = MODELS[model]
     (folder / "curves").mkdir(parents=True)
     parts = {
-        split: {"subjects": [], "clips": dict.fromkeys(LABELS, n), "stacks": dict.fromkeys(LABELS, n)}
+        split: {kind: dict.fromkeys(LABELS, n) for kind in ("clips", "stacks")} | {"subjects": []}
         for split, n in (("train", 112), ("val", 24), ("test", 24))
     }  # fmt: skip
     run = {
@@ -120,9 +120,10 @@ def many_protocols(folder: Path) -> None:
     write_run(folder / "1", 0.7, overrides=["augmentation=seed"], throughput={})
     shutil.rmtree(folder / "1" / "curves")
     write_run(folder / "2", 0.6, data="scrapping", notice=None, model="effv2m")
+    nine = {"Sad": 9}
     for fold in range(3):
         parts = {
-            split: {"subjects": [f"{fold}{split}"], "clips": {"Sad": 4 + fold}, "stacks": {"Sad": 9}}
+            split: {"subjects": [f"{fold}{split}"], "clips": {"Sad": 4 + fold}, "stacks": nine}
             for split in ("train", "val", "test")
         }  # fmt: skip
         split = {"name": "kfold", "folds": 3, "fold": fold, "seed": 0, "parts": parts}
@@ -205,7 +206,7 @@ def test_page_holds_the_results_and_the_published_table_apart(tmp_path: Path):
     low, high = cell.confidence["stacks"].bounds["accuracy"]
     shown = page.row("5", "18")
     mean, std = cell.estimate().mean, cell.estimate().std
-    assert shown[2] == f"{100*mean:.2f} ± {100*std:.2f} [{100*low:.1f}, {100*high:.1f}]"
+    assert shown[2] == f"{100 * mean:.2f} ± {100 * std:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
     assert page.row("10", "9")[4] == "failed" and page.row("15", "6")[4] == "-"
     assert "failed: effv2m, interval 10, seed 0: OutOfMemoryError: <b>too large</b>" in page.text
     assert "Published by the seed another data set" in page.text
@@ -314,7 +315,8 @@ def look(browser: str, page: Path, width: int, profile: Path) -> tuple[dict, lis
     framed = page.read_text().replace("</body>", f"{LOOK}</body>")
     # a window of less than 500 px is more than Chromium's own frame allows; a frame in it is not
     copy.write_text(
-        f'<!doctype html><body style="margin:0"><iframe style="border:0;width:{width}px;height:99px"'
+        '<!doctype html><body style="margin:0">'
+        f'<iframe style="border:0;width:{width}px;height:99px"'
         f' srcdoc="{html.escape(framed)}"></iframe><script>addEventListener("load", () => '
         "setTimeout(() => document.body.append(document.querySelector('iframe').contentDocument"
         ".getElementById('seen')), 0))</script>"

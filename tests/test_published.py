@@ -27,8 +27,8 @@ def test_counted_is_the_accuracy_of_the_matrix():
 def test_errata_name_what_is_wrong_and_nothing_else():
     assert read_published().errata() == [
         "interval 15: the table says 5 images, and 90 frames give 6",
-        "interval 10, MobileNetV3-Large: the table says 61.69, and its confusion matrix gives 61.96 "
-        "(57 of 92)",
+        "interval 10, MobileNetV3-Large: the table says 61.69, and its confusion matrix gives "
+        "61.96 (57 of 92)",
         "interval 10, EfficientNetV2-S: the table says 76.09, and its confusion matrix gives 73.91 "
         "(68 of 92); 76.09 is what the matrix of EfficientNetV2-M gives",
         "interval 10, EfficientNetV2-M: the table says 73.91, and its confusion matrix gives 76.09 "

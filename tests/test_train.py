@@ -1,4 +1,5 @@
 import csv
+import hashlib
 import json
 import os
 import subprocess
@@ -35,7 +36,9 @@ def run_train(monkeypatch, tmp_path, demo_cache):
 
 
 def metrics_of(folder):
-    return [json.loads(path.read_text()) for path in sorted(folder.glob("**/metrics.json"))]
+    """Read the results of runs, in the order in which they ended."""
+    paths = sorted(folder.glob("**/metrics.json"), key=lambda path: path.stat().st_mtime_ns)
+    return [json.loads(path.read_text()) for path in paths]
 
 
 def curves_of(folder):
@@ -253,3 +256,39 @@ def test_each_actor_is_left_out_once(monkeypatch, tmp_path, shared_data, capsys)
         run("split=ids", "split.by=sentence", "split.val=['02']")
     with pytest.raises(SystemExit, match=r"split\.fold=3: with 3 subjects \(01, 02, 03\)"):
         run("split=leave_one_subject_out", "split.fold=3")
+
+
+def test_run_is_repeated_from_its_folder(run_train, monkeypatch, tmp_path):
+    run_train("interval=15", "logger=csv", "seed=3", "augmentation=strong")
+    (first,) = (tmp_path / "runs").iterdir()
+    repeat = ["--config-dir", f"{first}/.hydra", "--config-name", "config"]
+    monkeypatch.setattr("sys.argv", ["train.py", *repeat, f"hydra.run.dir={tmp_path}/again"])
+    train()
+    again = tmp_path / "again"
+    assert (again / "predictions.csv").read_text() == (first / "predictions.csv").read_text()
+    assert curves_of(again) == curves_of(first)
+    records = [json.loads((folder / "metrics.json").read_text()) for folder in (first, again)]
+    for key in ("cell", "seed", "scores", "val_accuracy", "manifest_sha256", "versions", "settings"):
+        assert records[0][key] == records[1][key]
+
+
+def test_result_tells_what_it_rests_on(run_train, demo_cache):
+    (result,) = metrics_of(run_train("interval=15", "logger=none", "seed=7"))
+    manifest = (demo_cache.directory / "manifest.csv").read_bytes()
+    assert result["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
+    assert result["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert {"commit", "dirty", "machine", "memory_mb"} <= set(result) and result["seed"] == 7
+
+
+def test_memory_does_not_grow_from_cell_to_cell(tmp_path, demo_cache):
+    done = subprocess.run(
+        [sys.executable, "train.py", "-m", "seed=range(9)", "interval=15", "experiment=smoke",
+         "sweep=s", f"paths.output={tmp_path}", f"paths.cache={demo_cache.directory.parents[1]}"],
+        cwd=REPOSITORY, capture_output=True, text=True, timeout=900,
+        env={**os.environ, "WANDB_MODE": "offline"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    resident = {r["seed"]: r["memory_mb"]["resident"] for r in metrics_of(tmp_path)}
+    assert len(resident) == 9 and resident[8] < 1.15 * resident[1], resident
+    # a model kept by mistake would be here eight times: 14 MB, and twice that in the optimizer
+    assert resident[8] - resident[1] < 42 * 3, resident
