@@ -17,7 +17,10 @@ from emotion.files import unfinished
 
 LOCK = ".cell.lock"  # held by the process that runs the cell
 # Keys that no result depends on: places, names, who is told, and how many processes share the work.
-BESIDE_THE_POINT = ("paths", "sweep", "logger", "num_workers", "loader.num_workers", "hydra")
+BESIDE_THE_POINT = (
+    *("hydra", "sweep", "paths", "logger"),
+    *("executor", "num_workers", "loader.num_workers"),
+)
 
 
 def cell_id(cfg: DictConfig) -> str:

@@ -173,8 +173,8 @@ class Study:
             run: runs cells by their overrides, and gives the record of each.
         """
         start_s, before = time.monotonic(), len(self.over)
-        while (left := n_trials - len(self.over)) > 0:
-            trials = [self._ask() for _ in range(min(left, side_by_side))]
+        while (open_trials := n_trials - len(self.over)) > 0:
+            trials = [self._ask() for _ in range(min(open_trials, side_by_side))]
             records = run([self.space.overrides(trial.params) for trial in trials])
             for trial, record in zip(trials, records, strict=True):
                 self._tell(trial, record or {})
@@ -182,9 +182,8 @@ class Study:
             left_s = (time.monotonic() - start_s) / (done - before) * (n_trials - done)
             if done < n_trials:
                 until = datetime.now() + timedelta(seconds=left_s)
-                print(
-                    f"{done} of {n_trials} trials, about {duration(left_s)} left, until {until:%H:%M}"
-                )
+                left = f"about {duration(left_s)} left, until {until:%H:%M}"
+                print(f"{done} of {n_trials} trials, {left}")
 
     def _ask(self) -> Trial:
         """Have a trial proposed."""
@@ -226,8 +225,8 @@ class Study:
         console = Console(soft_wrap=True, highlight=False)
         console.print(table)
         console.print(
-            f"{len(over)} trials, {len(over) - len(self.finished)} of them failed; the best of many "
-            "is flattered by luck on the validation clips, judge it by the test split"
+            f"{len(over)} trials, {len(over) - len(self.finished)} of them failed; the best of "
+            "many is flattered by luck on the validation clips, judge it by the test split"
         )
         command = [
             argument

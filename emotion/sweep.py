@@ -358,9 +358,7 @@ def wait_for_slurm(jobs: Sequence[submitit.Job]) -> None:
             text=True,
         )
         # Slurm forgets a job some minutes after its end; other errors, as of the network, pass
-        if not queue.stdout.strip() and (
-            queue.returncode == 0 or "Invalid job id" in queue.stderr
-        ):
+        if not queue.stdout.strip() and (queue.returncode == 0 or "Invalid job id" in queue.stderr):
             break
         time.sleep(POLL_S)
     end_s = time.monotonic() + VISIBLE_S

@@ -12,6 +12,7 @@ SAME = [
     ["sweep=another"],
     ["logger=none"],
     ["loader.num_workers=0", "num_workers=3"],
+    ["executor=dask", "executor.address=tcp://host:1"],
     ["hydra/launcher=joblib"],
     ["hparams=optuna"],
 ]

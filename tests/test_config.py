@@ -36,8 +36,8 @@ from emotion.config import (
     quote_integer_options,
 )
 from emotion.errors import UserError
-from emotion.study import Space
 from emotion.split import Split
+from emotion.study import Space
 
 PRIMARY = ("preprocess", "train")
 

@@ -103,7 +103,8 @@ def test_sweep_killed_on_the_login_node_waits_for_its_jobs(sweep, tmp_path: Path
     said, _ = again.communicate(timeout=200)
     assert again.returncode == 0, said
     assert records_of(folder)[0]["status"] == "finished"
-    assert len(list(folder.glob(".submitit/*/*_submitted.pkl"))) == 1  # the killed sweep's job has done it all
+    jobs = list(folder.glob(".submitit/*/*_submitted.pkl"))
+    assert len(jobs) == 1  # the killed sweep's has done it all
 
 
 def test_partition_that_is_not_there_ends_in_one_line(sweep):

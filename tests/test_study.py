@@ -160,4 +160,5 @@ def test_killed_search_goes_on_with_its_study(demo_cache: Cache, tmp_path: Path)
     for record in records:  # what was trained is what was proposed
         assert str(record["settings"]["optimizer"]["lr"]) in told["optimizer.lr"]
         assert str(record["settings"]["augmentation"]["strength"]) in told["augmentation.strength"]
-        assert record["val_accuracy"] == pytest.approx(record["scores"]["val"]["stacks"]["accuracy"])
+        accuracy = record["scores"]["val"]["stacks"]["accuracy"]
+        assert record["val_accuracy"] == pytest.approx(accuracy)

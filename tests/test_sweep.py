@@ -42,8 +42,7 @@ def ended(process: subprocess.Popen) -> tuple[int, str]:
 def cells_of(folder: Path) -> dict[int, Path]:
     """Give the folder of each seed's cell."""
     return {
-        json.loads(path.read_text())["seed"]: path.parent
-        for path in folder.glob("*/metrics.json")
+        json.loads(path.read_text())["seed"]: path.parent for path in folder.glob("*/metrics.json")
     }
 
 
@@ -159,7 +158,9 @@ def test_joblib_shares_out_the_cores_and_runs_side_by_side(sweep, tmp_path: Path
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "loader.num_workers=1"]
     status, said = ended(sweep("interval=10,15", *joblib))
     assert status == 0, said
-    records = [json.loads(p.read_text()) for p in (tmp_path / "sweeps" / "s").glob("*/metrics.json")]
+    records = [
+        json.loads(p.read_text()) for p in (tmp_path / "sweeps" / "s").glob("*/metrics.json")
+    ]
     assert sorted(record["interval"] for record in records) == [10, 15]
     threads = [record["machine"]["torch_threads"] for record in records]
     assert threads == [max(1, len(os.sched_getaffinity(0)) // 2)] * 2
@@ -168,7 +169,14 @@ def test_joblib_shares_out_the_cores_and_runs_side_by_side(sweep, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(40, "40 s"), (89, "89 s"), (90, "1.5 min"), (600, "10 min"), (5400, "1.5 h"), (90000, "25 h")],
+    [
+        (40, "40 s"),
+        (89, "89 s"),
+        (90, "1.5 min"),
+        (600, "10 min"),
+        (5400, "1.5 h"),
+        (90000, "25 h"),
+    ],
 )
 def test_durations_have_one_unit(seconds: float, text: str):
     assert duration(seconds) == text

@@ -268,7 +268,15 @@ def test_run_is_repeated_from_its_folder(run_train, monkeypatch, tmp_path):
     assert (again / "predictions.csv").read_text() == (first / "predictions.csv").read_text()
     assert curves_of(again) == curves_of(first)
     records = [json.loads((folder / "metrics.json").read_text()) for folder in (first, again)]
-    for key in ("cell", "seed", "scores", "val_accuracy", "manifest_sha256", "versions", "settings"):
+    for key in (
+        "cell",
+        "seed",
+        "scores",
+        "val_accuracy",
+        "manifest_sha256",
+        "versions",
+        "settings",
+    ):
         assert records[0][key] == records[1][key]
 
 
