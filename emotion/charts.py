@@ -224,7 +224,8 @@ class Point:
 def cost_chart(points: Sequence[Point], cost_name: str) -> Markup:
     """Draw accuracy against a cost on a scale of factors, with confidence intervals.
 
-    Points of one model are moved apart sideways, for their costs are nearly the same.
+    Points of one model are moved apart sideways in the order of their costs, which are nearly the
+    same.
 
     Args:
         points: at least one.
@@ -234,11 +235,12 @@ def cost_chart(points: Sequence[Point], cost_name: str) -> Markup:
     costs = [point.cost for point in points]
     x = Axis(min(costs) / 1.6, max(costs) * 1.6, 38, WIDTH - 8, log=True)
     y = Axis(10 * math.floor(10 * min(lowest, 0.9)), 100, 214, 22)
-    shapes = sorted({point.shape for point in points})
-    room = min(9.0, 60 / len(shapes))
+    room = min(9.0, 60 / len({point.shape for point in points}))
     parts = grid(x, y, cost_name, "accuracy, %")
     for point in points:
-        at = round(x(point.cost) + room * (shapes.index(point.shape) - (len(shapes) - 1) / 2), 1)
+        of_model = sorted((p.cost, p.shape) for p in points if p.colour == point.colour)
+        aside = of_model.index((point.cost, point.shape)) - (len(of_model) - 1) / 2
+        at = round(x(point.cost) + room * aside, 1)
         words = f"{point.title}: {100 * point.accuracy:.2f} %, {point.cost:.3g} {cost_name}"
         drawn = [tag("title", escape(words))]
         if point.low is not None and point.high is not None:

@@ -20,7 +20,7 @@ from emotion.charts import Point, class_chart, cost_chart, learning_chart, legen
 from emotion.clips import SPLITS
 from emotion.metrics import class_scores, defined
 from emotion.published import read_published
-from emotion.results import Cell, Protocol, Results, read_curves, span
+from emotion.results import Cell, Protocol, Results, counted, read_curves, span
 from emotion.tally import read_dropped
 
 MAX_COLUMNS = 3  # of charts beside each other
@@ -97,6 +97,9 @@ def headline(cells: Sequence[Cell]) -> str | None:
     if not cells:
         return None
     best = max(cells, key=lambda cell: cell.estimate().mean)
+    equals = [cell for cell in cells if cell.estimate().mean == best.estimate().mean]
+    if len(equals) > 1:
+        return f"Highest accuracy: {100 * best.estimate().mean:.2f} %, of {len(equals)} cells."
     text = f"Highest accuracy: {best.title} at interval {best.interval}"
     text += f" ({best.variant})" if best.variant else ""
     text += f", {best.estimate()} %"
@@ -258,12 +261,21 @@ def data_facts(runs: Sequence[dict]) -> dict[str, Any]:
         "parts": rows,
         "knows_dropped": bool(caches),
         "dropped": [
-            reason | {"names": names[reason["reason"]][:MAX_NAMES]}
+            {**reason, "counts": dropped_counts(reason)}
+            | {"names": names[reason["reason"]][:MAX_NAMES]}
             for directory, reasons in caches.items()
             for names in [dropped_names(Path(directory))]
             for reason in reasons
         ],
     }
+
+
+def dropped_counts(reason: dict[str, Any]) -> str:
+    """Say how much was dropped for a reason."""
+    whole, parts = counted(reason["clips"], "clip"), counted(reason["segments"], "segment")
+    if not reason["segments"]:
+        return whole
+    return f"{parts} of other clips" if not reason["clips"] else f"{whole}, {parts} of other clips"
 
 
 def dropped_names(directory: Path) -> dict[str, list[str]]:

@@ -238,7 +238,7 @@ def test_page_tells_data_and_the_commands_that_repeat_it(tmp_path: Path):
     table_sweep(tmp_path)
     page = Page(page_of(tmp_path))
     assert page.row("train") == ["train", *["112 112 clips"] * 5, "560 560 clips", "0"]
-    assert "no face: 2 clips, 1 segments of other clips" in page.text
+    assert "no face: 2 clips, 1 segment of other clips" in page.text
     assert "Sad_0003, segment 2 (3 of 18)" in page.text
     assert (
         "python train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 seed=0,1 "

@@ -8,12 +8,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from sklearn import metrics as independent
 
 from emotion.errors import UserError
 from emotion.metrics import bootstrap
 from emotion.predictions import Predictions
-from emotion.report import main, terminal_tables, write_report
+from emotion.report import SweepReport, main, terminal_tables, write_report
 from emotion.results import Cell, Results, read_runs
 
 LABELS = ["Anger", "Happy"]
@@ -339,6 +340,14 @@ def test_every_number_has_a_row_of_its_own(tmp_path: Path):
     assert float(mean["low"]) < float(mean["value"]) < float(mean["high"])
     assert (mean["unit"], mean["num_units"]) == ("clips", "10") and float(mean["std"]) > 0
     assert [(r["status"], r["value"]) for r in rows if r["interval"] == "10"] == [("failed", "")]
+
+
+def test_sweep_without_a_report_ends_with_an_error(tmp_path: Path):
+    write_run(tmp_path / "0", predict(1, 1))
+    (tmp_path / "0" / "predictions.csv").unlink()
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    with pytest.raises(SystemExit, match=r"error: no report on .*: no predictions\.csv in"):
+        SweepReport().on_multirun_end(config)
 
 
 def test_command_line_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
