@@ -34,6 +34,8 @@ from emotion.parallel import processes
 from emotion.predictions import Predictions
 from emotion.provenance import memory_mb, provenance
 from emotion.split import describe_parts
+from emotion.tally import count_dropped
+from emotion.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)
 
@@ -205,6 +207,10 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     for logger in loggers:
         logger.log_hyperparams(settings)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
+    clock = TrainClock()
+    for logger in loggers:
+        if isinstance(logger, Wandb):
+            logger.show_stacks(datamodule.train_dataloader())
     num_processes = 1
     if cfg.trainer.strategy != "auto":
         num_processes = cfg.trainer.devices
@@ -214,7 +220,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         trainer = instantiate(
             cfg.trainer,
             logger=loggers,
-            callbacks=list(callbacks.values()),
+            callbacks=[*callbacks.values(), clock],
             plugins=[WholeCheckpoints()],
         )
         start_s = time.monotonic()
@@ -254,13 +260,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         *(100 * result[key] for key in ("uar", "macro_f1")),
         "; selected and reported on the same clips" if reported_on == "val" else "",
     )
-    for logger in loggers:
-        logger.log_metrics(
-            {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "uar", "macro_f1")}
-        )
-        if isinstance(logger, Wandb):
-            logger.finish()
-    return {
+    record = {
         "settings": {key: settings[key] for key in SETTINGS},
         "notice": cfg.data.notice,
         "split": {
@@ -285,7 +285,23 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         "manifest_sha256": datamodule.cache.manifest_sha256(),
         "memory_mb": memory_mb(),
         **provenance(),
+        "cache": str(datamodule.cache.directory),
+        "dropped": count_dropped(datamodule.cache.dropped()),
+        "throughput": {
+            "train_stacks_per_s": clock.stacks_per_s,
+            "ms_per_stack": ms_per_stack(
+                module.to(trainer.strategy.root_device), datamodule.num_images, datamodule.image_px
+            ),
+        },
     }
+    for logger in loggers:
+        if isinstance(logger, Wandb):
+            dataset = datamodule.evaluation_dataloader(reported_on).dataset
+            reported = predictions.of_split(reported_on)
+            logger.show_result(record, reported, dataset, Path(best.best_model_path))
+            record["wandb"] = logger.place
+            logger.finish()
+    return record
 
 
 def command_of_cell(run_dir: Path) -> list[str]:

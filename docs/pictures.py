@@ -1,11 +1,15 @@
 """Make the README's pictures from a finished demo: python -m docs.pictures outputs/sweeps/<when>.
 
-Writes `docs/stacks.jpg`, frames of a demo clip of each emotion beside the images of its stack, and
-`docs/confusion.png`, the sweep's confusion matrices.
+Writes `docs/stacks.jpg`, frames of a demo clip of each emotion beside the images of its stack,
+`docs/confusion.png`, the sweep's confusion matrices, and `docs/report.png`, the top of its report
+in Chromium. One of `stacks`, `confusion` and `report` after the folder makes that one alone.
 """
 
+import argparse
 import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -14,11 +18,13 @@ from hydra import compose, initialize_config_dir
 
 from emotion.cache import Cache
 from emotion.config import CONF_DIR
+from emotion.report import page_path
 from emotion.stack import read_stack
 from emotion.video import Video
 
 DOCS = Path(__file__).parent
 TILE_PX = 112
+PAGE_PX = (1280, 1500)  # of the report
 CLIP_NUMBERS = {"Anger": 2, "Happy": 4, "Neutral": 3, "Sad": 9, "Shock": 2}
 FRAMES = (0, 15, 30, 45, 60, 75)
 
@@ -49,15 +55,47 @@ def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
     return np.hstack([caption, *tiles[: len(FRAMES)], gap, *tiles[len(FRAMES) :]])
 
 
-def main() -> None:
-    """Make both pictures."""
-    if len(sys.argv) != 2:
-        sys.exit(f"error: {__doc__.splitlines()[0]}")
-    shutil.copy(Path(sys.argv[1]) / "confusion.png", DOCS / "confusion.png")
+def draw_stacks(sweep_dir: Path) -> None:
+    """Draw demo clips and their stacks; any demo has the same."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cache = Cache.from_config(compose("preprocess", ["data=demo"]))
     rows = [emotion_row(cache, label, number) for label, number in CLIP_NUMBERS.items()]
     cv2.imwrite(str(DOCS / "stacks.jpg"), np.vstack(rows))
+
+
+def copy_confusion(sweep_dir: Path) -> None:
+    """Copy the sweep's confusion matrices."""
+    shutil.copy(sweep_dir / "confusion.png", DOCS / "confusion.png")
+
+
+def photograph_report(sweep_dir: Path) -> None:
+    """Take a picture of the top of the sweep's page."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        sys.exit("error: no chromium here to open the report with: apt-get install chromium")
+    size = ",".join(map(str, PAGE_PX))
+    arguments = ("--headless=new", "--no-sandbox", "--hide-scrollbars", f"--window-size={size}")
+    with tempfile.TemporaryDirectory() as profile:
+        subprocess.run(
+            [browser, *arguments, f"--user-data-dir={profile}",
+             f"--screenshot={DOCS / 'report.png'}", page_path(sweep_dir).as_uri()],
+            check=True, capture_output=True,
+        )  # fmt: skip
+
+
+PICTURES = {"stacks": draw_stacks, "confusion": copy_confusion, "report": photograph_report}
+
+
+def main() -> None:
+    """Make the pictures."""
+    parser = argparse.ArgumentParser(prog="python -m docs.pictures", description=__doc__)
+    parser.add_argument("sweep_dir", type=Path, help="folder of a finished sweep of the demo")
+    parser.add_argument("pictures", nargs="*", default=list(PICTURES), help="which; all of them")
+    arguments = parser.parse_args()
+    for name in arguments.pictures:
+        if name not in PICTURES:
+            parser.error(f"{name}: there is {', '.join(PICTURES)}")
+        PICTURES[name](arguments.sweep_dir)
 
 
 if __name__ == "__main__":

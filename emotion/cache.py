@@ -36,7 +36,7 @@ from emotion.files import unfinished, writer_lives
 from emotion.manifest import StackRow, read_manifest, write_manifest, write_table
 from emotion.progress import ProgressBar
 from emotion.sheet import write_sheet
-from emotion.tally import class_counts, report, say_dropped, say_torn
+from emotion.tally import class_counts, read_dropped, report, say_dropped, say_torn
 
 log = logging.getLogger(__name__)
 
@@ -124,6 +124,10 @@ class Cache:
     def manifest(self) -> list[StackRow]:
         """Read the rows of all stacks."""
         return read_manifest(self.directory / "manifest.csv")
+
+    def dropped(self) -> list[Dropped]:
+        """Read what made no stack, and why."""
+        return read_dropped(self.directory)
 
     def manifest_sha256(self) -> str | None:
         """Hash the manifest, which tells results on these stacks from those on others.

@@ -48,6 +48,11 @@ class StackDataset(Dataset):
         self.image_px = image_px
         self.augmentation = augmentation
 
+    @property
+    def labels(self) -> list[str]:
+        """The classes, in the order of their indices."""
+        return list(self.cache.scheme.labels)
+
     def __len__(self) -> int:
         """The number of stacks."""
         return len(self.rows)
@@ -71,7 +76,7 @@ class StackDataset(Dataset):
         images = cv2.merge(images).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
         if self.augmentation is not None:
             images = self.augmentation(images, np.random.default_rng(seed))
-        label = self.cache.scheme.labels.index(row.label)
+        label = self.labels.index(row.label)
         return torch.from_numpy(images).permute(2, 0, 1), label  # (T, H, W)
 
 

@@ -1,15 +1,35 @@
-"""Where a run's curves go: Weights & Biases, without ever asking for a login, and CSV."""
+"""Where a run's curves go: Weights & Biases, without ever asking for a login, and CSV.
+
+Of a run, W&B gets the composed config and the git commit; stacks as training sees them; the curves;
+and at the end scores, confusion matrix, mistakes with their images, and figures. Each goes there
+once. A sweep has one run more, with its results.
+"""
 
 import csv
+import hashlib
 import logging
 import netrc
 import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
+import numpy as np
 import wandb
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from torch.utils.data import DataLoader
+
+from emotion.datamodule import StackDataset
+from emotion.errors import UserError
+from emotion.predictions import Predictions
+from emotion.provenance import REPOSITORY
+from emotion.sheet import strip
+
+CLASS_SCORES = ("precision", "recall", "f1")
 
 log = logging.getLogger(__name__)
 
@@ -33,23 +53,152 @@ def has_login() -> bool:
 class Wandb(WandbLogger):
     """Lightning's W&B logger, offline where there is no key, and one W&B run for each of ours."""
 
-    def __init__(self, save_dir: str, **settings: Any) -> None:
+    def __init__(
+        self,
+        save_dir: str,
+        *,
+        gallery: int = 3,
+        mistakes: int = 20,
+        log_model: bool = False,
+        **settings: Any,
+    ) -> None:
         """Start a run.
 
         Args:
             save_dir: W&B's files go to its subfolder `wandb`.
+            gallery: how many train stacks of each class to show.
+            mistakes: how many to show, those that the model is surest of.
+            log_model: keep the best checkpoint as an artifact.
             **settings: as `WandbLogger` and `wandb.init` take them: project, group, name, tags.
+
+        Raises:
+            UserError: a value is of no use; names its key.
         """
+        for key, value in (("gallery", gallery), ("mistakes", mistakes)):
+            if value < 0:
+                raise UserError(f"logger.wandb.{key}={value}: it is 0 (show none) or above")
+        if not isinstance(log_model, bool):
+            raise UserError(
+                f"logger.wandb.log_model={log_model}: it is true (keep the best checkpoint as an "
+                "artifact) or false"
+            )
+        self.gallery = gallery
+        self.mistakes = mistakes
+        self.keeps_model = log_model  # not Lightning's log_model, which keeps last.ckpt as well
         self.mode = wandb_mode()
         Path(save_dir).mkdir(parents=True, exist_ok=True)
         super().__init__(
             save_dir=save_dir,
             mode=self.mode,
             resume=None if self.mode == "offline" else "allow",
-            settings=wandb.Settings(silent=True),
+            settings=wandb.Settings(silent=True, git_root=str(REPOSITORY)),
             **settings,
         )
         self._wandb_init.pop("anonymous")  # Lightning passes it on; W&B warns that it is gone
+
+    @property
+    def place(self) -> dict[str, str | None]:
+        """Where the run is found: `mode`, `project`, `group`, `id`, and its `url` if online."""
+        run = self.experiment
+        return {
+            "mode": self.mode,
+            "entity": self._wandb_init.get("entity"),
+            "project": self._project,
+            "group": self._wandb_init.get("group"),
+            "id": run.id,
+            "url": run.url if self.mode == "online" else None,
+        }
+
+    def show_stacks(self, loader: DataLoader) -> None:
+        """Show train stacks of each class, as the first epoch varies them.
+
+        Args:
+            loader: of a `StackDataset`, with its `SeededSampler`.
+        """
+        dataset: StackDataset = loader.dataset
+        shown: dict[str, list[wandb.Image]] = {label: [] for label in dataset.labels}
+        for index, seed in loader.sampler:
+            row = dataset.rows[index]
+            if len(shown[row.label]) < self.gallery:
+                caption = f"{row.label}: {row.clip}, segment {row.segment}"
+                shown[row.label].append(stack_image(dataset, (index, seed), caption))
+        images = [image for of_class in shown.values() for image in of_class]
+        if images:
+            self.experiment.log({"train/stacks": images})
+
+    def show_result(
+        self,
+        result: Mapping[str, Any],
+        predictions: Predictions,
+        dataset: StackDataset,
+        checkpoint: Path,
+    ) -> None:
+        """Show what came out: scores, confusion matrix, mistakes, figures.
+
+        Args:
+            result: what `metrics.json` tells of the run.
+            predictions: for the stacks that it reports on.
+            dataset: of these stacks, in the same order.
+            checkpoint: the best one.
+        """
+        split = result["reported_on"]
+        scores = result["scores"][split]["stacks"]
+        labels = predictions.labels
+        said = predictions.probabilities.argmax(axis=1)
+        classes = wandb.Table(
+            ["class", "stacks", "precision", "recall", "F1"],
+            [
+                [label, sum(scores["confusion"][i]), *(scores[score][i] for score in CLASS_SCORES)]
+                for i, label in enumerate(labels)
+            ],
+        )
+        shown = {
+            f"{split}/classes": classes,
+            f"{split}/confusion": wandb.plot.confusion_matrix(
+                y_true=predictions.targets.tolist(),
+                preds=said.tolist(),
+                class_names=labels,
+                title=f"{split}: true and predicted",
+            ),
+        }
+        if self.mistakes:
+            shown[f"{split}/mistakes"] = self._mistakes(predictions, said, dataset)
+        with tables_kept_by(self.experiment):
+            self.experiment.log(shown)
+        self.experiment.summary.update(
+            {
+                **{f"{split}/{score}": scores[score] for score in ("accuracy", "uar", "macro_f1")},
+                **{key: result[key] for key in ("parameters", "best_epoch", "seconds")},
+                **result["throughput"],
+            }
+        )
+        if self.keeps_model:
+            score = {f"{split}/accuracy": scores["accuracy"], "epoch": result["best_epoch"]}
+            artifact = wandb.Artifact(f"model-{self.experiment.id}", "model", metadata=score)
+            # immutable: uploaded from where it lies, for a run's best checkpoint changes no more
+            artifact.add_file(str(checkpoint), policy="immutable")
+            self.experiment.log_artifact(artifact, aliases=["best"])
+
+    def _mistakes(
+        self, predictions: Predictions, said: np.ndarray, dataset: StackDataset
+    ) -> wandb.Table:
+        """List the mistakes that the model is surest of, with their images."""
+        sure = predictions.probabilities.max(axis=1)
+        wrong = np.flatnonzero(said != predictions.targets)
+        wrong = wrong[np.argsort(-sure[wrong], kind="stable")][: self.mistakes]
+        table = wandb.Table(["images", "clip", "segment", "true", "predicted", "sure", "p(true)"])
+        for index in wrong.tolist():
+            true, probabilities = predictions.targets[index], predictions.probabilities[index]
+            table.add_data(
+                stack_image(dataset, (index, 0)),
+                predictions.clips[index],
+                predictions.segments[index],
+                predictions.labels[true],
+                predictions.labels[said[index]],
+                float(sure[index]),
+                float(probabilities[true]),
+            )
+        return table
 
     def finish(self) -> None:
         """End the run, so that the next one in this process is one of its own."""
@@ -80,6 +229,69 @@ class Curves(CSVLogger):
         # `experiment` removes what stands in this run's own folder
         self.experiment.metrics += [{k: v for k, v in row.items() if v} for row in kept]
         self.save()
+
+
+@contextmanager
+def tables_kept_by(run: wandb.Run) -> Iterator[None]:
+    """Keep tables that are logged, and their images, in the run's folder until they are uploaded.
+
+    W&B would put them into the home folder, where a run that is carried elsewhere loses them.
+    """
+    folder = {"WANDB_DATA_DIR": str(Path(run.dir).parent)}
+    with mock.patch.dict(os.environ, folder | dict(os.environ)):  # who has set it, has a reason
+        yield
+
+
+def stack_image(
+    dataset: StackDataset, key: tuple[int, int], caption: str | None = None
+) -> wandb.Image:
+    """Draw a stack of a data set, its images side by side; `key` as the data set takes it."""
+    stack, _ = dataset[key]
+    return wandb.Image(strip(stack.numpy()), caption=caption)
+
+
+def log_sweep(
+    sweep_dir: Path,
+    place: Mapping[str, str | None],
+    columns: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    confusion: Path,
+) -> None:
+    """Give a sweep's results a W&B run of their own, one however often the sweep is reported.
+
+    Args:
+        sweep_dir: the sweep's folder.
+        place: of one of its runs, see `Wandb.place`.
+        columns: of the results table.
+        rows: of the same.
+        confusion: picture of all confusion matrices.
+    """
+    # of project and folder, so that a report made again goes to the same run
+    name = f"{place['project']} {sweep_dir.absolute()}"
+    run_id = "sweep" + hashlib.sha256(name.encode()).hexdigest()[:8]
+    mode = wandb_mode()
+    for earlier in sweep_dir.glob(f"wandb/offline-run-*-{run_id}"):
+        shutil.rmtree(earlier)  # it was our own and is replaced
+    run = wandb.init(
+        project=place["project"],
+        entity=place["entity"],
+        group=place["group"],
+        id=run_id,
+        name=f"sweep {sweep_dir.name}",
+        job_type="sweep",
+        tags=["sweep"],
+        dir=str(sweep_dir),
+        mode=mode,
+        resume=None if mode == "offline" else "allow",
+        settings=wandb.Settings(silent=True, git_root=str(REPOSITORY)),
+    )
+    table = wandb.Table(list(columns), [list(row) for row in rows])
+    with tables_kept_by(run):
+        run.log({"results": table, "confusion": wandb.Image(str(confusion))})
+    directory = Path(run.dir).parent
+    run.finish()
+    if mode == "offline":
+        log.info("the sweep's W&B run is offline; upload it with: wandb sync %s", directory)
 
 
 def finish_wandb() -> None:

@@ -71,7 +71,7 @@ class EmotionModule(pl.LightningModule):
             raise UserError(f"loss.mixup={mixup}: it is 0 (mix nothing) or above, such as 0.2")
         if freeze_epochs < 0:
             raise UserError(f"model.freeze_epochs={freeze_epochs}: it is 0 or above")
-        self.save_hyperparameters()
+        self.save_hyperparameters(logger=False)  # the loggers have the config, which says more
         self.network = StackClassifier(
             backbone, num_images, len(labels), hidden=hidden, dropout=tuple(dropout)
         )

@@ -1,608 +1,35 @@
-"""runs ──show──> results table and confusion grid of a sweep.
+"""results ──show──> a sweep's table, confusion grid and page, at its end or when asked for.
 
-Reads the `metrics.json` and `predictions.csv` of every run below a folder:
 python -m emotion.report SWEEP_DIR
 """
 
 import argparse
-import json
-import statistics
 import sys
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+import traceback
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import numpy as np
 from hydra.experimental.callback import Callback
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from emotion.cell import read_record
+from emotion.charts import confusion_figure
 from emotion.errors import UserError
+from emotion.files import unfinished
+from emotion.loggers import log_sweep
 from emotion.manifest import write_table
-from emotion.metrics import Confidence, Scores, bootstrap, judge
-from emotion.predictions import Predictions
+from emotion.page import render_page
+from emotion.results import Results, read_runs
 
-SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}  # name -> heading
-LEVELS = ("stacks", "clips")
-# Overrides that a table shows otherwise, or that change no result.
-SHOWN_ELSEWHERE = {
-    *("model", "interval", "seed", "data", "split"),
-    *("sweep", "hparams", "logger", "num_workers"),
-}
-SHOWN_ELSEWHERE_BELOW = ("split.", "paths.", "hydra", "logger.")
-
-
-def read_runs(sweep_dir: Path) -> list[dict]:
-    """Read what the runs of a sweep wrote.
-
-    Args:
-        sweep_dir: a sweep's folder, one that holds several, or that of a single run.
-
-    Returns:
-        The content of each `metrics.json`, and with it, as `folder`, where it lies. Of a sweep
-        those that its last start asked for, in that order, all with the overrides of that start;
-        one that has not run to its end has the status `unfinished`.
-
-    Raises:
-        UserError: there is none, or one that an older version wrote.
-    """
-    runs = []
-    plans = sorted(sweep_dir.glob("**/sweep.json"))
-    for plan in plans:
-        for cell in json.loads(plan.read_text(encoding="utf-8")):
-            folder = plan.parent / cell["folder"]
-            record = read_record(folder) or cell | {"status": "unfinished", "error": "cut off"}
-            runs.append(record | {"overrides": cell["overrides"], "folder": str(folder)})
-    of_sweeps = {plan.parent for plan in plans}
-    for folder in sorted(path.parent for path in sweep_dir.glob("**/metrics.json")):
-        if folder.parent not in of_sweeps and (record := read_record(folder)):
-            runs.append(record | {"folder": str(folder)})
-    if not runs:
-        raise UserError(f"no metrics.json in {sweep_dir} or below: give the folder of a sweep")
-    for run in runs:
-        if "split" not in run:
-            raise UserError(
-                f"{run['folder']}: its metrics.json is of an older version and says nothing of the "
-                "split: run it again, or move its folder out of the way"
-            )
-    return runs
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """What results must share to stand in one table: a data set, its classes and a split.
-
-    Attributes:
-        data: the data set's name.
-        split: the split's name.
-        settings: of the split, but for the fold, as text.
-        labels: the classes.
-    """
-
-    data: str
-    split: str
-    settings: str
-    labels: tuple[str, ...]
-
-    @classmethod
-    def of(cls, run: dict) -> "Protocol":
-        """Read it off a run."""
-        elsewhere = ("_target_", "name", "fold", "parts")
-        settings = [f"{k}={v}" for k, v in run["split"].items() if k not in elsewhere]
-        return cls(run["data"], run["split"]["name"], ", ".join(settings), tuple(run["labels"]))
-
-    def __str__(self) -> str:
-        """Name data set and split."""
-        return f"{self.data}, split {self.split}" + (f" ({self.settings})" if self.settings else "")
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """One score of a cell.
-
-    Attributes:
-        mean: over the seeds, 0 to 1.
-        std: over the seeds (with n - 1 below the line); None for a single one.
-        low: lower bound of the mean's 95 % confidence interval, over clips or subjects; None where
-            the seeds were judged on different clips.
-        high: upper bound.
-    """
-
-    mean: float
-    std: float | None
-    low: float | None
-    high: float | None
-
-    def __str__(self) -> str:
-        """Show it in percent."""
-        text = f"{100 * self.mean:.2f}"
-        if self.std is not None:
-            text += f" ± {100 * self.std:.2f}"
-        if self.low is not None:
-            text += f" [{100 * self.low:.1f}, {100 * self.high:.1f}]"
-        return text
-
-
-@dataclass(frozen=True)
-class Cell:
-    """All runs of one model at one interval that differ in seed and fold alone.
-
-    The folds of a seed are pooled: what each says of its own test clips is joined, and judged
-    once. `scores`, `confidence` and `confusion` have an entry for each of `LEVELS`; they need all
-    runs to be finished.
-
-    Attributes:
-        protocol: what they were trained and judged on.
-        variant: which other settings, where the sweep has several; else "".
-        interval: frames from one image to the next.
-        model: its name.
-        runs: of each seed and fold, the last one.
-    """
-
-    protocol: Protocol
-    variant: str
-    interval: int
-    model: str
-    runs: list[dict]
-
-    @property
-    def failed(self) -> list[dict]:
-        """The runs that broke off."""
-        return [run for run in self.runs if run["status"] != "finished"]
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether there are scores."""
-        return bool(self.runs) and not self.failed
-
-    @property
-    def seeds(self) -> list[int]:
-        """The seeds, sorted."""
-        return sorted({run["seed"] for run in self.runs})
-
-    @property
-    def folds(self) -> list[int]:
-        """The folds, sorted; none where the split has no folds."""
-        return sorted({run["split"]["fold"] for run in self.runs if "fold" in run["split"]})
-
-    @cached_property
-    def predictions(self) -> dict[str, dict[int, Predictions]]:
-        """Level -> seed -> what is reported, of all folds together.
-
-        Raises:
-            UserError: a run has no `predictions.csv`, or folds overlap.
-        """
-        of_stacks = {}
-        for seed in self.seeds:
-            runs = [run for run in self.runs if run["seed"] == seed]
-            parts = [
-                Predictions.read(Path(run["folder"]) / "predictions.csv").of_split(
-                    run["reported_on"]
-                )
-                for run in runs
-            ]
-            of_stacks[seed] = Predictions.joined(parts)
-        of_clips = {seed: predictions.of_clips() for seed, predictions in of_stacks.items()}
-        return {"stacks": of_stacks, "clips": of_clips}
-
-    @cached_property
-    def scores(self) -> dict[str, dict[int, Scores]]:
-        """Level -> seed -> scores, of all folds together."""
-        return {
-            level: {seed: judge(predictions) for seed, predictions in of_seeds.items()}
-            for level, of_seeds in self.predictions.items()
-        }
-
-    @cached_property
-    def confidence(self) -> dict[str, Confidence | None]:
-        """Level -> confidence in the seeds' mean; None where seeds were judged on other clips."""
-        confidence = {}
-        for level, of_seeds in self.predictions.items():
-            judged = {
-                tuple(sorted(zip(predictions.clips, predictions.segments, strict=True)))
-                for predictions in of_seeds.values()
-            }
-            one_set = len(judged) == 1
-            confidence[level] = bootstrap(list(of_seeds.values())) if one_set else None
-        return confidence
-
-    @cached_property
-    def confusion(self) -> dict[str, np.ndarray]:
-        """Level -> (C, C) int64 counts, rows true, all seeds added up."""
-        return {
-            level: np.sum([scores.confusion for scores in of_seeds.values()], axis=0)
-            for level, of_seeds in self.scores.items()
-        }
-
-    def estimate(self, score: str = "accuracy", level: str = "stacks") -> Estimate:
-        """Give one of `SCORES` at one of `LEVELS`."""
-        values = [getattr(scores, score) for scores in self.scores[level].values()]
-        confidence = self.confidence[level]
-        low, high = confidence.bounds[score] if confidence else (None, None)
-        std = statistics.stdev(values) if len(values) > 1 else None
-        return Estimate(statistics.mean(values), std, low, high)
-
-    def text(self, score: str = "accuracy", level: str = "stacks") -> str:
-        """Show a score in percent, or what became of the runs."""
-        if not self.runs:
-            return "-"
-        if self.failed:
-            some = len(self.failed) < len(self.runs)
-            status = self.failed[0]["status"]
-            return f"{len(self.failed)} of {len(self.runs)} {status}" if some else status
-        return str(self.estimate(score, level))
-
-    def basis(self) -> str:
-        """Say what the numbers of a finished cell rest on."""
-        judged, of_clips = (next(iter(self.predictions[level].values())) for level in LEVELS)
-        reported, selected = self.runs[0]["reported_on"], self.runs[0]["selected_on"]
-        text = f"scores in % on {len(judged)} {reported} stacks of {len(of_clips)} clips"
-        if subjects := {subject for subject in judged.subjects if subject}:
-            text += f" and {counted(len(subjects), 'subject')}"
-        if self.folds:
-            numbers = ", ".join(map(str, self.folds))
-            text += f" (fold {numbers})" if len(self.folds) == 1 else f" (folds {numbers}, pooled)"
-        text += f", trained on {span(run['stacks']['train'] for run in self.runs)} stacks; "
-        if reported == selected:
-            text += "the best epoch was selected and reported on the same clips"
-        else:
-            text += f"the best epoch was selected on {span_of(self.runs, selected)} stacks"
-        if len(self.seeds) > 1:
-            text += f"; ±: standard deviation over seeds {', '.join(map(str, self.seeds))}"
-        if confidence := self.confidence["stacks"]:
-            units = counted(confidence.num_units, confidence.unit.removesuffix("s"))
-            text += f"; [low, high]: 95 % confidence interval, bootstrap over {units}"
-            if subjects and confidence.unit == "clips":
-                text += ", for subjects are too few to draw from: other people may differ by more"
-        else:
-            text += "; no confidence interval, for the seeds were judged on different clips"
-        return text
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number of things: `1 clip`, `2 clips`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
-
-
-def span(numbers: Iterable[int]) -> str:
-    """Write numbers that may be the same: `8`, or `8 to 10`."""
-    low, *_, high = sorted(numbers) * 2
-    return str(low) if low == high else f"{low} to {high}"
-
-
-def span_of(runs: Sequence[dict], split: str) -> str:
-    """Write how many stacks of a split runs had: `4 val`, or `4 to 5 val`."""
-    return f"{span(run['stacks'][split] for run in runs)} {split}"
-
-
-class Results:
-    """The runs of a sweep, ordered into tables (protocols), rows (intervals) and columns (models).
-
-    Attributes:
-        runs: all of them, in the sweep's order.
-        finished: those that did not break off.
-        protocols: data sets and splits, each of which makes a table.
-        variants: what else differs between runs, in words; `[""]` if nothing does.
-        intervals: sorted.
-        models: their names, in the sweep's order.
-        cells: all that have runs, ordered as the four above.
-    """
-
-    def __init__(self, runs: Sequence[dict]) -> None:
-        """Order runs.
-
-        Args:
-            runs: as `read_runs` gives them.
-        """
-        self.runs = runs
-        self.finished = [run for run in runs if run["status"] == "finished"]
-        variants = name_variants(runs)
-        self.protocols = list(dict.fromkeys(map(Protocol.of, runs)))
-        self.variants = list(dict.fromkeys(variants))
-        self.models = list(dict.fromkeys(run["model"] for run in runs))
-        self.intervals = sorted({run["interval"] for run in runs})
-        # A cell run again, under the same seed and fold, is that run and not one more.
-        last: dict[tuple, dict[tuple, dict]] = defaultdict(dict)
-        for run, variant in zip(runs, variants, strict=True):
-            place = (Protocol.of(run), variant, run["interval"], run["model"])
-            last[place][run["seed"], run["split"].get("fold")] = run
-        self._cells = {place: Cell(*place, list(of.values())) for place, of in last.items()}
-
-    @property
-    def cells(self) -> list[Cell]:
-        """All cells that have runs."""
-        return [
-            cell
-            for protocol in self.protocols
-            for variant, interval in self.rows(protocol)
-            for model in self.models
-            if (cell := self.cell(protocol, variant, interval, model)).runs
-        ]
-
-    def cell(self, protocol: Protocol, variant: str, interval: int, model: str) -> Cell:
-        """Give a cell; it has no runs where the sweep had none."""
-        place = (protocol, variant, interval, model)
-        return self._cells.get(place) or Cell(*place, [])
-
-    def rows(self, protocol: Protocol) -> list[tuple[str, int]]:
-        """List the variants and intervals that a protocol was run with."""
-        there = {(variant, interval) for p, variant, interval, _ in self._cells if p == protocol}
-        return [(v, i) for v in self.variants for i in self.intervals if (v, i) in there]
-
-    def heading(self, model: str) -> str:
-        """Name a model with its parameters, in millions, at the shortest interval."""
-        titles = {r["model_title"] for r in self.runs if r["model"] == model}
-        counts = [r["parameters"] for r in self.finished if r["model"] == model]
-        return titles.pop() + (f" ({max(counts) / 1e6:.2f} M)" if counts else "")
-
-    def num_images(self, interval: int) -> int | None:
-        """Give the number of images of a stack at an interval; None if no run got so far."""
-        return next((r["num_images"] for r in self.finished if r["interval"] == interval), None)
-
-    def grid(
-        self, protocol: Protocol, score: str = "accuracy", level: str = "stacks"
-    ) -> tuple[list[str], list[list[str]]]:
-        """Give a table's column headings and its rows of texts.
-
-        Args:
-            protocol: one of `protocols`.
-            score: one of `SCORES`.
-            level: one of `LEVELS`.
-        """
-        settings = ["settings"] if self.variants != [""] else []
-        headings = [
-            *settings,
-            "interval",
-            "images",
-            *(self.heading(model) for model in self.models),
-        ]
-        rows = []
-        for variant, interval in self.rows(protocol):
-            shown = [variant or "as configured"] if settings else []
-            shown += [str(interval), str(self.num_images(interval) or "-")]
-            cells = [self.cell(protocol, variant, interval, model) for model in self.models]
-            rows.append([*shown, *(cell.text(score, level) for cell in cells)])
-        return headings, rows
-
-    def notes(self) -> list[str]:
-        """Say what a reader has to know of the numbers."""
-        notes = []
-        for protocol in self.protocols:
-            cells = [c for c in self.cells if c.protocol == protocol and c.is_finished]
-            names: dict[str, list[str]] = defaultdict(list)
-            for cell in cells:
-                names[cell.basis()].append(f"{cell.model} {cell.interval}")
-            for basis, of in names.items():
-                which = f" ({', '.join(of)})" if len(names) > 1 else ""
-                notes.append(f"{protocol}{which}: {basis}")
-            notices = dict.fromkeys(run["notice"] for cell in cells for run in cell.runs)
-            notes += [f"{protocol.data}: {notice}" for notice in notices if notice]
-        sources = dict.fromkeys(
-            (run["pretrained"]["loaded"], run["pretrained"]["source"]) for run in self.finished
-        )
-        for loaded, source in sources:
-            models = dict.fromkeys(
-                run["model"] for run in self.finished if run["pretrained"]["source"] == source
-            )
-            start = "weights from " if loaded else "started from "
-            notes.append(f"{', '.join(models)}: {start}{source}")
-        for cell in self.cells:
-            for run in cell.failed:
-                fold = f", fold {run['split']['fold']}" if "fold" in run["split"] else ""
-                notes.append(
-                    f"{run['status']}: {run['model']}, interval {run['interval']}, "
-                    f"seed {run['seed']}{fold}: {run['error']}"
-                )
-        return notes
-
-    def tables(self, protocol: Protocol) -> Iterator[tuple[str, list[str], list[list[str]]]]:
-        """Give every score that has something to add as a title, headings and rows."""
-        cells = [c for c in self.cells if c.protocol == protocol and c.is_finished]
-        more_stacks = any(
-            len(of_stacks) > len(cell.predictions["clips"][seed])
-            for cell in cells
-            for seed, of_stacks in cell.predictions["stacks"].items()
-        )
-        for level in LEVELS if more_stacks else LEVELS[:1]:  # a stack a clip: the same numbers
-            for score, name in SCORES.items():
-                yield f"{name} of {level}, %", *self.grid(protocol, score, level)
-
-    def markdown(self) -> str:
-        """Give tables and notes as Markdown: accuracy first, then the notes, then other scores."""
-        first, others = [], []
-        for protocol in self.protocols:
-            tables = [
-                f"{title}\n\n{markdown_table(headings, rows)}"
-                for title, headings, rows in self.tables(protocol)
-            ]
-            named = f"{protocol}: " if len(self.protocols) > 1 else ""
-            first.append(named + tables[0])
-            others += [named + table for table in tables[1:]]
-        notes = "\n".join(f"- {note}" for note in self.notes())
-        return "\n\n".join([*first, notes, *others]) + "\n"
-
-    def long_rows(self) -> list[dict[str, Any]]:
-        """Give every number in a row of its own.
-
-        Returns:
-            Rows of the same keys: what was run; the seed, or `mean` where there are several; the
-            level, score and class; value, deviation and confidence bounds, 0 to 1, and what these
-            are over. A failed cell has one row without numbers.
-        """
-        rows = []
-        for cell in self.cells:
-            title = self.heading(cell.model)
-            place = {
-                "data": cell.protocol.data,
-                "split": cell.protocol.split,
-                "split_settings": cell.protocol.settings,
-                "settings": cell.variant,
-                "model": cell.model,
-                "title": title,
-                "interval": cell.interval,
-                "num_images": self.num_images(cell.interval),
-                "folds": " ".join(map(str, cell.folds)),
-            }
-            if not cell.is_finished:
-                rows.append(place | {"status": cell.text()})
-                continue
-            place |= {"status": "finished", "reported_on": cell.runs[0]["reported_on"]}
-            place |= {"selected_on": cell.runs[0]["selected_on"]}
-            for level in LEVELS:
-                for seed, scores in cell.scores[level].items():
-                    rows += long_scores(
-                        place | {"seed": seed, "level": level, "num": scores.num},
-                        scores,
-                        cell.protocol.labels,
-                    )
-                if len(cell.seeds) > 1:
-                    rows += long_means(place | {"seed": "mean", "level": level}, cell, level)
-        columns = dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])
-        return [{column: row.get(column, "") for column in columns} for row in rows]
-
-    def terminal_tables(self) -> list[Table]:
-        """Give the tables of accuracy for the terminal."""
-        tables = []
-        for protocol in self.protocols:
-            headings, rows = self.grid(protocol)
-            several = len(self.protocols) > 1
-            table = Table(title="accuracy, %" + (f" ({protocol})" if several else ""))
-            for heading in headings:
-                table.add_column(heading, justify="right")
-            for row in rows:
-                table.add_row(*row)
-            tables.append(table)
-        return tables
-
-    def confusion_grid(self) -> Figure:
-        """Draw every cell's confusion matrix, rows and columns as in the table; seeds add up."""
-        cells = [
-            self.cell(protocol, variant, interval, model)
-            for protocol in self.protocols
-            for variant, interval in self.rows(protocol)
-            for model in self.models
-        ]
-        columns = len(self.models) if len(self.models) > 1 else len(cells)  # one model: one row
-        rows = len(cells) // columns
-        figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.1 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for axis, cell in zip(axes.flat, cells, strict=True):
-            self._draw_cell(axis, cell)
-        for axis in axes[:, 0]:
-            axis.set_ylabel("true")
-        for axis in axes[-1]:
-            axis.set_xlabel("predicted")
-        return figure
-
-    def _draw_cell(self, axis: Axes, cell: Cell) -> None:
-        """Draw one confusion matrix: counts, shaded by their share of the true class."""
-        title = next(r["model_title"] for r in self.runs if r["model"] == cell.model)
-        title += f", interval {cell.interval}"
-        if len(self.protocols) > 1:
-            title = f"{cell.protocol}\n{title}"
-        if cell.variant:
-            title = f"{cell.variant}\n{title}"
-        if not cell.is_finished:
-            axis.set_title(title, fontsize=9)
-            axis.text(0.5, 0.5, cell.text(), ha="center", va="center")
-            axis.set_xticks([])
-            axis.set_yticks([])
-            return
-        axis.set_title(f"{title}: {cell.estimate().mean:.1%}", fontsize=9)
-        labels, counts = cell.protocol.labels, cell.confusion["stacks"]
-        shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-        axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        for i, j in np.ndindex(counts.shape):
-            colour = "white" if shares[i, j] > 0.5 else "black"
-            axis.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=8)
-        axis.set_xticks(range(len(labels)), labels, fontsize=7, rotation=30)
-        axis.set_yticks(range(len(labels)), labels, fontsize=7)
-
-
-COLUMNS = (
-    *("data", "split", "split_settings", "settings", "model", "title", "interval", "num_images"),
-    *("folds", "status", "reported_on", "selected_on", "seed", "level", "score", "class"),
-    *("value", "std", "low", "high", "unit", "num_units", "num"),
-)
-
-
-def long_scores(
-    place: dict[str, Any], scores: Scores, labels: Sequence[str]
-) -> Iterator[dict[str, Any]]:
-    """Give a row for each number of one seed's scores; a score that is undefined has no value."""
-    confidence = scores.confidence
-    for score in SCORES:
-        low, high = confidence.bounds[score]
-        yield place | {
-            "score": score,
-            "value": getattr(scores, score),
-            "low": low,
-            "high": high,
-            "unit": confidence.unit,
-            "num_units": confidence.num_units,
-        }
-    for score in ("precision", "recall", "f1"):
-        for label, value in zip(labels, getattr(scores, score), strict=True):
-            yield place | {"score": score, "class": label, "value": "" if value is None else value}
-
-
-def long_means(place: dict[str, Any], cell: Cell, level: str) -> Iterator[dict[str, Any]]:
-    """Give a row for each score's mean over seeds."""
-    confidence = cell.confidence[level]
-    units = {"unit": confidence.unit, "num_units": confidence.num_units} if confidence else {}
-    for score in SCORES:
-        mean = cell.estimate(score, level)
-        bounds = {"low": mean.low, "high": mean.high} if confidence else {}
-        yield place | units | bounds | {"score": score, "value": mean.mean, "std": mean.std}
-
-
-def name_variants(runs: Sequence[dict]) -> list[str]:
-    """Name what else was swept, so that it is not taken for another seed.
-
-    Args:
-        runs: each with its Hydra `overrides`.
-
-    Returns:
-        For each run those overrides that not all runs have in common, but for the ones that the
-        table shows in another place.
-    """
-    typed = []
-    for run in runs:
-        pairs = (override.lstrip("+").partition("=") for override in run["overrides"])
-        typed.append(
-            {
-                key: value
-                for key, _, value in pairs
-                if key not in SHOWN_ELSEWHERE and not key.startswith(SHOWN_ELSEWHERE_BELOW)
-            }
-        )
-    differing = {
-        key for of in typed for key in of if len({str(other.get(key)) for other in typed}) > 1
-    }
-    return [
-        ", ".join(f"{key}={value}" for key, value in of.items() if key in differing) for of in typed
-    ]
-
-
-def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Write a table in Markdown, numbers to the right."""
-    lines = [headings, ["---:"] * len(headings), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+FOLDERS = ("sweeps", "runs")  # of an output folder; beside them lies `reports`
 
 
 def write_report(sweep_dir: Path) -> Results:
-    """Write a sweep's tables (Markdown, CSV) and confusion grid (PNG); print the main table.
+    """Write a sweep's tables (Markdown, CSV), confusion grid (PNG) and page; print the main table.
 
     Args:
-        sweep_dir: the sweep's folder; the files go there.
+        sweep_dir: the sweep's folder; all files but the page go there.
 
     Returns:
         The results.
@@ -614,32 +41,77 @@ def write_report(sweep_dir: Path) -> Results:
     (sweep_dir / "results.md").write_text(results.markdown(), encoding="utf-8")
     rows = results.long_rows()
     write_table(sweep_dir / "results.csv", list(rows[0]), rows)
-    with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
-        results.confusion_grid().savefig(sweep_dir / "confusion.png", dpi=110)
+    confusion_figure(results).savefig(sweep_dir / "confusion.png", dpi=110)
+    page = page_path(sweep_dir)
+    with unfinished(page) as temporary:
+        temporary.write_text(render_page(results, sweep_dir), encoding="utf-8")
     console = Console()
-    for table in results.terminal_tables():
+    for table in terminal_tables(results):
         console.print(table)
     for note in results.notes():
         console.print(f"- {note}", highlight=False, markup=False)
-    console.print(
+    for line in (
         f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}",
-        soft_wrap=True,
-        highlight=False,
-    )
+        f"report: {page}",
+    ):
+        console.print(line, soft_wrap=True, highlight=False, markup=False)
     return results
+
+
+def page_path(sweep_dir: Path) -> Path:
+    """Say where a sweep's page goes.
+
+    Args:
+        sweep_dir: the sweep's folder.
+
+    Returns:
+        `outputs/reports/NAME/index.html` for `outputs/sweeps/NAME` (or `runs/NAME`), else
+        `index.html` in the folder itself.
+    """
+    folder = sweep_dir.absolute()
+    if folder.parent.name in FOLDERS:
+        folder = folder.parent.parent / "reports" / folder.name
+    return folder / "index.html"
+
+
+def terminal_tables(results: Results) -> list[Table]:
+    """Give the tables of accuracy for the terminal."""
+    tables = []
+    for protocol in results.protocols:
+        headings, rows = results.grid(protocol)
+        several = len(results.protocols) > 1
+        table = Table(title="accuracy, %" + (f" ({protocol})" if several else ""))
+        for heading in headings:
+            table.add_column(heading, justify="right")
+        for row in rows:
+            table.add_row(*row)
+        tables.append(table)
+    return tables
 
 
 class SweepReport(Callback):
     """Hydra callback: reports a sweep at its end; failed cells make its exit status 1."""
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Write and print the report."""
-        results = write_report(Path(config.hydra.sweep.dir))
+        """Write and print the report; tell W&B too, if the runs did."""
+        sweep_dir = Path(config.hydra.sweep.dir)
+        try:
+            results = write_report(sweep_dir)
+            told = [run["wandb"] for run in results.finished if run.get("wandb")]
+            if told:
+                log_sweep(sweep_dir, told[0], *results.summary_table(), sweep_dir / "confusion.png")
+        except Exception as error:  # Hydra would make a warning of it, and status 0
+            if not isinstance(error, UserError):
+                traceback.print_exc()
+            sys.exit(
+                f"error: no report on {sweep_dir}: {error}; its runs are kept, and "
+                f"python -m emotion.report {sweep_dir} makes one"
+            )
         failed = len(results.runs) - len(results.finished)
         if failed:
             sys.exit(
                 f"error: {failed} of {len(results.runs)} cells failed; the same command with "
-                f"sweep={Path(config.hydra.sweep.dir).name} runs them again"
+                f"sweep={sweep_dir.name} runs them again"
             )
 
 

@@ -26,12 +26,22 @@ def contact_sheet(paths: Sequence[Path]) -> np.ndarray:
     for number in np.unique(np.linspace(0, len(paths) - 1, MAX_ROWS).round().astype(int)):
         stack = read_stack(paths[number])
         places = np.linspace(0, len(stack) - 1, IMAGES).round().astype(int)
-        tiles = [
-            cv2.resize(stack[place], (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA)
-            for place in places
-        ]
-        rows.append(np.hstack(tiles))
+        rows.append(strip(stack[places], TILE_PX))
     return np.vstack(rows)
+
+
+def strip(stack: np.ndarray, tile_px: int = 96) -> np.ndarray:
+    """Draw the images of a stack side by side.
+
+    Args:
+        stack: (T, H, W) uint8.
+        tile_px: height and width of each image drawn.
+
+    Returns:
+        (tile_px, T * tile_px) uint8.
+    """
+    size = (tile_px, tile_px)
+    return np.hstack([cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in stack])
 
 
 def write_sheet(path: Path, stacks: Sequence[Path]) -> None:

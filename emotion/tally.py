@@ -5,12 +5,13 @@ Part of making the cache: `report.csv`, and what preprocess.py says at its end.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from emotion.clips import Clip, Dropped, find_torn
-from emotion.manifest import StackRow
+from emotion.manifest import StackRow, read_table
 
 MAX_NAMES = 30  # printed for each reason that clips are dropped
 
@@ -121,3 +122,26 @@ def say_dropped(dropped: Sequence[Dropped]) -> list[str]:
             shown += f" and {len(clips) - MAX_NAMES} more, all named in dropped.csv"
         lines.append(f"no stack from {len(clips)} clips: {reason}: {shown}")
     return lines
+
+
+def count_dropped(dropped: Iterable[Dropped]) -> list[dict[str, str | int]]:
+    """Count what made no stack.
+
+    Returns:
+        For each reason the `reason`, and how many whole `clips` and how many `segments` of other
+        clips it dropped.
+    """
+    counts: dict[str, Counter] = defaultdict(Counter)
+    for drop in dropped:
+        counts[drop.reason]["segments" if drop.segment else "clips"] += 1
+    return [
+        {"reason": reason, "clips": of["clips"], "segments": of["segments"]}
+        for reason, of in counts.items()
+    ]
+
+
+def read_dropped(directory: Path) -> list[Dropped]:
+    """Read what made no stack in a cache's folder; nothing where the list is not there."""
+    path = directory / "dropped.csv"
+    rows = read_table(path) if path.is_file() else []
+    return [Dropped(**row | {"segment": int(row["segment"])}) for row in rows]

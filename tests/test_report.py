@@ -8,12 +8,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 from sklearn import metrics as independent
 
 from emotion.errors import UserError
 from emotion.metrics import bootstrap
 from emotion.predictions import Predictions
-from emotion.report import Cell, Results, main, read_runs, write_report
+from emotion.report import SweepReport, main, terminal_tables, write_report
+from emotion.results import Cell, Results, read_runs
 
 LABELS = ["Anger", "Happy"]
 KFOLD = {"_target_": "emotion.split.KFold", "name": "kfold", "folds": 5, "seed": 0}
@@ -257,7 +259,7 @@ def test_splits_and_data_sets_make_tables_of_their_own(tmp_path: Path):
     ]  # fmt: skip
     assert all(len(results.grid(protocol)[1]) == 1 for protocol in results.protocols)
     assert "demo, split kfold (folds=4, seed=0): accuracy of stacks, %" in results.markdown()
-    assert len(results.terminal_tables()) == 5
+    assert len(terminal_tables(results)) == 5
 
 
 def test_other_settings_are_rows_and_no_seeds(tmp_path: Path):
@@ -302,7 +304,7 @@ def test_clips_have_tables_where_they_have_several_stacks(tmp_path: Path):
     for name, stacks in (("one", 1), ("three", 3)):
         write_run(tmp_path / name / "0", predict(7, 3, stacks=stacks))
         results = Results(read_runs(tmp_path / name))
-        titles[name] = [title for title, *_ in results.tables(results.protocols[0])]
+        titles[name] = [title for title, *_ in results.table_names(results.protocols[0])]
     assert titles["one"] == ["accuracy of stacks, %", "UAR of stacks, %", "macro-F1 of stacks, %"]
     assert titles["three"] == titles["one"] + [t.replace("stacks", "clips") for t in titles["one"]]
 
@@ -338,6 +340,14 @@ def test_every_number_has_a_row_of_its_own(tmp_path: Path):
     assert float(mean["low"]) < float(mean["value"]) < float(mean["high"])
     assert (mean["unit"], mean["num_units"]) == ("clips", "10") and float(mean["std"]) > 0
     assert [(r["status"], r["value"]) for r in rows if r["interval"] == "10"] == [("failed", "")]
+
+
+def test_sweep_without_a_report_ends_with_an_error(tmp_path: Path):
+    write_run(tmp_path / "0", predict(1, 1))
+    (tmp_path / "0" / "predictions.csv").unlink()
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    with pytest.raises(SystemExit, match=r"error: no report on .*: no predictions\.csv in"):
+        SweepReport().on_multirun_end(config)
 
 
 def test_command_line_names_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -81,7 +81,8 @@ def test_the_literal_sweep_fills_nine_cells(tmp_path, demo_cache):
     assert (sweep / "confusion.png").exists() and "accuracy, %" in done.stdout
     assert "rendered faces, which say nothing about real ones" in done.stdout
     assert len(list(sweep.glob("*/wandb/offline-run-*"))) == 9  # each cell a W&B run of its own
-    assert done.stdout.count("wandb sync ") == 9
+    assert done.stdout.count("wandb sync ") == 10  # and one of the sweep
+    assert (tmp_path / "reports" / sweep.name / "index.html").exists()
     assert "wandb:" not in done.stderr and "W0000" not in done.stderr
 
 
