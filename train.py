@@ -23,6 +23,7 @@ from emotion.loggers import Wandb, finish_wandb
 from emotion.metrics import judge
 from emotion.module import EmotionModule
 from emotion.predictions import Predictions
+from emotion.recipe import RECIPE_FILE, Recipe, package_versions
 from emotion.split import describe_parts
 
 log = logging.getLogger(__name__)
@@ -164,6 +165,16 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         *(100 * result[key] for key in ("uar", "macro_f1")),
         "; selected and reported on the same clips" if reported_on == "val" else "",
     )
+    recipe = Recipe(
+        title=f"{cfg.model.title}, {datamodule.num_images} images, trained on {cfg.data.name}",
+        data=describe_data(cfg).removeprefix("data: "),
+        labels=datamodule.labels,
+        settings=datamodule.cache.settings,
+        interval=cfg.interval.frames,
+        image_px=datamodule.image_px,
+        versions=package_versions(),
+    )
+    recipe.write(run_dir / RECIPE_FILE)
     for logger in loggers:
         logger.log_metrics(
             {f"best/{reported_on}_{key}": result[key] for key in ("accuracy", "uar", "macro_f1")}

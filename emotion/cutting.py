@@ -222,13 +222,13 @@ class Cutter:
                 continue
             stack = stack_crops(segment.crops, settings.num_images)
             write_stack(self.stack_path(clip.id, segment.number), stack)
-            has_face = "".join("0" if crop is None else "1" for crop in segment.crops)
+            has_face = segment.has_face(settings.num_images)
             record.segments.append(
                 {
                     "number": segment.number,
                     "num_frames": segment.num_frames,
                     "num_faces": segment.num_faces,
-                    "has_face": has_face.ljust(settings.num_images, "0"),
+                    "has_face": "".join("1" if found else "0" for found in has_face),
                 }
             )
         record.num_frames = video.num_frames

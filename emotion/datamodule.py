@@ -17,7 +17,7 @@ from emotion.clips import SPLITS
 from emotion.manifest import StackRow
 from emotion.sampling import interval_step, num_images
 from emotion.split import DataSplit, Split, split_rows
-from emotion.stack import read_stack, take_images
+from emotion.stack import model_images, read_stack
 
 
 class StackDataset(Dataset):
@@ -62,11 +62,8 @@ class StackDataset(Dataset):
         index, seed = key
         row = self.rows[index]
         stack = read_stack(self.cache.directory / row.stack)
-        stack = stack[take_images(row.crop_found, self.step)]  # (T, H, W)
-        if stack.shape[-1] != self.image_px:
-            size = (self.image_px, self.image_px)
-            stack = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in stack]
-        images = cv2.merge(list(stack)).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
+        images = model_images(stack, row.crop_found, self.step, self.image_px)
+        images = images.transpose(1, 2, 0)  # (H, W, T)
         if self.augmentation is not None:
             images = self.augmentation(images, np.random.default_rng(seed))
         label = self.cache.scheme.labels.index(row.label)

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import tifffile
 
@@ -40,6 +41,11 @@ class Segment:
     def face_frames(self) -> int:
         """How many of the sampled frames show a face."""
         return sum(crop is not None for crop in self.crops)
+
+    def has_face(self, num_images: int) -> list[bool]:
+        """Tell which of a stack's images are crops of their own frames; a tail lacks the last."""
+        found = [crop is not None for crop in self.crops]
+        return found + [False] * (num_images - len(found))
 
 
 def crop_segments(
@@ -155,6 +161,28 @@ def take_images(has_face: Sequence[bool], step: int) -> np.ndarray:
     if not any(taken):
         return np.arange(0, len(has_face), step)
     return source_images(taken) * step
+
+
+def model_images(
+    stack: np.ndarray, has_face: Sequence[bool], step: int, image_px: int
+) -> np.ndarray:
+    """Make of a cached stack what a model takes.
+
+    Args:
+        stack: (T, H, W) uint8, of crops at every `sampling.interval`.
+        has_face: for each of the T images, whether it is a crop of its own frame.
+        step: every how many of them one is taken.
+        image_px: height and width of the images given out.
+
+    Returns:
+        (ceil(T / step), image_px, image_px) uint8, with channels last in memory.
+    """
+    taken = stack[take_images(has_face, step)]
+    if taken.shape[-1] != image_px:
+        size = (image_px, image_px)
+        taken = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in taken]
+    images = cv2.merge(list(taken)).reshape(image_px, image_px, -1)  # (H, W, T)
+    return images.transpose(2, 0, 1)  # (T, H, W)
 
 
 def write_stack(path: Path, stack: np.ndarray) -> None:
