@@ -16,9 +16,31 @@ import tifffile
 from emotion.face import FaceCropper
 from emotion.files import unfinished
 from emotion.sampling import number_frames
-from emotion.video import Video
+from emotion.video import Picture, Pictures
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 STARTS = ("clip", "first_face")
+
+
+@dataclass(frozen=True)
+class CroppedFrame:
+    """A frame of a clip, and the face in it if the frame is sampled.
+
+    Attributes:
+        number: as `number_frames` counts.
+        picture: the frame.
+        sampled: whether the face was looked for.
+        crop: (H, W) uint8 gray, or None where there is no face.
+        box: where the crop was cut out, or None.
+        num_faces: that were seen.
+    """
+
+    number: int
+    picture: Picture
+    sampled: bool
+    crop: np.ndarray | None = None
+    box: Box | None = None
+    num_faces: int = 0
 
 
 @dataclass
@@ -27,15 +49,19 @@ class Segment:
 
     Attributes:
         number: counted from 1 in the clip, as in the stack's file name.
+        first_frame: the number of its first frame in the clip.
         num_frames: frames of the clip in it; a tail has fewer than the others.
         num_faces: the most that were seen at once.
         crops: of each sampled frame in turn, (H, W) uint8 gray, or None where there is no face.
+        boxes: where each of them was cut out, or None.
     """
 
     number: int
+    first_frame: int = 0
     num_frames: int = 0
     num_faces: int = 0
     crops: list[np.ndarray | None] = field(default_factory=list)
+    boxes: list[Box | None] = field(default_factory=list)
 
     @property
     def face_frames(self) -> int:
@@ -48,8 +74,37 @@ class Segment:
         return found + [False] * (num_images - len(found))
 
 
+def crop_frames(
+    video: Pictures, cropper: FaceCropper, interval: int, by: str = "frames"
+) -> Iterator[CroppedFrame]:
+    """Walk through a clip once, frame by frame; crop the face of each sampled one.
+
+    Args:
+        video: a clip, not read yet, or a camera.
+        cropper: finds the face; forgets the clip before.
+        interval: frames from one sampled frame to the next.
+        by: `frames`, those of the file; or `time`, frames are moments, see `number_frames`.
+
+    Yields:
+        Every frame, as soon as it is decoded and, if sampled, cropped.
+
+    Raises:
+        VideoError: the clip can't be read.
+    """
+    cropper.start_clip()
+    pictures = ((picture.time_s, picture) for picture in video.pictures())
+    for number, picture in number_frames(pictures, by, video.fps):
+        if number % interval:
+            if cropper.tracking == "every_frame":
+                cropper.observe(picture.rgb())
+            yield CroppedFrame(number, picture, sampled=False)
+        else:
+            crop = cropper.crop(picture.rgb())
+            yield CroppedFrame(number, picture, True, crop, cropper.box, cropper.num_seen)
+
+
 def crop_segments(
-    video: Video,
+    video: Pictures,
     cropper: FaceCropper,
     segment_frames: int,
     interval: int,
@@ -75,27 +130,25 @@ def crop_segments(
     Raises:
         VideoError: the clip can't be read.
     """
-    cropper.start_clip()
     segment = Segment(number=1)
     first = 0 if start == "clip" else None  # the frame that segment 1 begins with
     index = -1
-    pictures = ((picture.time_s, picture) for picture in video.pictures())
-    for index, picture in number_frames(pictures, by, video.fps):
-        if index % interval:
-            if cropper.tracking == "every_frame":
-                cropper.observe(picture.rgb())
+    for frame in crop_frames(video, cropper, interval, by):
+        index = frame.number
+        if not frame.sampled:
             continue
-        crop = cropper.crop(picture.rgb())
-        if first is None and crop is not None:
-            first = index
+        if first is None and frame.crop is not None:
+            first = segment.first_frame = index
             segment.crops.clear()  # the frames before
+            segment.boxes.clear()
         if first is not None and index - first == segment.number * segment_frames:
             segment.num_frames = segment_frames
             yield segment
-            segment = Segment(segment.number + 1)
-        segment.crops.append(crop)
-        segment.num_faces = max(segment.num_faces, cropper.num_seen)
-    segment.num_frames = index + 1 - (first or 0) - (segment.number - 1) * segment_frames
+            segment = Segment(segment.number + 1, first_frame=index)
+        segment.crops.append(frame.crop)
+        segment.boxes.append(frame.box)
+        segment.num_faces = max(segment.num_faces, frame.num_faces)
+    segment.num_frames = index + 1 - segment.first_frame
     yield segment
 
 
