@@ -17,7 +17,6 @@ import numpy as np
 from emotion.errors import UserError
 from emotion.recipe import RECIPE_FILE, Recipe
 
-RECIPE_KEY = "recipe"  # of an ONNX file's metadata
 SUFFIXES = {".ckpt": "PyTorch", ".onnx": "ONNX Runtime"}
 
 
@@ -130,29 +129,14 @@ class TorchRuntime:
         import torch
 
         self.name = f"PyTorch {torch.__version__}"
-        self._module = module.eval()
+        self.module = module.eval()
 
     def classify(self, stacks: np.ndarray) -> np.ndarray:
         """See `Runtime.classify`."""
         import torch
 
         with torch.inference_mode():
-            return self._module(torch.from_numpy(stacks)).float().numpy()
-
-
-class OnnxRuntime:
-    """Runs an ONNX file; see `Runtime`."""
-
-    def __init__(self, session: "onnxruntime.InferenceSession", version: str) -> None:  # noqa: F821
-        """Take a session, and the version of what runs it."""
-        self.name = f"ONNX Runtime {version}"
-        self._session = session
-        self._input = session.get_inputs()[0].name
-
-    def classify(self, stacks: np.ndarray) -> np.ndarray:
-        """See `Runtime.classify`."""
-        (logits,) = self._session.run(None, {self._input: np.ascontiguousarray(stacks)})
-        return logits
+            return self.module(torch.from_numpy(stacks)).float().numpy()
 
 
 def load_checkpoint(path: Path, num_threads: int | None = None) -> tuple[Runtime, Recipe]:
@@ -178,26 +162,12 @@ def load_checkpoint(path: Path, num_threads: int | None = None) -> tuple[Runtime
     return TorchRuntime(module), recipe
 
 
-def load_onnx(path: Path, num_threads: int | None = None) -> tuple[Runtime, Recipe]:
+def load_onnx(path: Path, num_threads: int) -> tuple[Runtime, Recipe]:
     """Load an ONNX file; see `ModelFile.load`."""
-    try:
-        import onnxruntime
-    except ImportError:
-        raise UserError(
-            f"{path} needs ONNX Runtime: pip install onnxruntime, or name a checkpoint"
-        ) from None
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads or 0
-    options.log_severity_level = 4  # what is wrong comes as an exception
-    with foreign(path):
-        session = onnxruntime.InferenceSession(
-            str(path), options, providers=["CPUExecutionProvider"]
-        )
-        metadata = session.get_modelmeta().custom_metadata_map
-    if RECIPE_KEY not in metadata:
-        raise UserError(f"{path} has no recipe inside: python -m emotion.export has not written it")
-    recipe = Recipe.from_json(metadata[RECIPE_KEY], f"the recipe in {path}")
-    return OnnxRuntime(session, onnxruntime.__version__), recipe
+    from emotion.onnx_runtime import OnnxRuntime
+
+    runtime = OnnxRuntime(path, num_threads)
+    return runtime, runtime.recipe
 
 
 @contextmanager

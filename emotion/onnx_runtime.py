@@ -5,7 +5,6 @@ read, and nothing in it is run but the operators that ONNX Runtime itself brings
 """
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
     import onnxruntime
     from google.protobuf.message import Message
 
-SUFFIX = ".onnx"
 INPUT, OUTPUT = "stacks", "logits"
 RECIPE_KEY = "recipe"
 # The last entry of the file's metadata, in the bytes that protobuf makes of it: field 14 of a
@@ -29,21 +27,21 @@ RECIPE_KEY = "recipe"
 DIGEST_ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
 
 
-class OnnxClassifier:
-    """Classifies stacks with an exported model.
+class OnnxRuntime:
+    """Runs an exported model; see `emotion.runtime.Runtime`.
 
     Attributes:
-        runtime: what runs it, with its version.
+        name: what runs it, with its version.
         recipe: how clips become what it takes, and how its logits are to be read.
         metadata: all that the file says of itself, text by key.
     """
 
-    def __init__(self, path: Path, threads: int | None = None) -> None:
+    def __init__(self, path: Path, num_threads: int = 1) -> None:
         """Load a model.
 
         Args:
             path: what `python -m emotion.export` wrote.
-            threads: that run it; None for one a core, or as many as `OMP_NUM_THREADS` says.
+            num_threads: cores that it may use.
 
         Raises:
             UserError: ONNX Runtime is not installed; or the file is missing, damaged, not of this
@@ -58,7 +56,7 @@ class OnnxClassifier:
         self.recipe = Recipe.from_json(self.metadata[RECIPE_KEY], f"{path}: its metadata")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # it would print what we raise
-        options.intra_op_num_threads = threads or num_threads()
+        options.intra_op_num_threads = num_threads
         try:
             session = onnxruntime.InferenceSession(
                 data, options, providers=["CPUExecutionProvider"]
@@ -67,18 +65,11 @@ class OnnxClassifier:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path} can't be run by ONNX Runtime: {reason}") from None
         check_shapes(session, self.recipe, path)
-        self.runtime = f"ONNX Runtime {onnxruntime.__version__}"
+        self.name = f"ONNX Runtime {onnxruntime.__version__}"
         self._session = session
 
     def classify(self, stacks: np.ndarray) -> np.ndarray:
-        """Classify stacks.
-
-        Args:
-            stacks: (N, T, image_px, image_px) uint8.
-
-        Returns:
-            (N, C) logits, float32.
-        """
+        """See `Runtime.classify`."""
         (logits,) = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(stacks)})
         return logits
 
@@ -148,16 +139,6 @@ def tensors_of(message: "Message") -> Iterator["onnx.TensorProto"]:
         if field.type == field.TYPE_MESSAGE:
             for each in value if field.label == field.LABEL_REPEATED else [value]:
                 yield from tensors_of(each)
-
-
-def num_threads() -> int:
-    """Count the threads that this process shall use, as torch does."""
-    asked = os.environ.get("OMP_NUM_THREADS", "")
-    if asked.isdigit() and int(asked):
-        return int(asked)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def with_digest(data: bytes) -> bytes:
