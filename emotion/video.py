@@ -218,6 +218,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
     """Say in words that many files may share why one can't be opened."""
     if path.is_symlink() and not path.exists():
         return "it is a symbolic link to a file that is not there"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     if isinstance(error, PermissionError) or not os.access(path, os.R_OK):
         return "permission to read it is denied"
     if path.is_file() and path.stat().st_size == 0:
