@@ -88,10 +88,6 @@ def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
     Raises:
         UserError: there is no such source, or no display for its window.
     """
-    recognizer = EmotionRecognizer.load(
-        model, min_frames=cfg.min_frames, unsure_below=cfg.unsure_below
-    )
-    recipe = recognizer.recipe
     is_camera = isinstance(cfg.source, int) or str(cfg.source).isdigit()
     try:
         source = Camera(int(cfg.source)) if is_camera else Video(Path(str(cfg.source)).expanduser())
@@ -100,6 +96,10 @@ def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
     if cfg.realtime and not is_camera:
         source = PlayedClip(source)
     source = ReadAhead(source, drop_late=is_camera or cfg.realtime)
+    recognizer = EmotionRecognizer.load(
+        model, min_frames=cfg.min_frames, unsure_below=cfg.unsure_below
+    )
+    unsure_below = recognizer.recipe.unsure_below
     with ExitStack() as stack, suppress(KeyboardInterrupt):  # which is how to end it
         lines = stack.enter_context(open(folder / "live.jsonl", "w", encoding="utf-8"))
         show = stack.enter_context(open_window()) if cfg.window else None
@@ -108,7 +108,7 @@ def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
             write = stack.enter_context(write_clip(folder / "live.mp4", NOMINAL_FPS))
         for frame in watch(recognizer, source, cfg.stride):
             if frame.is_answer:
-                said = verdict(frame.probabilities, recipe.unsure_below)
+                said = verdict(frame.probabilities, unsure_below)
                 log.info("%6.1f s  %s", frame.time_s, said)
                 print(frame.to_json(), file=lines, flush=True)
             if show is None and write is None:
@@ -117,7 +117,7 @@ def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
                 frame.picture.rgb(),
                 frame.box,
                 frame.probabilities,
-                recipe.unsure_below,
+                unsure_below,
                 note="no face" if frame.box is None else "looking ...",
             )
             if write is not None:

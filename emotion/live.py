@@ -75,8 +75,12 @@ class Camera:
         Raises:
             UserError: there is none of this number, or it does not answer.
         """
+        level = cv2.getLogLevel()
+        cv2.setLogLevel(0)  # it would list on stderr all that it has tried
         self._capture = cv2.VideoCapture(number)
-        if not self._capture.isOpened() or not self._capture.read()[0]:
+        answers = self._capture.isOpened() and self._capture.read()[0]
+        cv2.setLogLevel(level)
+        if not answers:
             raise UserError(
                 f"source={number}: there is no such camera, or another program has it; "
                 "source=clip.mp4 takes a clip for one"
