@@ -234,9 +234,7 @@ class EmotionRecognizer:
         if unfit(segment, settings):
             reason = f"a face in only {segment.face_frames} of {len(segment.crops)} sampled frames"
             if segment.num_frames < settings.min_frames:
-                reason = (
-                    f"{segment.num_frames} frames, and at least {settings.min_frames} are asked"
-                )
+                reason = f"{segment.num_frames} frames, fewer than {settings.min_frames}"
         return RecognizedSegment(
             segment.first_frame,
             segment.num_frames,
