@@ -35,11 +35,10 @@ def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
         (H, W, 3) uint8 BGR.
     """
     clip_id = f"{label}_{number:04d}"
-    wanted = dict(Video(cache.root / f"{clip_id}.mp4").frames(every=cache.settings.interval))
-    stack = read_stack(cache.stack_path(clip_id, 1))
-    tiles = [
-        cv2.resize(wanted[f], (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA) for f in FRAMES
-    ]
+    pictures = list(Video(cache.root / f"{clip_id}.mp4").pictures())
+    stack = read_stack(cache.cutter.stack_path(clip_id, 1))
+    frames = [cv2.cvtColor(pictures[number].rgb(), cv2.COLOR_RGB2BGR) for number in FRAMES]
+    tiles = [cv2.resize(f, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA) for f in frames]
     for frame in FRAMES:
         crop = cv2.resize(stack[frame // cache.settings.interval], (TILE_PX, TILE_PX))
         tiles.append(cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR))

@@ -6,21 +6,18 @@ needs comes as arguments, all that it makes goes into the cache's folder.
 
 import hashlib
 import json
-import signal
 import threading
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from multiprocessing import parent_process
 from pathlib import Path
-
-import cv2
 
 from emotion.clips import Clip
 from emotion.errors import UserError
+from emotion.executor import begin_work
 from emotion.face import FOLLOW, TRACKING, FaceCropper
 from emotion.files import unfinished
 from emotion.sampling import BY, num_images
-from emotion.stack import STARTS, Segment, crop_segments, stack_crops, write_stack
+from emotion.stack import STARTS, Segment, crop_segments, own_crops, stack_crops, write_stack
 from emotion.video import Video, VideoError
 
 CHUNK_BYTES = 1 << 20
@@ -149,14 +146,15 @@ class Cutter:
 
         A clip whose dates alone have changed, as those of a copy, is told by its content.
         """
-        path = self.record_path(clip.id)
-        try:
-            record = ClipRecord(**json.loads(path.read_text()))
-        except FileNotFoundError:
+        record = self._last_record(clip)
+        if record is None:
             return None
         if not all(self.stack_path(clip.id, s["number"]).exists() for s in record.segments):
             return None
-        dates = dates_of(clip.path)
+        try:
+            dates = dates_of(clip.path)
+        except OSError:  # gone since it was listed
+            return None
         if dates == {key: getattr(record, key) for key in dates}:
             return record
         if dates["size_bytes"] != record.size_bytes or content_of(clip.path) != record.content:
@@ -164,6 +162,19 @@ class Cutter:
         record = replace(record, **dates)
         self._write_record(clip, record)
         return record
+
+    def _last_record(self, clip: Clip) -> ClipRecord | None:
+        """Read how a clip was cut when that was last done, whatever has changed since."""
+        try:
+            return ClipRecord(**json.loads(self.record_path(clip.id).read_text()))
+        except FileNotFoundError:
+            return None
+
+    def _remove_stacks(self, clip: Clip, last: ClipRecord, record: ClipRecord) -> None:
+        """Remove the stacks of segments that a clip had, but has no longer."""
+        had, has = ({s["number"] for s in r.segments} for r in (last, record))
+        for number in had - has:
+            self.stack_path(clip.id, number).unlink(missing_ok=True)
 
     def _write_record(self, clip: Clip, record: ClipRecord) -> None:
         with unfinished(self.record_path(clip.id)) as temporary:
@@ -192,6 +203,8 @@ class Cutter:
             record.failed = True
             record.dropped.append({"reason": f"{type(error).__name__}: {error}"})
             return record
+        if last := self._last_record(clip):
+            self._remove_stacks(clip, last, record)
         self._write_record(clip, record)
         return record
 
@@ -222,7 +235,7 @@ class Cutter:
                 continue
             stack = stack_crops(segment.crops, settings.num_images)
             write_stack(self.stack_path(clip.id, segment.number), stack)
-            has_face = segment.has_face(settings.num_images)
+            has_face = own_crops(segment.crops, settings.num_images)
             record.segments.append(
                 {
                     "number": segment.number,
@@ -244,9 +257,7 @@ def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
     Returns:
         The clip's record.
     """
-    cv2.setNumThreads(1)  # the cores are shared out among processes already
-    if parent_process() is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent sees to it
+    begin_work()
     with one_at_a_time:
         return cutter.cut(clip)
 
@@ -268,7 +279,7 @@ def dates_of(path: Path) -> dict[str, int]:
     """Read the size and the dates of a file, or of a symbolic link that leads nowhere."""
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except OSError:
         stat = path.lstat()
     return {
         "size_bytes": stat.st_size,

@@ -48,12 +48,7 @@ class OnnxRuntime:
                 project, or refers to data outside itself.
         """
         onnxruntime = import_onnx(path.name)
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            raise UserError(f"{path} can't be read: {error.strerror}") from None
-        self.metadata = read_metadata(data, path)
-        self.recipe = Recipe.from_json(self.metadata[RECIPE_KEY], f"{path}: its metadata")
+        data, self.recipe, self.metadata = read_onnx(path)
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # it would print what we raise
         options.intra_op_num_threads = num_threads
@@ -90,22 +85,26 @@ def import_onnx(needed_for: str) -> "onnxruntime":
     return onnxruntime
 
 
-def read_metadata(data: bytes, path: Path) -> dict[str, str]:
-    """Read what a model says of itself, and see that it is one of ours and whole.
+def read_onnx(path: Path) -> tuple[bytes, Recipe, dict[str, str]]:
+    """Read a model, and see that it is one of ours and whole; run nothing.
 
     Args:
-        data: a file's content.
-        path: where it was found, for the error.
+        path: what `python -m emotion.export` wrote.
 
     Returns:
-        Text by key; a recipe is among them.
+        The file's content, the recipe in it, and all that it tells of itself, text by key.
 
     Raises:
-        UserError: it is damaged, foreign, or refers to data outside itself.
+        UserError: see `OnnxRuntime`.
     """
+    import_onnx(path.name)
     import onnx
     from google.protobuf.message import DecodeError
 
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} can't be read: {error.strerror}") from None
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
@@ -127,7 +126,7 @@ def read_metadata(data: bytes, path: Path) -> dict[str, str]:
         )
     if not is_whole(data):
         raise UserError(f"{path} is damaged, or was changed after it was exported")
-    return metadata
+    return data, Recipe.from_json(metadata[RECIPE_KEY], f"the recipe in {path}"), metadata
 
 
 def tensors_of(message: "Message") -> Iterator["onnx.TensorProto"]:

@@ -8,7 +8,7 @@ file asks for it, and no code that a file may hold is run.
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 from emotion.errors import UserError
 from emotion.recipe import RECIPE_FILE, Recipe
 
-SUFFIXES = {".ckpt": "PyTorch", ".onnx": "ONNX Runtime"}
+RUNTIMES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
 
 
 class Runtime(Protocol):
@@ -40,41 +40,53 @@ class Runtime(Protocol):
         """
 
 
-@dataclass(frozen=True)
-class ModelFile:
-    """A model's file, found but not loaded.
+def load_model(path: Path, num_threads: int = 1) -> tuple[Runtime, Recipe]:
+    """Load a model and try it.
 
-    Attributes:
-        path: of the checkpoint or the ONNX file.
-        runtime: what will run it.
+    Args:
+        path: as `find_model` gives it.
+        num_threads: cores that the network may use.
+
+    Raises:
+        UserError: it is damaged, foreign, or its runtime is not installed.
     """
+    recipe = read_recipe(path)
+    from emotion.onnx_runtime import OnnxRuntime
 
-    path: Path
-    runtime: str
-
-    def load(self, num_threads: int | None = None) -> tuple[Runtime, Recipe]:
-        """Load it.
-
-        Args:
-            num_threads: cores that the network may use; None for all.
-
-        Raises:
-            UserError: it is damaged, foreign, or its runtime is not installed.
-        """
-        load = {".ckpt": load_checkpoint, ".onnx": load_onnx}[self.path.suffix]
-        runtime, recipe = load(self.path, num_threads)
+    with foreign(path):
+        runtime = {".ckpt": TorchRuntime, ".onnx": OnnxRuntime}[path.suffix](path, num_threads)
         probe = np.zeros((1, recipe.num_images, recipe.image_px, recipe.image_px), np.uint8)
-        with foreign(self.path):
-            shape = runtime.classify(probe).shape
-        if shape != (1, len(recipe.labels)):
-            raise UserError(
-                f"{self.path} gives logits of shape {shape}, its recipe has {len(recipe.labels)} "
-                "labels: they are not of the same model"
-            )
-        return runtime, recipe
+        num_labels = runtime.classify(probe).shape[1]
+    if num_labels != len(recipe.labels):
+        raise UserError(
+            f"{path} tells {num_labels} classes apart, its recipe names {len(recipe.labels)}: "
+            "they are not of the same run"
+        )
+    return runtime, recipe
 
 
-def find_model(path: Path) -> ModelFile:
+def read_recipe(path: Path) -> Recipe:
+    """Read a model's recipe; see `load_model`."""
+    if path.suffix == ".ckpt":
+        return Recipe.read(path.parent / RECIPE_FILE)
+    from emotion.onnx_runtime import read_onnx
+
+    with foreign(path):
+        return read_onnx(path)[1]
+
+
+def runtime_name(path: Path) -> str:
+    """Name what runs a model, with its version; raises UserError where it is not installed."""
+    title, package = RUNTIMES[path.suffix]
+    try:
+        return f"{title} {version(package)}"
+    except PackageNotFoundError:
+        raise UserError(
+            f"{path} needs {title}: pip install -r requirements-onnx.txt, or name a checkpoint"
+        ) from None
+
+
+def find_model(path: Path) -> Path:
     """Find a model's file.
 
     Args:
@@ -88,12 +100,12 @@ def find_model(path: Path) -> ModelFile:
         path = model_in(path)
     elif not path.exists():
         raise UserError(f"model_path={path}: no such file or folder")
-    if path.suffix not in SUFFIXES:
+    if path.suffix not in RUNTIMES:
         raise UserError(
             f"model_path={path} is neither a checkpoint (.ckpt) nor an ONNX file (.onnx), "
             "nor the folder of a run"
         )
-    return ModelFile(path, SUFFIXES[path.suffix])
+    return path
 
 
 def model_in(run_dir: Path) -> Path:
@@ -122,52 +134,43 @@ def model_in(run_dir: Path) -> Path:
 
 
 class TorchRuntime:
-    """Runs the network of a checkpoint; see `Runtime`."""
+    """Runs the network of a checkpoint; see `Runtime`.
 
-    def __init__(self, module: "torch.nn.Module") -> None:  # noqa: F821 imported in load_checkpoint
-        """Take a trained `EmotionModule`."""
+    Attributes:
+        module: the `EmotionModule`, on the CPU and set to evaluate.
+    """
+
+    def __init__(self, path: Path, num_threads: int) -> None:
+        """Load a checkpoint, whose recipe lies beside it, and none of the code that it may hold."""
         import torch
 
-        self.name = f"PyTorch {torch.__version__}"
-        self.module = module.eval()
+        from emotion.module import EmotionModule
+
+        self.name = runtime_name(path)
+        self._num_threads = num_threads
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        told = checkpoint["hyper_parameters"]
+        recipe = read_recipe(path)
+        if (tuple(told["labels"]), told["num_images"]) != (recipe.labels, recipe.num_images):
+            raise UserError(
+                f"{path} tells {', '.join(told['labels'])} from {told['num_images']} images, "
+                f"{RECIPE_FILE} says {', '.join(recipe.labels)} from {recipe.num_images}: "
+                "they are not of the same run"
+            )
+        self.module = EmotionModule(**told).eval()
+        self.module.load_state_dict(checkpoint["state_dict"])
 
     def classify(self, stacks: np.ndarray) -> np.ndarray:
         """See `Runtime.classify`."""
         import torch
 
-        with torch.inference_mode():
-            return self.module(torch.from_numpy(stacks)).float().numpy()
-
-
-def load_checkpoint(path: Path, num_threads: int | None = None) -> tuple[Runtime, Recipe]:
-    """Load a checkpoint and the recipe beside it; see `ModelFile.load`."""
-    recipe = Recipe.read(path.parent / RECIPE_FILE)
-    import torch
-
-    from emotion.module import EmotionModule
-
-    if num_threads is not None:
-        torch.set_num_threads(num_threads)
-    with foreign(path):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        hyperparameters = checkpoint["hyper_parameters"]
-        module = EmotionModule(**hyperparameters)
-        module.load_state_dict(checkpoint["state_dict"])
-    mine = tuple(hyperparameters["labels"]), hyperparameters["num_images"]
-    if mine != (recipe.labels, recipe.num_images):
-        raise UserError(
-            f"{path} tells {', '.join(mine[0])} from {mine[1]} images, {RECIPE_FILE} beside it says "
-            f"{', '.join(recipe.labels)} from {recipe.num_images}: they are not of the same run"
-        )
-    return TorchRuntime(module), recipe
-
-
-def load_onnx(path: Path, num_threads: int) -> tuple[Runtime, Recipe]:
-    """Load an ONNX file; see `ModelFile.load`."""
-    from emotion.onnx_runtime import OnnxRuntime
-
-    runtime = OnnxRuntime(path, num_threads)
-    return runtime, runtime.recipe
+        before = torch.get_num_threads()  # one number for the process, which others may have set
+        torch.set_num_threads(self._num_threads)
+        try:
+            with torch.inference_mode():
+                return self.module(torch.from_numpy(stacks)).float().numpy()
+        finally:
+            torch.set_num_threads(before)
 
 
 @contextmanager

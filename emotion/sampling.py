@@ -91,8 +91,8 @@ def mend_times(
     """Let timestamps begin at 0 and increase; change only those that don't.
 
     A timestamp counts if it lies between the one before and the one to follow. One that does not
-    is put half-way between the two, or `gap_s` after the one before where they are out of order
-    themselves. After a jump by more than `MAX_GAP_S`, or back, the clock counts as set anew.
+    is put half-way between the two, or `gap_s` after the one before where the one to follow is no
+    better. After a jump by more than `MAX_GAP_S`, or back, the clock counts as set anew.
 
     Args:
         frames: timestamp in seconds, or None, and the frame, in the order of presentation.
@@ -103,33 +103,33 @@ def mend_times(
 
     >>> frames = [(5.0, "a"), (5.2, "b"), (5.1, "c"), (None, "d"), (5.4, "e"), (0.0, "f")]
     >>> [(round(time_s, 3), frame) for time_s, frame in mend_times(frames, 0.1)]
-    [(0.0, 'a'), (0.05, 'b'), (0.1, 'c'), (0.25, 'd'), (0.35, 'e'), (0.45, 'f')]
+    [(0.0, 'a'), (0.05, 'b'), (0.1, 'c'), (0.25, 'd'), (0.4, 'e'), (0.5, 'f')]
     """
     iterator = iter(frames)
     current = next(iterator, None)
     last_s: float | None = None  # of the frame before, by our clock
-    zero_s = 0.0  # where our clock began, by the clip's
+    zero_s: float | None = None  # where our clock began, by the clip's; None before one counts
     while current is not None:
         following = next(iterator, None)
         clip_s, frame = current
         next_s = following[0] if following else None
-        in_order = clip_s is not None and (next_s is None or clip_s < next_s)
-        if last_s is None:
-            time_s = 0.0
-            if in_order:
-                zero_s = clip_s
-            elif next_s is not None:
-                zero_s = next_s - gap_s
-        elif in_order and last_s < clip_s - zero_s <= last_s + MAX_GAP_S:
+        in_order = clip_s is not None and (next_s is None or clip_s <= next_s)
+        next_counts = counts(next_s, zero_s, last_s)
+        if counts(clip_s, zero_s, last_s) and (in_order or not next_counts):
             time_s = clip_s - zero_s
-        elif next_s is not None and last_s < next_s - zero_s <= last_s + MAX_GAP_S:
+        elif next_counts:
             time_s = (last_s + next_s - zero_s) / 2
         else:
-            time_s = last_s + gap_s
-            if in_order:
+            time_s = 0.0 if last_s is None else last_s + gap_s
+            if in_order and (zero_s is None or clip_s != next_s):  # or the clock stands still
                 zero_s = clip_s - time_s
         yield time_s, frame
         last_s, current = time_s, following
+
+
+def counts(clip_s: float | None, zero_s: float | None, last_s: float | None) -> bool:
+    """Tell whether a timestamp can follow the frame before, at `last_s` of a clock set to zero."""
+    return None not in (clip_s, zero_s) and last_s < clip_s - zero_s <= last_s + MAX_GAP_S
 
 
 def nearest_frames(frames: Iterable[tuple[float, Frame]], gap_s: float) -> Iterator[Frame]:

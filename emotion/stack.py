@@ -68,11 +68,6 @@ class Segment:
         """How many of the sampled frames show a face."""
         return sum(crop is not None for crop in self.crops)
 
-    def has_face(self, num_images: int) -> list[bool]:
-        """Tell which of a stack's images are crops of their own frames; a tail lacks the last."""
-        found = [crop is not None for crop in self.crops]
-        return found + [False] * (num_images - len(found))
-
 
 def crop_frames(
     video: Pictures, cropper: FaceCropper, interval: int, by: str = "frames"
@@ -189,8 +184,13 @@ def stack_crops(crops: Sequence[np.ndarray | None], num_images: int) -> np.ndarr
     Returns:
         (T, H, W) uint8.
     """
-    padded = [*crops, *[None] * (num_images - len(crops))]
-    return np.stack([padded[i] for i in source_images([crop is not None for crop in padded])])
+    return np.stack([crops[i] for i in source_images(own_crops(crops, num_images))])
+
+
+def own_crops(crops: Sequence[np.ndarray | None], num_images: int) -> list[bool]:
+    """Tell which of a stack's `num_images` are crops of their own frames; a tail lacks the last."""
+    found = [crop is not None for crop in crops]
+    return found + [False] * (num_images - len(found))
 
 
 def take_images(has_face: Sequence[bool], step: int) -> np.ndarray:

@@ -26,6 +26,13 @@ av.logging.set_level(av.logging.PANIC)  # what matters of damage is a VideoError
 
 MAX_FPS = 1000.0  # a header that declares more is wrong
 AHEAD = 8  # frames that are decoded while the one before is worked on; of 4K, 100 MB
+# What a clip's file may be, whatever its name, and the sounds and pictures that we know as such.
+# FFmpeg reads lists of other files too (ffconcat, HLS), but no clip may send us elsewhere.
+FORMATS = (
+    *("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v"),
+    *("mjpeg", "ogg", "mxf", "ivf", "gif", "mp3", "wav", "aac", "flac"),
+    *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),
+)
 
 
 class VideoError(ValueError):
@@ -83,8 +90,10 @@ class Video:
         """
         self.path = path
         try:
-            # No clip may send us elsewhere, as a playlist under a video's name would.
-            self._container = av.open(str(path), options={"protocol_whitelist": "file"})
+            self._container = av.open(
+                str(path),
+                options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"},
+            )
         except (av.FFmpegError, OSError) as error:
             raise VideoError(why_unreadable(path, error)) from None
         try:
@@ -114,10 +123,17 @@ class Video:
                 except av.InvalidDataError:
                     continue
                 for frame in frames:
-                    yield Picture(frame, frame.time, converter)
+                    yield Picture(frame, self._time_of(frame), converter)
                     self.num_frames += 1
         if self.num_frames == 0:
             raise VideoError("not a single frame can be decoded")
+
+    def _time_of(self, frame: av.VideoFrame) -> float | None:
+        # AVI keeps no presentation timestamps. Those that FFmpeg makes up for it are out of order
+        # where H.264 has B-frames; its decoding timestamps, in the order of the output, are not.
+        is_avi = self._container.format.name == "avi"
+        ticks = frame.dts if is_avi else frame.pts
+        return None if ticks is None else float(ticks * frame.time_base)
 
 
 class ReadAhead:
@@ -218,6 +234,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
     """Say in words that many files may share why one can't be opened."""
     if path.is_symlink() and not path.exists():
         return "it is a symbolic link to a file that is not there"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     if isinstance(error, PermissionError) or not os.access(path, os.R_OK):
         return "permission to read it is denied"
     if path.is_file() and path.stat().st_size == 0:

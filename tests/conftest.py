@@ -3,18 +3,25 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from unittest import mock
 
+import av
 import cv2
 import numpy as np
 import pytest
+import pytorch_lightning as pl
+import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from emotion.cache import Cache
 from emotion.config import CONF_DIR, REPOSITORY  # importing it makes the resolver `repository`
+from emotion.module import EmotionModule
+from emotion.recipe import Recipe, package_versions
+from emotion.video import Video
 
 
 @pytest.fixture(autouse=True)
@@ -68,6 +75,17 @@ def demo_cache(
     return cache
 
 
+@pytest.fixture
+def cache_of(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., Cache]:
+    """Give a function that names the cache of a folder of clips; it cuts in this process."""
+
+    def name_cache(root: Path, *overrides: str, data: str = "scrapping") -> Cache:
+        paths = [f"data={data}", f"data.root={root}", f"paths.cache={tmp_path}/cache"]
+        return Cache.from_config(compose("preprocess", [*paths, "num_workers=1", *overrides]))
+
+    return name_cache
+
+
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
     """Give a function that writes (H, W, 3) uint8 BGR frames to an MPEG-4 file."""
@@ -82,5 +100,115 @@ def write_video() -> Callable[..., Path]:
             writer.write(frame)
         writer.release()
         return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def run_dir(demo_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a run: a small network with random weights, and its recipe."""
+    folder = tmp_path_factory.mktemp("run")
+    labels = list(demo_cache.scheme.labels)
+    pl.seed_everything(3, verbose=False)
+    module = EmotionModule("mobilenetv3_small_050", 9, labels)
+    with torch.no_grad():  # as it is after training: other inputs give other answers
+        module.train()(torch.randint(256, (16, 9, 64, 64), dtype=torch.uint8))
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(folder / "best.ckpt", weights_only=True)
+    recipe = Recipe(
+        title="A small network",
+        data="nothing",
+        labels=labels,
+        settings=demo_cache.settings,
+        interval=10,
+        image_px=64,
+        versions=package_versions(),
+        temperature=0.8,
+    )
+    recipe.write(folder / "recipe.json")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def join_clips(write_video: Callable[..., Path]) -> Callable[..., Path]:
+    """Give a function that writes frames of clips one after another, losslessly to the eye."""
+
+    def join(path: Path, *parts: tuple[Path, int, int]) -> Path:
+        frames = [
+            cv2.cvtColor(picture.rgb(), cv2.COLOR_RGB2BGR)
+            for clip, start, stop in parts
+            for picture in list(Video(clip).pictures())[start:stop]
+        ]
+        return write_video(path, frames)
+
+    return join
+
+
+@pytest.fixture(scope="session")
+def encode_video() -> Callable[..., Path]:
+    """Give a function that encodes (H, W, 3) uint8 RGB frames with PyAV, in any codec and file."""
+
+    def encode(
+        path: Path,
+        frames: Iterable[np.ndarray],
+        times_s: Iterable[float] | None = None,
+        fps: float = 30.0,
+        codec: str = "libx264",
+        pix_fmt: str = "yuv420p",
+        file_format: str | None = None,
+        movflags: str = "",
+        **codec_options: str,
+    ) -> Path:
+        """Encode frames; each is shown from its time on, or at `fps` where none are given."""
+        rate = Fraction(fps).limit_denominator(1001)
+        if codec == "libx264":
+            codec_options = {"preset": "ultrafast", "crf": "12", **codec_options}
+        with av.open(
+            str(path), "w", format=file_format, options={"movflags": movflags} if movflags else {}
+        ) as container:
+            stream = None
+            for number, frame in enumerate(frames):
+                if stream is None:
+                    stream = container.add_stream(codec, rate=rate, options=codec_options)
+                    stream.height, stream.width = frame.shape[:2]
+                    stream.pix_fmt = pix_fmt
+                    if times_s is not None:
+                        times_s = list(times_s)
+                        stream.codec_context.time_base = Fraction(1, 90_000)
+                picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+                if times_s is None:
+                    picture.pts, picture.time_base = number, 1 / rate
+                else:
+                    picture.pts = round(90_000 * times_s[number])
+                    picture.time_base = Fraction(1, 90_000)
+                container.mux(stream.encode(picture))
+            container.mux(stream.encode())
+        return path
+
+    return encode
+
+
+@pytest.fixture(scope="session")
+def turn() -> Callable[[Path, int], None]:
+    """Give a function that has an .mp4 or .mov file say by how much it is to be turned."""
+    matrices = {  # a, b, u, c, d, v of ISO/IEC 14496-12, 6.2.2: (x, y) goes to (ax + cy, bx + dy)
+        0: (1, 0, 0, 0, 1, 0),
+        90: (0, 1, 0, -1, 0, 0),
+        180: (-1, 0, 0, 0, -1, 0),
+        270: (0, -1, 0, 1, 0, 0),
+    }
+
+    def as_stored(clockwise_deg: int) -> bytes:
+        numbers = matrices[clockwise_deg]
+        return b"".join((number << 16).to_bytes(4, "big", signed=True) for number in numbers)
+
+    def write(path: Path, clockwise_deg: int) -> None:
+        content = path.read_bytes()
+        track = content.index(b"tkhd")
+        place = content.index(as_stored(0), track)
+        assert place - track < 60
+        new = as_stored(clockwise_deg)
+        path.write_bytes(content[:place] + new + content[place + len(new) :])
 
     return write

@@ -288,6 +288,8 @@ def refusal_of(run: Callable[..., None], *arguments: str) -> str:
         (["data.min_frames=7.5"], ["data.min_frames=7.5", "whole number such as 75"]),
         (["sampling.interval=7"], ["7", "90", "1, 2, 3, 5, 6, 9, 10, 15, 18, 30, 45, 90"]),
         (["data=javanese"], ["data=javanese", "data.root=DIR"]),
+        (["executor=cloud"], ["executor=cloud", "dask, local"]),
+        (["executor=dask"], ["executor.address"]),
         (["data=scrapping", "data.root=/no/such/folder"], ["/no/such/folder", "data.root=DIR"]),
         (["data.root=${nowhere}"], ["nowhere"]),
         (["data.root=[1,"], ["[1,"]),
@@ -446,7 +448,7 @@ def test_every_group_belongs_to_a_script():
     assert {path.parent.as_posix() for path in OPTIONS} == groups_of("preprocess") | groups_of(
         "train"
     )
-    assert groups_of("preprocess") == {"data", "experiment"}
+    assert groups_of("preprocess") == {"data", "executor", "experiment"}
     assert len(OPTIONS) >= 20
     assert all(belongs(path, "train") for path in OPTIONS)
     assert belongs(Path("experiment/smoke"), "preprocess")
@@ -457,6 +459,8 @@ def test_every_option_composes(running: Callable, primary: str, group: str, opti
     chosen = [f"{group}='{option}'"]
     if (group, option) == ("data", "csv"):
         chosen.append("data.list=/clips/clips.csv")
+    if (group, option) == ("executor", "dask"):
+        chosen.append("executor.address=tcp://10.0.0.1:8786")
     if primary == "train":
         cfg = running(*chosen)
     else:

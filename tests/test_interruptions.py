@@ -12,7 +12,9 @@ import pytest
 
 from emotion.cache import Cache
 from emotion.config import REPOSITORY
+from emotion.cutting import Cutter
 from emotion.errors import UserError
+from emotion.files import MACHINE
 from emotion.manifest import read_table
 
 
@@ -68,7 +70,8 @@ def test_killed_run_goes_on_and_ends_as_an_undisturbed_one(
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
     (stacks,) = tmp_path.rglob("stacks")
-    (stacks / f".half.{run.pid}.tiff").write_bytes(b"half a stack")  # as a killed writer leaves it
+    # as a killed writer leaves it
+    (stacks / f".half.{MACHINE}-{run.pid}.tiff").write_bytes(b"half a stack")
     records = {p: p.stat().st_mtime_ns for p in tmp_path.rglob("clips/*.json")}
     assert len(records) < 12
     again = start(clips, tmp_path)
@@ -97,14 +100,23 @@ def test_ctrl_c_stops_soon_and_keeps_what_is_done(clips: Path, tmp_path: Path):
     assert len(list(tmp_path.rglob("stacks/[!.]*.tiff"))) >= 2
 
 
-class DeadlyCache(Cache):
-    """A cache whose clip Happy_0003 kills the process that cuts it, as a decoder may."""
+class DeadlyCutter(Cutter):
+    """A cutter whose clip Happy_0003 kills the process that cuts it, as a decoder may."""
 
     def stack_path(self, clip_id: str, segment: int) -> Path:
         """Name the TIFF of a segment, or die."""
         if clip_id == "Happy_0003":
             os.kill(os.getpid(), signal.SIGKILL)
         return super().stack_path(clip_id, segment)
+
+
+class DeadlyCache(Cache):
+    """A cache of such a cutter."""
+
+    @property
+    def cutter(self) -> DeadlyCutter:
+        """What makes the stacks of a clip."""
+        return DeadlyCutter(self.directory, self.settings)
 
 
 def deadly_cache(compose, clips: Path, folder: Path) -> DeadlyCache:

@@ -1,9 +1,11 @@
 """Stacks: which crop stands where, against plain loops, and a TIFF that any reader opens."""
 
 from collections.abc import Callable
+from fractions import Fraction
 from itertools import product
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from emotion.stack import (
     take_images,
     write_stack,
 )
-from emotion.video import Video, VideoError
+from emotion.video import Picture, Video, VideoError
 
 RNG = np.random.default_rng(0)
 
@@ -30,6 +32,8 @@ class NumberReader:
         self.first_face = first_face
         self.seen: list[int] = []
         self.clips = 0
+        self.num_seen = 0
+        self.box = None
 
     def start_clip(self) -> None:
         self.clips += 1
@@ -41,6 +45,7 @@ class NumberReader:
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
         self.observe(frame)
         has_face = self.first_face <= self.seen[-1] < 60
+        self.num_seen = int(has_face)
         return np.full((2, 2), self.seen[-1], np.uint8) if has_face else None
 
 
@@ -237,7 +242,7 @@ def numbers_of(segment) -> list[int | None]:
 
 def test_segments_may_begin_at_the_first_face(counting_clip: Callable[..., Path]):
     reader = NumberReader("none", first_face=7)  # the first sampled frame with a face is then 10
-    segments = list(crop_segments(Video(counting_clip(40)), reader, 20, 5, "first_face"))
+    segments = list(crop_segments(Video(counting_clip(40)), reader, 20, 5, start="first_face"))
     assert [(s.number, s.num_frames) for s in segments] == [(1, 20), (2, 10)]
     assert [numbers_of(s) for s in segments] == [[10, 15, 20, 25], [30, 35]]
 
@@ -250,5 +255,195 @@ def test_segments_begin_with_the_clip_by_default(counting_clip: Callable[..., Pa
 
 def test_clip_without_a_face_gives_a_segment_without_a_crop(counting_clip: Callable[..., Path]):
     reader = NumberReader("none", first_face=99)
-    (segment,) = crop_segments(Video(counting_clip(30)), reader, 90, 5, "first_face")
+    (segment,) = crop_segments(Video(counting_clip(30)), reader, 90, 5, start="first_face")
     assert (segment.num_frames, numbers_of(segment)) == (30, [None] * 6)
+
+
+# The same moments at any rate
+
+SPEED_PX = 200  # a second: by so much a bar moves, so that a picture tells its moment
+
+
+def picture_of(moment_s: float) -> np.ndarray:
+    """Draw a white bar at 10 + 200 px for every second, to a hundredth of a pixel."""
+    bar = np.zeros((16, 672), np.float32)
+    edge = 10 + SPEED_PX * moment_s
+    pixels = np.arange(672)
+    bar[:] = 255 * np.clip(pixels + 1 - edge, 0, 1) * np.clip(edge + 8 - pixels, 0, 1)
+    return np.repeat(bar.round().astype(np.uint8)[..., None], 3, axis=2)
+
+
+class MomentReader:
+    """Stands in for the face cropper: a crop is the moment that a picture shows, in seconds."""
+
+    tracking = "none"
+    num_seen = 1
+    box = None
+
+    def start_clip(self) -> None:
+        pass
+
+    def crop(self, frame: np.ndarray) -> np.ndarray:
+        assert frame.shape == (16, 672, 3)
+        light = frame.mean(axis=(0, 2))
+        light[light < 60] = 0
+        middle = (light * (np.arange(672) + 0.5)).sum() / light.sum()
+        return np.array((middle - 4 - 10) / SPEED_PX)
+
+
+def shown_moments(path: Path, interval: int = 5) -> list[list[float]]:
+    """Give the moments that the images of each segment show."""
+    segments = crop_segments(Video(path), MomentReader(), 90, interval, by="time")
+    return [[float(crop) for crop in segment.crops] for segment in segments]
+
+
+READING_S = 0.001  # how far the moment read off a compressed picture may be wrong
+
+
+def nearest_of(times_s: np.ndarray, moments_s: np.ndarray) -> np.ndarray:
+    """Give for each moment the time of the frame nearest to it."""
+    return times_s[np.abs(times_s[None] - moments_s[:, None]).argmin(axis=1)]
+
+
+@pytest.mark.parametrize("fps", [15, 24, 25, 30000 / 1001, 30, 50, 60, 120])
+def test_any_rate_shows_the_same_moments(tmp_path: Path, encode_video: Callable, fps: float):
+    frames = [picture_of(number / fps) for number in range(round(3 * fps))]
+    (shown,) = shown_moments(encode_video(tmp_path / "clip.mp4", frames, fps=fps))
+    moments_s = np.arange(0, 90, 5) / 30
+    np.testing.assert_allclose(shown, moments_s, rtol=0, atol=0.5 / fps + READING_S)
+    if fps in (30, 60, 120):  # a frame falls on each moment
+        np.testing.assert_allclose(shown, moments_s, rtol=0, atol=READING_S)
+
+
+def ways_of_showing() -> dict[str, np.ndarray]:
+    """Give the times of the frames of clips of three seconds whose rate varies."""
+    rng = np.random.default_rng(0)
+    regular = np.arange(180) / 60
+    kept = np.sort(rng.choice(np.arange(1, 180), 90, replace=False))
+    return {
+        "half of the frames dropped": regular[np.r_[0, kept]],
+        "jitter": np.r_[0, regular[1:] + rng.uniform(-0.008, 0.008, 179)],
+        "holds": np.r_[0, 0.02, 0.9, 0.95, 1.0, 1.5, 1.52, 2.2, 2.25, 2.96],
+        "from 60 fps down to 10": np.r_[regular[:60], 1 + np.arange(48) / 24],
+        "one frame a second": np.array([0.0, 1.0, 2.0, 2.99]),
+    }
+
+
+@pytest.mark.parametrize("start_s", [0.0, 10.0])
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("way", ways_of_showing())
+def test_variable_rate_shows_the_same_moments(
+    tmp_path: Path, encode_video: Callable, way: str, suffix: str, start_s: float
+):
+    times_s = ways_of_showing()[way]
+    frames = [picture_of(time_s) for time_s in times_s]
+    path = encode_video(tmp_path / f"clip{suffix}", frames, start_s + times_s)
+    shown, *_ = shown_moments(path)
+    assert len(shown) == 18
+    moments_s = np.arange(18) / 6
+    # A container may round times to a millisecond, and so turn half-way to the other side.
+    distance = np.abs(nearest_of(times_s, moments_s) - moments_s)
+    assert (np.abs(shown - moments_s) <= distance + 0.001 + READING_S).all()
+
+
+def test_file_that_starts_late_shows_the_same_moments(tmp_path: Path, encode_video: Callable):
+    times_s = np.arange(72) / 24
+    frames = [picture_of(time_s) for time_s in times_s]
+    (expected,) = shown_moments(encode_video(tmp_path / "at_once.mkv", frames, times_s))
+    for start_s in (0.5, 10.0, 3600.0):
+        path = encode_video(tmp_path / f"{start_s}.mkv", frames, start_s + times_s)
+        (shown,) = shown_moments(path)
+        np.testing.assert_allclose(shown, expected, atol=READING_S)
+
+
+def retimed(source: Path, path: Path, times_s: list[float | None]) -> Path:
+    """Copy a clip's packets, which are in the order of presentation, under other timestamps."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        packets = [packet for packet in old.demux(video=0) if packet.size]
+        assert len(packets) == len(times_s)
+        for number, (packet, time_s) in enumerate(zip(packets, times_s, strict=True)):
+            packet.time_base = Fraction(1, 1000)
+            packet.dts = number - 10_000_000  # decoding comes first whatever the timestamp
+            packet.pts = round(1000 * time_s)
+            packet.stream = stream
+            new.mux(packet)
+    return path
+
+
+def scrambles() -> dict[str, np.ndarray]:
+    """Give the wrong timestamps of clips of 90 frames at 30 a second."""
+    true_s = np.arange(90) / 30
+    pairs = true_s.reshape(-1, 2)[:, ::-1].ravel()
+    some_pairs = np.where(np.arange(90) // 2 % 5 == 3, pairs, true_s)
+    backwards = np.where(np.arange(90) % 7 == 3, true_s - 0.2, true_s)
+    return {
+        "neighbours changed places": some_pairs,
+        "each with its neighbour": pairs,
+        "single ones far back": np.maximum(backwards, 0),
+        "single ones far ahead": np.where(np.arange(90) % 7 == 3, true_s + 60, true_s),
+        "the clock starts anew": true_s - 1.5 * (true_s >= 1.5),
+        "the clock jumps ahead": true_s + 1000 * (true_s >= 1.5),
+        "the clock stands still for a while": np.where((true_s > 1) & (true_s < 1.3), 1, true_s),
+    }
+
+
+@pytest.mark.parametrize("way", scrambles())
+def test_wrong_timestamps_show_the_same_moments(tmp_path: Path, encode_video: Callable, way: str):
+    frames = [picture_of(number / 30) for number in range(90)]
+    clip = encode_video(tmp_path / "clip.mkv", frames)
+    path = retimed(clip, tmp_path / "retimed.mkv", scrambles()[way].tolist())
+    stored_s = [picture.time_s for picture in Video(path).pictures()]
+    np.testing.assert_allclose(stored_s, scrambles()[way], atol=0.0006)  # as meant to be wrong
+    (shown,) = shown_moments(path)
+    np.testing.assert_allclose(shown, np.arange(18) / 6, rtol=0, atol=1 / 30 + READING_S)
+
+
+def test_missing_timestamps_are_those_of_the_headers_rate(tmp_path: Path, encode_video: Callable):
+    frames = [picture_of(number / 25) for number in range(75)]
+    path = encode_video(tmp_path / "clip.mp4", frames, fps=25, file_format="h264")
+    assert {picture.time_s for picture in Video(path).pictures()} == {None}  # nothing but packets
+    (shown,) = shown_moments(path)
+    np.testing.assert_allclose(shown, np.arange(18) / 6, rtol=0, atol=0.5 / 25 + READING_S)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [(suffix, "libx264") for suffix in (".mp4", ".mov", ".mkv", ".avi", ".flv", ".m4v")]
+    + [(".avi", "mpeg4"), (".avi", "mjpeg"), (".webm", "libvpx"), (".mov", "mpeg4")],
+)
+def test_any_container_shows_the_same_moments(
+    tmp_path: Path, encode_video: Callable, suffix: str, codec: str
+):
+    """B-frames, where the codec has them, are decoded in another order than shown."""
+    options = {
+        "libx264": {"preset": "veryfast", "bf": "2"},
+        "mpeg4": {"bf": "2", "qmax": "4"},
+        "mjpeg": {"qmax": "4"},
+        "libvpx": {"deadline": "realtime", "cpu-used": "8", "b": "2M"},
+    }[codec]
+    pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+    frames = [picture_of(number / 25) for number in range(75)]
+    path = tmp_path / f"clip{suffix}"
+    encode_video(path, frames, fps=25, codec=codec, pix_fmt=pix_fmt, **options)
+    (shown,) = shown_moments(path)
+    np.testing.assert_allclose(shown, np.arange(18) / 6, rtol=0, atol=0.5 / 25 + READING_S)
+
+
+def test_by_frames_shows_every_fifth_frame_whatever_its_time(
+    tmp_path: Path, encode_video: Callable
+):
+    times_s = ways_of_showing()["half of the frames dropped"]
+    path = encode_video(tmp_path / "clip.mp4", [picture_of(time_s) for time_s in times_s], times_s)
+    first, *_ = crop_segments(Video(path), MomentReader(), 90, 5, by="frames")
+    np.testing.assert_allclose(np.array(first.crops), times_s[:90:5], atol=READING_S)
+
+
+def test_only_sampled_frames_have_their_colours_converted(
+    tmp_path: Path, encode_video: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    path = encode_video(tmp_path / "clip.mp4", [picture_of(i / 60) for i in range(180)], fps=60)
+    converted, convert = [], Picture.rgb
+    monkeypatch.setattr(Picture, "rgb", lambda self: converted.append(self.time_s) or convert(self))
+    list(crop_segments(Video(path), MomentReader(), 90, 5, by="time"))
+    assert converted == pytest.approx([number / 6 for number in range(18)])
