@@ -17,7 +17,6 @@ import numpy as np
 from emotion.errors import UserError
 from emotion.recipe import RECIPE_FILE, Recipe
 
-RECIPE_KEY = "recipe"  # of an ONNX file's metadata
 RUNTIMES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
 
 
@@ -52,6 +51,8 @@ def load_model(path: Path, num_threads: int = 1) -> tuple[Runtime, Recipe]:
         UserError: it is damaged, foreign, or its runtime is not installed.
     """
     recipe = read_recipe(path)
+    from emotion.onnx_runtime import OnnxRuntime
+
     with foreign(path):
         runtime = {".ckpt": TorchRuntime, ".onnx": OnnxRuntime}[path.suffix](path, num_threads)
         probe = np.zeros((1, recipe.num_images, recipe.image_px, recipe.image_px), np.uint8)
@@ -68,11 +69,10 @@ def read_recipe(path: Path) -> Recipe:
     """Read a model's recipe; see `load_model`."""
     if path.suffix == ".ckpt":
         return Recipe.read(path.parent / RECIPE_FILE)
+    from emotion.onnx_runtime import read_onnx
+
     with foreign(path):
-        metadata = onnx_session(path, 1).get_modelmeta().custom_metadata_map
-    if RECIPE_KEY not in metadata:
-        raise UserError(f"{path} has no recipe inside: python -m emotion.export has not written it")
-    return Recipe.from_json(metadata[RECIPE_KEY], f"the recipe in {path}")
+        return read_onnx(path)[1]
 
 
 def runtime_name(path: Path) -> str:
@@ -82,7 +82,7 @@ def runtime_name(path: Path) -> str:
         return f"{title} {version(package)}"
     except PackageNotFoundError:
         raise UserError(
-            f"{path} needs {title}: pip install {package}, or name a checkpoint"
+            f"{path} needs {title}: pip install -r requirements-onnx.txt, or name a checkpoint"
         ) from None
 
 
@@ -134,7 +134,11 @@ def model_in(run_dir: Path) -> Path:
 
 
 class TorchRuntime:
-    """Runs the network of a checkpoint; see `Runtime`."""
+    """Runs the network of a checkpoint; see `Runtime`.
+
+    Attributes:
+        module: the `EmotionModule`, on the CPU and set to evaluate.
+    """
 
     def __init__(self, path: Path, num_threads: int) -> None:
         """Load a checkpoint, whose recipe lies beside it, and none of the code that it may hold."""
@@ -153,8 +157,8 @@ class TorchRuntime:
                 f"{RECIPE_FILE} says {', '.join(recipe.labels)} from {recipe.num_images}: "
                 "they are not of the same run"
             )
-        self._module = EmotionModule(**told).eval()
-        self._module.load_state_dict(checkpoint["state_dict"])
+        self.module = EmotionModule(**told).eval()
+        self.module.load_state_dict(checkpoint["state_dict"])
 
     def classify(self, stacks: np.ndarray) -> np.ndarray:
         """See `Runtime.classify`."""
@@ -164,35 +168,9 @@ class TorchRuntime:
         torch.set_num_threads(self._num_threads)
         try:
             with torch.inference_mode():
-                return self._module(torch.from_numpy(stacks)).float().numpy()
+                return self.module(torch.from_numpy(stacks)).float().numpy()
         finally:
             torch.set_num_threads(before)
-
-
-class OnnxRuntime:
-    """Runs an ONNX file; see `Runtime`."""
-
-    def __init__(self, path: Path, num_threads: int) -> None:
-        """Load an ONNX file."""
-        self.name = runtime_name(path)
-        self._session = onnx_session(path, num_threads)
-        self._input = self._session.get_inputs()[0].name
-
-    def classify(self, stacks: np.ndarray) -> np.ndarray:
-        """See `Runtime.classify`."""
-        (logits,) = self._session.run(None, {self._input: np.ascontiguousarray(stacks)})
-        return logits
-
-
-def onnx_session(path: Path, num_threads: int) -> "onnxruntime.InferenceSession":  # noqa: F821
-    """Load an ONNX file; raises UserError where ONNX Runtime is not installed."""
-    runtime_name(path)
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = num_threads
-    options.log_severity_level = 4  # what is wrong comes as an exception
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 @contextmanager
