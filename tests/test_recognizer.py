@@ -94,7 +94,7 @@ def test_a_training_clips_stacks_are_those_of_training_bit_for_bit(
 def test_a_real_clips_stacks_are_the_cached_files_images(
     shared_data: Path, tmp_path: Path, recipe: Recipe, interval: int, step: int
 ):
-    for name in ("06-02-06_01", "02-04-05_01"):  # a short one with black frames, a long one
+    for name in ("06-02-06_01", "02-04-05_01"):  # a short one, a long one
         path = shared_data / "javanese" / f"{name}.mp4"
         cutter = Cutter(tmp_path, recipe.settings)
         record = cutter.cut(Clip(path, name, "Anger", "", "train"))
@@ -103,9 +103,10 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
         EmotionRecognizer(runtime, at_full_size).predict(path)
         assert len(runtime.stacks) == len(record.segments) > 0
         for stack, segment in zip(runtime.stacks, record.segments, strict=True):
-            assert segment["has_face"][0] == "1" or interval == 5  # else others stand in
+            assert "0" not in segment["has_face"].rstrip("0")  # else others stand in
             cached = read_stack(cutter.stack_path(name, segment["number"]))
-            np.testing.assert_array_equal(stack, cached[::step])
+            sampled = len(segment["has_face"].rstrip("0")[::step])  # the rest pads a tail
+            np.testing.assert_array_equal(stack[:sampled], cached[::step][:sampled])
 
 
 def test_probabilities_are_the_lightning_modules(demo_cache: Cache, run_dir: Path):
