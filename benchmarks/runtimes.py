@@ -1,4 +1,4 @@
-"""Measure PyTorch against ONNX Runtime: python -m benchmarks.runtimes [--threads 2] [--image-px 224].
+"""Measure PyTorch against ONNX Runtime: python -m benchmarks.runtimes [--threads 2].
 
 One stack at a time, as in prediction, through all three models in one run: PyTorch and ONNX Runtime
 in float32 and in int8, in turn, so that whatever else the machine does slows all of them. Ratios

@@ -5,11 +5,13 @@ from the run's `metrics.json` and `recipe.json` and from the files that were exp
 """
 
 import hashlib
+import re
 import shlex
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emotion.calibration import TEMPERATURES
 from emotion.provenance import REPOSITORY
 from emotion.run import Run
 
@@ -270,11 +272,16 @@ def calibration(run: Run) -> str:
         rule = "Every clip is called `unsure`"
     else:
         rule = f"A clip is `unsure` below a top probability of {percent(facts['unsure_below'])}"
+    limit = (
+        " That is as high as it may be: on val the model does no better than guessing."
+        if facts["temperature"] == TEMPERATURES[1]
+        else ""
+    )
     return "\n\n".join(
         [
             f"Logits are divided by a temperature of {facts['temperature']:.4g}, fitted on "
-            f"{facts['fitted_on']}. Expected calibration error ({facts['bins']} bins; few clips "
-            "make it too large) and negative log-likelihood, before and after:",
+            f"{facts['fitted_on']}.{limit} Expected calibration error ({facts['bins']} bins; few "
+            "clips make it too large) and negative log-likelihood, before and after:",
             table(["on", "number", "ECE", "after", "NLL", "after"], rows),
             f"{rule}, which was set on {facts['fitted_on']} clips, asking for "
             f"{percent(facts['accuracy'])} right answers: {'; '.join(answered)}.",
@@ -302,7 +309,11 @@ def limits(run: Run) -> str:
 def reproduction(run: Run) -> str:
     """Give the commands that make it again."""
     made = run.metrics
-    overrides = [each for each in made["overrides"] if not each.startswith("paths.")]
+    overrides = [
+        re.sub(r"^(\w+)='(\d+)'$", r"\1=\2", each)  # train.py puts such quotes itself
+        for each in made["overrides"]
+        if not each.startswith("paths.")
+    ]
     if not any(override.startswith("data=") for override in overrides):
         overrides.insert(0, f"data={made['data']}")
     commit = made.get("commit")

@@ -22,6 +22,7 @@ from emotion.config import CONF_DIR, REPOSITORY  # importing it makes the resolv
 from emotion.module import EmotionModule
 from emotion.recipe import Recipe, package_versions
 from emotion.video import Video
+from train import train
 
 
 @pytest.fixture(autouse=True)
@@ -212,3 +213,17 @@ def turn() -> Callable[[Path, int], None]:
         path.write_bytes(content[:place] + new + content[place + len(new) :])
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finished_run(demo_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a run that train.py has brought to its end, on two clips a class."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    paths = [f"paths.cache={demo_cache.directory.parents[1]}", f"hydra.run.dir={folder}"]
+    arguments = ["train.py", "experiment=smoke", "interval=15", "logger=none", *paths]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("EMOTION_DATA", "demo"), ("DATASET_DOWNLOAD_ID", "")):
+            patch.setenv(name, value)
+        patch.setattr("sys.argv", arguments)
+        train()
+    return folder
