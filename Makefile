@@ -5,7 +5,7 @@ ARGS ?=
 CLIPS ?= cache/demo_clips
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo preprocess sweep test lint bench clean
+.PHONY: help install onnx demo preprocess sweep test lint bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,6 +19,12 @@ $(VENV)/installed: requirements.txt
 	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt
 	@touch $@
 
+onnx: $(VENV)/onnx  ## install ONNX Runtime too, for python -m emotion.export and its files
+
+$(VENV)/onnx: requirements-onnx.txt $(VENV)/installed
+	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt -r requirements-onnx.txt
+	@touch $@
+
 demo: install  ## draw clips, make stacks, train MobileNetV3 at three intervals, print the table
 	$(RUN) train.py -m experiment=demo interval=5,10,15 $(ARGS)
 
@@ -28,16 +34,17 @@ preprocess: install  ## clips to stacks; ARGS="data=scrapping" to say of which d
 sweep: install  ## the full table: three models at three intervals; ARGS="seed=1" and so on
 	$(RUN) train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 $(ARGS)
 
-test: install lint  ## lint, then all tests
+test: onnx lint  ## lint, then all tests
 	$(RUN) -m pytest
 
 lint: install  ## ruff's rules and format
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
-bench: install  ## measure what the README says is fast; CLIPS=DIR to measure on your clips
+bench: onnx  ## measure what the README says is fast; CLIPS=DIR to measure on your clips
 	$(RUN) -m benchmarks.train
 	$(RUN) -m benchmarks.preprocess $(CLIPS)
+	$(RUN) -m benchmarks.runtimes
 
 clean:  ## remove the environment; caches and outputs stay
 	rm -rf $(VENV)

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from emotion.backbone import load_pretrained, num_parameters
 from emotion.cache import Cache
+from emotion.calibration import BINS, Calibrator
 from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
 from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint
 from emotion.config import config_tree, describe_data, entry, one_line
@@ -33,6 +34,7 @@ from emotion.module import EmotionModule
 from emotion.parallel import processes
 from emotion.predictions import Predictions
 from emotion.provenance import memory_mb, provenance
+from emotion.recipe import RECIPE_FILE, Recipe, package_versions
 from emotion.split import describe_parts
 from emotion.tally import count_dropped
 from emotion.throughput import TrainClock, ms_per_stack
@@ -145,6 +147,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     for pattern in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    calibrator = Calibrator(**cfg.calibration)
     datamodule = StackDataModule(
         Cache.from_config(cfg),
         cfg.interval.frames,
@@ -260,6 +263,29 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         *(100 * result[key] for key in ("uar", "macro_f1")),
         "; selected and reported on the same clips" if reported_on == "val" else "",
     )
+    calibration = calibrator.fit(predictions.of_split("val"))
+    calibrated = calibration.report(predictions.of_split(reported_on))
+    log.info(
+        "temperature %.3g, set on val: calibration error %.1f %%, then %.1f %% on %d %s clips; "
+        "unsure below %.1f %%: %d of them answered",
+        calibration.temperature,
+        *(100 * calibrated["clips"]["ece"][when] for when in ("before", "after")),
+        calibrated["clips"]["num"],
+        reported_on,
+        100 * calibration.unsure_below,
+        calibrated["clips"]["answered"],
+    )
+    recipe = Recipe(
+        title=f"{cfg.model.title}, {datamodule.num_images} images, trained on {cfg.data.name}",
+        data=describe_data(cfg).removeprefix("data: "),
+        labels=datamodule.labels,
+        settings=datamodule.cache.settings,
+        interval=cfg.interval.frames,
+        image_px=datamodule.image_px,
+        versions=package_versions(),
+        **asdict(calibration),
+    )
+    recipe.write(run_dir / RECIPE_FILE)
     record = {
         "settings": {key: settings[key] for key in SETTINGS},
         "notice": cfg.data.notice,
@@ -280,6 +306,13 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         "reported_on": reported_on,
         **{key: result[key] for key in ("accuracy", "uar", "macro_f1", "confusion")},
         "scores": scores,
+        "calibration": {
+            **asdict(calibration),
+            **asdict(calibrator),
+            "bins": BINS,
+            "fitted_on": "val",
+            **{split: calibration.report(predictions.of_split(split)) for split in scores},
+        },
         "checkpoint": Path(best.best_model_path).name,
         "val_accuracy": best.best_model_score.item(),
         "manifest_sha256": datamodule.cache.manifest_sha256(),

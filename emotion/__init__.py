@@ -1,1 +1,17 @@
-"""Emotion from close-up face clips: clips, stacks, models, judging."""
+"""Emotion from close-up face clips: clips, stacks, models, judging, recognizing."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from emotion.recognizer import EmotionRecognizer
+
+__all__ = ["EmotionRecognizer"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import `EmotionRecognizer`, and MediaPipe with it, once somebody asks for it."""
+    if name in __all__:
+        from emotion.recognizer import EmotionRecognizer
+
+        return EmotionRecognizer
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

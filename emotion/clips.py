@@ -11,6 +11,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from glob import glob
 from itertools import zip_longest
 from pathlib import Path
 
@@ -216,18 +217,48 @@ def video_files(root: Path) -> list[Path]:
     """
     if not root.is_dir():
         raise UserError(f"no folder {root}: put the clips there, or set data.root=DIR")
-    paths = sorted(
+    if not (paths := videos_below(root)):
+        raise UserError(
+            f"no video files in {root} (looked for {', '.join(sorted(VIDEO_SUFFIXES))}): "
+            "put the clips there, or set data.root=DIR"
+        )
+    return paths
+
+
+def videos_below(root: Path) -> list[Path]:
+    """List all video files below a folder but the hidden ones, in the order of their names."""
+    return sorted(
         path
         for path in root.rglob("*")
         if path.suffix.lower() in VIDEO_SUFFIXES
         and not path.is_dir()
         and not any(name.startswith(".") for name in path.relative_to(root).parts)  # hidden
     )
-    if not paths:
-        raise UserError(
-            f"no video files in {root} (looked for {', '.join(sorted(VIDEO_SUFFIXES))}): "
-            "put the clips there, or set data.root=DIR"
-        )
+
+
+def named_clips(named: str) -> list[Path]:
+    """Find the clips that somebody has named.
+
+    Args:
+        named: a file, a folder with video files in it or below it, or a pattern such as
+            `clips/*.mp4` or `clips/**/*.mov`; `~` is the home folder.
+
+    Raises:
+        UserError: there is none.
+    """
+    path = Path(named).expanduser()
+    if path.is_dir():
+        if not (paths := videos_below(path)):
+            raise UserError(
+                f"clips={named}: no video files in that folder "
+                f"(looked for {', '.join(sorted(VIDEO_SUFFIXES))})"
+            )
+        return paths
+    if os.path.lexists(path):
+        return [path]
+    paths = sorted(Path(found) for found in glob(str(path), recursive=True))
+    if not (paths := [path for path in paths if not path.is_dir()]):
+        raise UserError(f"clips={named}: no such file or folder, and no pattern of any")
     return paths
 
 

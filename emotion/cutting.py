@@ -6,21 +6,18 @@ needs comes as arguments, all that it makes goes into the cache's folder.
 
 import hashlib
 import json
-import signal
 import threading
 from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
-from multiprocessing import parent_process
 from pathlib import Path
-
-import cv2
 
 from emotion.clips import Clip
 from emotion.errors import UserError
+from emotion.executor import begin_work
 from emotion.face import FOLLOW, TRACKING, FaceCropper
 from emotion.files import unfinished
 from emotion.sampling import BY, num_images
-from emotion.stack import STARTS, Segment, crop_segments, stack_crops, write_stack
+from emotion.stack import STARTS, Segment, crop_segments, own_crops, stack_crops, write_stack
 from emotion.video import Video, VideoError
 
 CHUNK_BYTES = 1 << 20
@@ -238,13 +235,13 @@ class Cutter:
                 continue
             stack = stack_crops(segment.crops, settings.num_images)
             write_stack(self.stack_path(clip.id, segment.number), stack)
-            has_face = "".join("0" if crop is None else "1" for crop in segment.crops)
+            has_face = own_crops(segment.crops, settings.num_images)
             record.segments.append(
                 {
                     "number": segment.number,
                     "num_frames": segment.num_frames,
                     "num_faces": segment.num_faces,
-                    "has_face": has_face.ljust(settings.num_images, "0"),
+                    "has_face": "".join("1" if found else "0" for found in has_face),
                 }
             )
         record.num_frames = video.num_frames
@@ -260,9 +257,7 @@ def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
     Returns:
         The clip's record.
     """
-    cv2.setNumThreads(1)  # the cores are shared out among processes already
-    if parent_process() is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent sees to it
+    begin_work()
     with one_at_a_time:
         return cutter.cut(clip)
 

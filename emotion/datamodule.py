@@ -19,7 +19,7 @@ from emotion.errors import UserError
 from emotion.manifest import StackRow
 from emotion.sampling import interval_step, num_images
 from emotion.split import DataSplit, Split, split_rows
-from emotion.stack import read_stack, take_images
+from emotion.stack import model_images, read_stack
 
 
 class StackDataset(Dataset):
@@ -69,11 +69,8 @@ class StackDataset(Dataset):
         index, seed = key
         row = self.rows[index]
         stack = read_stack(self.cache.directory / row.stack)
-        images = [stack[place] for place in take_images(row.crop_found, self.step)]  # T x (H, W)
-        if stack.shape[-1] != self.image_px:
-            size = (self.image_px, self.image_px)
-            images = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in images]
-        images = cv2.merge(images).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
+        images = model_images(stack, row.crop_found, self.step, self.image_px)
+        images = cv2.merge(list(images)).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
         if self.augmentation is not None:
             images = self.augmentation(images, np.random.default_rng(seed))
         label = self.labels.index(row.label)

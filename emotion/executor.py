@@ -6,10 +6,14 @@ finishes all others.
 
 import hashlib
 import importlib.metadata
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from multiprocessing import parent_process
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+import cv2
 import joblib
 from joblib.externals.loky import ProcessPoolExecutor, get_reusable_executor
 from joblib.externals.loky.process_executor import TerminatedWorkerError
@@ -155,6 +159,13 @@ START_WORKER = (
     "start scheduler and workers in a checkout of the project, in its environment: "
     "PYTHONPATH=. .venv/bin/dask worker ADDRESS --nthreads 1"
 )
+
+
+def begin_work() -> None:
+    """Settle a process that an executor has started: one core, and Ctrl-C left to its parent."""
+    cv2.setNumThreads(1)  # the cores are shared out among processes already
+    if parent_process() is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent sees to it
 
 
 def run_keyed(function: Callable[[Item], Result], key: int, item: Item) -> tuple[int, Result]:

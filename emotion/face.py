@@ -89,6 +89,7 @@ class FaceCropper:
     def start_clip(self) -> None:
         """Forget the faces of the clip before."""
         self.num_seen = 0  # faces in the frame that was looked at last
+        self.box: tuple[int, int, int, int] | None = None  # of the crop made last, see face_box
         self._center: np.ndarray | None = None  # of the person's face when it was last seen
         self._crowded = self.tracking == "none"  # whether to tell several faces apart
         self._until_look = 0  # sampled frames
@@ -159,14 +160,16 @@ class FaceCropper:
             if num_faces == self.num_seen == 0 and self.tracking == "sampled":
                 return None  # the mesh, which tracks nothing, would search with the same detector
         self._until_look -= 1
+        self.box = None
         landmarks = self.observe(frame)
         if landmarks is None:
             return None
-        if self.align:
-            return crop_level(frame, landmarks, self.margin, self.size_px)
         left, top, right, bottom = face_box(landmarks, self.margin, frame.shape)
         if left >= right or top >= bottom:  # the track has left the frame
             return None
+        self.box = left, top, right, bottom
+        if self.align:
+            return crop_level(frame, landmarks, self.margin, self.size_px)
         gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
         return cv2.resize(gray, (self.size_px, self.size_px), interpolation=cv2.INTER_AREA)
 
@@ -219,9 +222,7 @@ def middle(landmarks: np.ndarray) -> np.ndarray:
     return (landmarks.min(axis=0) + landmarks.max(axis=0)) / 2
 
 
-def crop_level(
-    frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px: int
-) -> np.ndarray | None:
+def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px: int) -> np.ndarray:
     """Cut a face out of a frame turned so that the eyes are level.
 
     Args:
@@ -231,12 +232,8 @@ def crop_level(
         size_px: height and width of the crop.
 
     Returns:
-        (size_px, size_px) uint8 gray; beyond the frame its edge goes on. None where the box of
-        the face lies outside the frame.
+        (size_px, size_px) uint8 gray; beyond the frame its edge goes on.
     """
-    left, top, right, bottom = face_box(landmarks, margin, frame.shape)
-    if left >= right or top >= bottom:
-        return None
     left_eye, right_eye = (landmarks[list(eye)].mean(axis=0) for eye in (LEFT_EYE, RIGHT_EYE))
     across = right_eye - left_eye
     roll_deg = float(np.degrees(np.arctan2(across[1], across[0])))

@@ -9,15 +9,38 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import cv2
 import numpy as np
 import tifffile
 
 from emotion.face import FaceCropper
 from emotion.files import unfinished
 from emotion.sampling import number_frames
-from emotion.video import Video
+from emotion.video import Picture, Pictures
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 STARTS = ("clip", "first_face")
+
+
+@dataclass(frozen=True)
+class CroppedFrame:
+    """A frame of a clip, and the face in it if the frame is sampled.
+
+    Attributes:
+        number: as `number_frames` counts.
+        picture: the frame.
+        sampled: whether the face was looked for.
+        crop: (H, W) uint8 gray, or None where there is no face.
+        box: where the crop was cut out, or None.
+        num_faces: that were seen.
+    """
+
+    number: int
+    picture: Picture
+    sampled: bool
+    crop: np.ndarray | None = None
+    box: Box | None = None
+    num_faces: int = 0
 
 
 @dataclass
@@ -26,15 +49,19 @@ class Segment:
 
     Attributes:
         number: counted from 1 in the clip, as in the stack's file name.
+        first_frame: the number of its first frame in the clip.
         num_frames: frames of the clip in it; a tail has fewer than the others.
         num_faces: the most that were seen at once.
         crops: of each sampled frame in turn, (H, W) uint8 gray, or None where there is no face.
+        boxes: where each of them was cut out, or None.
     """
 
     number: int
+    first_frame: int = 0
     num_frames: int = 0
     num_faces: int = 0
     crops: list[np.ndarray | None] = field(default_factory=list)
+    boxes: list[Box | None] = field(default_factory=list)
 
     @property
     def face_frames(self) -> int:
@@ -42,8 +69,37 @@ class Segment:
         return sum(crop is not None for crop in self.crops)
 
 
+def crop_frames(
+    video: Pictures, cropper: FaceCropper, interval: int, by: str = "frames"
+) -> Iterator[CroppedFrame]:
+    """Walk through a clip once, frame by frame; crop the face of each sampled one.
+
+    Args:
+        video: a clip, not read yet, or a camera.
+        cropper: finds the face; forgets the clip before.
+        interval: frames from one sampled frame to the next.
+        by: `frames`, those of the file; or `time`, frames are moments, see `number_frames`.
+
+    Yields:
+        Every frame, as soon as it is decoded and, if sampled, cropped.
+
+    Raises:
+        VideoError: the clip can't be read.
+    """
+    cropper.start_clip()
+    pictures = ((picture.time_s, picture) for picture in video.pictures())
+    for number, picture in number_frames(pictures, by, video.fps):
+        if number % interval:
+            if cropper.tracking == "every_frame":
+                cropper.observe(picture.rgb())
+            yield CroppedFrame(number, picture, sampled=False)
+        else:
+            crop = cropper.crop(picture.rgb())
+            yield CroppedFrame(number, picture, True, crop, cropper.box, cropper.num_seen)
+
+
 def crop_segments(
-    video: Video,
+    video: Pictures,
     cropper: FaceCropper,
     segment_frames: int,
     interval: int,
@@ -69,27 +125,25 @@ def crop_segments(
     Raises:
         VideoError: the clip can't be read.
     """
-    cropper.start_clip()
     segment = Segment(number=1)
     first = 0 if start == "clip" else None  # the frame that segment 1 begins with
     index = -1
-    pictures = ((picture.time_s, picture) for picture in video.pictures())
-    for index, picture in number_frames(pictures, by, video.fps):
-        if index % interval:
-            if cropper.tracking == "every_frame":
-                cropper.observe(picture.rgb())
+    for frame in crop_frames(video, cropper, interval, by):
+        index = frame.number
+        if not frame.sampled:
             continue
-        crop = cropper.crop(picture.rgb())
-        if first is None and crop is not None:
-            first = index
+        if first is None and frame.crop is not None:
+            first = segment.first_frame = index
             segment.crops.clear()  # the frames before
+            segment.boxes.clear()
         if first is not None and index - first == segment.number * segment_frames:
             segment.num_frames = segment_frames
             yield segment
-            segment = Segment(segment.number + 1)
-        segment.crops.append(crop)
-        segment.num_faces = max(segment.num_faces, cropper.num_seen)
-    segment.num_frames = index + 1 - (first or 0) - (segment.number - 1) * segment_frames
+            segment = Segment(segment.number + 1, first_frame=index)
+        segment.crops.append(frame.crop)
+        segment.boxes.append(frame.box)
+        segment.num_faces = max(segment.num_faces, frame.num_faces)
+    segment.num_frames = index + 1 - segment.first_frame
     yield segment
 
 
@@ -130,8 +184,13 @@ def stack_crops(crops: Sequence[np.ndarray | None], num_images: int) -> np.ndarr
     Returns:
         (T, H, W) uint8.
     """
-    padded = [*crops, *[None] * (num_images - len(crops))]
-    return np.stack([padded[i] for i in source_images([crop is not None for crop in padded])])
+    return np.stack([crops[i] for i in source_images(own_crops(crops, num_images))])
+
+
+def own_crops(crops: Sequence[np.ndarray | None], num_images: int) -> list[bool]:
+    """Tell which of a stack's `num_images` are crops of their own frames; a tail lacks the last."""
+    found = [crop is not None for crop in crops]
+    return found + [False] * (num_images - len(found))
 
 
 def take_images(has_face: Sequence[bool], step: int) -> np.ndarray:
@@ -155,6 +214,28 @@ def take_images(has_face: Sequence[bool], step: int) -> np.ndarray:
     if not any(taken):
         return np.arange(0, len(has_face), step)
     return source_images(taken) * step
+
+
+def model_images(
+    stack: np.ndarray, has_face: Sequence[bool], step: int, image_px: int
+) -> np.ndarray:
+    """Make of a cached stack what a model takes.
+
+    Args:
+        stack: (T, H, W) uint8, of crops at every `sampling.interval`.
+        has_face: for each of the T images, whether it is a crop of its own frame.
+        step: every how many of them one is taken.
+        image_px: height and width of the images given out.
+
+    Returns:
+        (ceil(T / step), image_px, image_px) uint8, with channels last in memory.
+    """
+    taken = stack[take_images(has_face, step)]
+    if taken.shape[-1] != image_px:
+        size = (image_px, image_px)
+        taken = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in taken]
+    images = cv2.merge(list(taken)).reshape(image_px, image_px, -1)  # (H, W, T)
+    return images.transpose(2, 0, 1)  # (T, H, W)
 
 
 def write_stack(path: Path, stack: np.ndarray) -> None:

@@ -11,8 +11,12 @@ faster where both work on one core (python -m benchmarks.preprocess), but what d
 
 import os
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, Full, Queue
+from threading import Event, Thread
+from typing import Protocol
 
 import av
 import numpy as np
@@ -21,6 +25,7 @@ from av.video.reformatter import VideoReformatter
 av.logging.set_level(av.logging.PANIC)  # what matters of damage is a VideoError, or too few frames
 
 MAX_FPS = 1000.0  # a header that declares more is wrong
+AHEAD = 8  # frames that are decoded while the one before is worked on; of 4K, 100 MB
 # What a clip's file may be, whatever its name, and the sounds and pictures that we know as such.
 # FFmpeg reads lists of other files too (ffconcat, HLS), but no clip may send us elsewhere.
 FORMATS = (
@@ -52,6 +57,19 @@ class Picture:
         converted = self._converter.reformat(self.frame, format="rgb24").to_ndarray()
         quarter_turns = round(self.frame.rotation / 90)  # counter-clockwise, by the metadata
         return np.ascontiguousarray(np.rot90(converted, quarter_turns))
+
+
+class Pictures(Protocol):
+    """What shows one frame after another: a clip, or a camera.
+
+    Attributes:
+        fps: frames per second, roughly.
+    """
+
+    fps: float
+
+    def pictures(self) -> Iterator[Picture]:
+        """Give the frames, in the order of presentation."""
 
 
 class Video:
@@ -118,6 +136,68 @@ class Video:
         return None if ticks is None else float(ticks * frame.time_base)
 
 
+class ReadAhead:
+    """Reads a clip or a camera in a thread of its own, while its frames are worked on.
+
+    Attributes:
+        fps: as the source says.
+        num_dropped: frames that nobody got, because they waited for too long.
+    """
+
+    def __init__(self, source: Pictures, frames: int = AHEAD, drop_late: bool = False) -> None:
+        """Read nothing yet.
+
+        Args:
+            source: a clip, not read yet, or a camera.
+            frames: how many may wait.
+            drop_late: of more, drop the oldest, as a camera that waits for nobody; else the source
+                waits.
+        """
+        self.fps = source.fps
+        self.num_dropped = 0
+        self._source = source
+        self._drop_late = drop_late
+        self._waiting: Queue[Picture | Exception | None] = Queue(frames)
+        self._stopped = Event()
+
+    def pictures(self) -> Iterator[Picture]:
+        """Give the frames, in the order of presentation; raises what the source raises."""
+        thread = Thread(target=self._read, daemon=True)  # a camera may never answer again
+        thread.start()
+        try:
+            while (item := self._waiting.get()) is not None:
+                if isinstance(item, Exception):
+                    raise item
+                yield item
+        finally:
+            self._stopped.set()
+            thread.join(timeout=1.0)
+
+    def _read(self) -> None:
+        """Let the source's frames wait in line; the last in it is an exception or None."""
+        end = None
+        try:
+            with closing(self._source.pictures()) as pictures:
+                for picture in pictures:
+                    if self._drop_late and self._waiting.full():
+                        with suppress(Empty):
+                            self._waiting.get_nowait()
+                            self.num_dropped += 1
+                    self._put(picture)
+                    if self._stopped.is_set():
+                        return
+        except Exception as error:  # whatever it is, `pictures` raises it
+            end = error
+        self._put(end)
+
+    def _put(self, item: Picture | Exception | None) -> None:
+        """Wait for a place in line, or until nobody wants the frames any more."""
+        while not self._stopped.is_set():
+            with suppress(Full):
+                self._waiting.put(item, timeout=0.1)
+                return
+
+
 def whole_packets(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> Iterator[av.Packet]:
@@ -154,6 +234,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
     """Say in words that many files may share why one can't be opened."""
     if path.is_symlink() and not path.exists():
         return "it is a symbolic link to a file that is not there"
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
     if isinstance(error, PermissionError) or not os.access(path, os.R_OK):
         return "permission to read it is denied"
     if path.is_file() and path.stat().st_size == 0:

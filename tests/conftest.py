@@ -11,12 +11,18 @@ import av
 import cv2
 import numpy as np
 import pytest
+import pytorch_lightning as pl
+import torch
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
 from emotion.cache import Cache
 from emotion.config import CONF_DIR, REPOSITORY  # importing it makes the resolver `repository`
+from emotion.module import EmotionModule
+from emotion.recipe import Recipe, package_versions
+from emotion.video import Video
+from train import train
 
 
 @pytest.fixture(autouse=True)
@@ -100,6 +106,47 @@ def write_video() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def run_dir(demo_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a run: a small network with random weights, and its recipe."""
+    folder = tmp_path_factory.mktemp("run")
+    labels = list(demo_cache.scheme.labels)
+    pl.seed_everything(3, verbose=False)
+    module = EmotionModule("mobilenetv3_small_050", 9, labels)
+    with torch.no_grad():  # as it is after training: other inputs give other answers
+        module.train()(torch.randint(256, (16, 9, 64, 64), dtype=torch.uint8))
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(folder / "best.ckpt", weights_only=True)
+    recipe = Recipe(
+        title="A small network",
+        data="nothing",
+        labels=labels,
+        settings=demo_cache.settings,
+        interval=10,
+        image_px=64,
+        versions=package_versions(),
+        temperature=0.8,
+    )
+    recipe.write(folder / "recipe.json")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def join_clips(write_video: Callable[..., Path]) -> Callable[..., Path]:
+    """Give a function that writes frames of clips one after another, losslessly to the eye."""
+
+    def join(path: Path, *parts: tuple[Path, int, int]) -> Path:
+        frames = [
+            cv2.cvtColor(picture.rgb(), cv2.COLOR_RGB2BGR)
+            for clip, start, stop in parts
+            for picture in list(Video(clip).pictures())[start:stop]
+        ]
+        return write_video(path, frames)
+
+    return join
+
+
+@pytest.fixture(scope="session")
 def encode_video() -> Callable[..., Path]:
     """Give a function that encodes (H, W, 3) uint8 RGB frames with PyAV, in any codec and file."""
 
@@ -166,3 +213,17 @@ def turn() -> Callable[[Path, int], None]:
         path.write_bytes(content[:place] + new + content[place + len(new) :])
 
     return write
+
+
+@pytest.fixture(scope="session")
+def finished_run(demo_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give the folder of a run that train.py has brought to its end, on two clips a class."""
+    folder = tmp_path_factory.mktemp("finished") / "run"
+    paths = [f"paths.cache={demo_cache.directory.parents[1]}", f"hydra.run.dir={folder}"]
+    arguments = ["train.py", "experiment=smoke", "interval=15", "logger=none", *paths]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (("EMOTION_DATA", "demo"), ("DATASET_DOWNLOAD_ID", "")):
+            patch.setenv(name, value)
+        patch.setattr("sys.argv", arguments)
+        train()
+    return folder

@@ -33,6 +33,7 @@ class NumberReader:
         self.seen: list[int] = []
         self.clips = 0
         self.num_seen = 0
+        self.box = None
 
     def start_clip(self) -> None:
         self.clips += 1
@@ -292,6 +293,7 @@ class MomentReader:
 
     tracking = "none"
     num_seen = 1
+    box = None
 
     def start_clip(self) -> None:
         pass

@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 import torch
 
+from emotion.calibration import calibration_error, fit_temperature
 from emotion.datamodule import StackDataModule
 from emotion.metrics import judge
 from emotion.module import EmotionModule
 from emotion.predictions import Predictions
+from emotion.recipe import Recipe
 from train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -106,6 +108,13 @@ def test_a_run_can_be_loaded_and_judged_again(run_train, demo_cache):
         expected = json.loads(json.dumps(asdict(judge(predictions))))
         assert result["scores"]["test"][level] == expected
     assert sum(map(sum, result["confusion"])) == result["stacks"]["test"] == 10
+    of_val, told = written.of_split("val"), result["calibration"]
+    assert told["temperature"] == fit_temperature(of_val)
+    recipe = Recipe.read(checkpoint.parent / "recipe.json")
+    assert (recipe.temperature, recipe.unsure_below) == (told["temperature"], told["unsure_below"])
+    for split in ("val", "test"):
+        before = calibration_error(written.of_split(split))
+        assert told[split]["stacks"]["ece"]["before"] == before
     best = max(float(row["val/accuracy"] or 0) for row in curves_of(output))
     assert result["scores"]["val"]["stacks"]["accuracy"] == pytest.approx(best)
     assert (checkpoint.parent / ".hydra" / "config.yaml").exists()
@@ -182,6 +191,7 @@ def test_folds_of_a_sweep_are_pooled(run_train, demo_cache, capsys):
         ("model.backbone=resnet999", "timm has no such network"),
         ("trainer.max_epochs=many", "trainer.max_epochs takes a whole number such as"),
         ("epochs=3", "epochs"),
+        ("calibration.accuracy=1.5", "it is from 0 (answer always) to below 1"),
         ("split=half", "split=half: no such option, split has: data, grouped, ids, kfold, leave_"),
         ("split.fold=1", "fold"),  # of the default split, which has none
         ("split=ids", "error: split=ids leaves no stacks for val (train: 30, val: 0, test: 0)"),

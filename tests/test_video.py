@@ -1,5 +1,6 @@
 """Reading clips: the right frames, their true number, and a clear error for what is no video."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion.video import MAX_FPS, Picture, Video, VideoError
+from emotion.video import MAX_FPS, Picture, ReadAhead, Video, VideoError
 
 STEP = 8  # gray levels from one frame to the next: more than compression can blur
 
@@ -151,3 +152,54 @@ def test_damage_is_told_by_the_error_alone(shared_data: Path, tmp_path: Path, ca
         Video(tmp_path / "text.mp4")
     list(Video(shared_data / "odd" / "corrupted.mp4").pictures())
     assert capfd.readouterr() == ("", "")
+
+
+# Reading ahead
+
+
+class Counter:
+    """Stands in for a clip: its pictures are numbers."""
+
+    fps = 30.0
+
+    def __init__(self, num: int, pause_s: float = 0.0) -> None:
+        self.num = num
+        self.pause_s = pause_s
+        self.closed = False
+
+    def pictures(self):
+        try:
+            for number in range(self.num):
+                time.sleep(self.pause_s)
+                yield number
+            raise VideoError("it breaks off")
+        finally:
+            self.closed = True
+
+
+def test_reading_ahead_gives_every_picture_and_then_the_error():
+    counter, read = Counter(40), []
+    with pytest.raises(VideoError, match="it breaks off"):
+        for number in ReadAhead(counter, frames=3).pictures():
+            read.append(number)
+    assert read == list(range(40)) and counter.closed
+
+
+def test_reading_ahead_ends_when_nobody_wants_more():
+    counter = Counter(10_000)
+    ahead = ReadAhead(counter, frames=3)
+    pictures = ahead.pictures()
+    assert [next(pictures) for _ in range(5)] == [0, 1, 2, 3, 4]
+    pictures.close()
+    assert counter.closed and ahead.num_dropped == 0
+
+
+def test_who_is_late_gets_the_latest_pictures():
+    ahead = ReadAhead(Counter(60, pause_s=0.002), frames=3, drop_late=True)
+    read = []
+    with pytest.raises(VideoError):
+        for number in ahead.pictures():
+            read.append(number)
+            time.sleep(0.02)
+    assert read == sorted(read) and read[-3:] == [57, 58, 59]
+    assert ahead.num_dropped == 60 - len(read) > 10

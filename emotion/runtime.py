@@ -1,0 +1,187 @@
+"""A trained model on disk ──load──> a runtime: what turns stacks into logits.
+
+Two kinds of file: a checkpoint of `train.py` with its `recipe.json` beside it, which PyTorch runs,
+and an ONNX file with its recipe inside, which ONNX Runtime runs. Neither kind is imported before a
+file asks for it, and no code that a file may hold is run.
+"""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from emotion.errors import UserError
+from emotion.recipe import RECIPE_FILE, Recipe
+
+RUNTIMES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
+
+
+class Runtime(Protocol):
+    """A network that is ready to run.
+
+    Attributes:
+        name: what runs it, with its version.
+    """
+
+    name: str
+
+    def classify(self, stacks: np.ndarray) -> np.ndarray:
+        """Classify stacks.
+
+        Args:
+            stacks: (N, T, image_px, image_px) uint8, 0 to 255.
+
+        Returns:
+            (N, C) float32 logits.
+        """
+
+
+def load_model(path: Path, num_threads: int = 1) -> tuple[Runtime, Recipe]:
+    """Load a model and try it.
+
+    Args:
+        path: as `find_model` gives it.
+        num_threads: cores that the network may use.
+
+    Raises:
+        UserError: it is damaged, foreign, or its runtime is not installed.
+    """
+    recipe = read_recipe(path)
+    from emotion.onnx_runtime import OnnxRuntime
+
+    with foreign(path):
+        runtime = {".ckpt": TorchRuntime, ".onnx": OnnxRuntime}[path.suffix](path, num_threads)
+        probe = np.zeros((1, recipe.num_images, recipe.image_px, recipe.image_px), np.uint8)
+        num_labels = runtime.classify(probe).shape[1]
+    if num_labels != len(recipe.labels):
+        raise UserError(
+            f"{path} tells {num_labels} classes apart, its recipe names {len(recipe.labels)}: "
+            "they are not of the same run"
+        )
+    return runtime, recipe
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read a model's recipe; see `load_model`."""
+    if path.suffix == ".ckpt":
+        return Recipe.read(path.parent / RECIPE_FILE)
+    from emotion.onnx_runtime import read_onnx
+
+    with foreign(path):
+        return read_onnx(path)[1]
+
+
+def runtime_name(path: Path) -> str:
+    """Name what runs a model, with its version; raises UserError where it is not installed."""
+    title, package = RUNTIMES[path.suffix]
+    try:
+        return f"{title} {version(package)}"
+    except PackageNotFoundError:
+        raise UserError(
+            f"{path} needs {title}: pip install -r requirements-onnx.txt, or name a checkpoint"
+        ) from None
+
+
+def find_model(path: Path) -> Path:
+    """Find a model's file.
+
+    Args:
+        path: a checkpoint, an ONNX file, or the folder of a run.
+
+    Raises:
+        UserError: there is none, or it is not clear which.
+    """
+    path = path.expanduser()
+    if path.is_dir():
+        path = model_in(path)
+    elif not path.exists():
+        raise UserError(f"model_path={path}: no such file or folder")
+    if path.suffix not in RUNTIMES:
+        raise UserError(
+            f"model_path={path} is neither a checkpoint (.ckpt) nor an ONNX file (.onnx), "
+            "nor the folder of a run"
+        )
+    return path
+
+
+def model_in(run_dir: Path) -> Path:
+    """Find the checkpoint that a run was judged by, or else the one ONNX file of a folder.
+
+    Raises:
+        UserError: there is none, or it is not clear which.
+    """
+    runs = sorted(path.parent.name for path in run_dir.glob(f"*/{RECIPE_FILE}"))
+    if runs:
+        raise UserError(
+            f"model_path={run_dir} holds {len(runs)} runs: name one of them: {', '.join(runs)}"
+        )
+    try:
+        name = json.loads((run_dir / "metrics.json").read_text())["checkpoint"]
+        found = [run_dir / name]
+    except (OSError, ValueError, KeyError, TypeError):  # a folder that somebody has put together
+        found = sorted(run_dir.glob("*.ckpt"))
+    found = [path for path in found if path.is_file()] or sorted(run_dir.glob("*.onnx"))
+    if len(found) != 1:
+        there = ", ".join(path.name for path in found) or "no .ckpt and no .onnx"
+        raise UserError(
+            f"model_path={run_dir}: there is {there} in that folder; name the run or the file"
+        )
+    return found[0]
+
+
+class TorchRuntime:
+    """Runs the network of a checkpoint; see `Runtime`.
+
+    Attributes:
+        module: the `EmotionModule`, on the CPU and set to evaluate.
+    """
+
+    def __init__(self, path: Path, num_threads: int) -> None:
+        """Load a checkpoint, whose recipe lies beside it, and none of the code that it may hold."""
+        import torch
+
+        from emotion.module import EmotionModule
+
+        self.name = runtime_name(path)
+        self._num_threads = num_threads
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        told = checkpoint["hyper_parameters"]
+        recipe = read_recipe(path)
+        if (tuple(told["labels"]), told["num_images"]) != (recipe.labels, recipe.num_images):
+            raise UserError(
+                f"{path} tells {', '.join(told['labels'])} from {told['num_images']} images, "
+                f"{RECIPE_FILE} says {', '.join(recipe.labels)} from {recipe.num_images}: "
+                "they are not of the same run"
+            )
+        self.module = EmotionModule(**told).eval()
+        self.module.load_state_dict(checkpoint["state_dict"])
+
+    def classify(self, stacks: np.ndarray) -> np.ndarray:
+        """See `Runtime.classify`."""
+        import torch
+
+        before = torch.get_num_threads()  # one number for the process, which others may have set
+        torch.set_num_threads(self._num_threads)
+        try:
+            with torch.inference_mode():
+                return self.module(torch.from_numpy(stacks)).float().numpy()
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextmanager
+def foreign(path: Path) -> Iterator[None]:
+    """Tell in a line that a model's file is not one of ours, whatever it is that goes wrong."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # torch, timm and ONNX Runtime each have exceptions of their own
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        if isinstance(error, KeyError):
+            reason = f"it has no {error}"
+        raise UserError(f"{path} is damaged, or no model of ours: {reason[:200]}") from error

@@ -1,0 +1,296 @@
+"""Recognizing: a clip's stacks are those of training, and its probabilities the model's own."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from scipy.special import softmax
+
+from emotion import EmotionRecognizer
+from emotion.augmentation import Augmentation
+from emotion.cache import Cache
+from emotion.clips import Clip
+from emotion.cutting import Cutter
+from emotion.datamodule import StackDataModule
+from emotion.errors import UserError
+from emotion.module import EmotionModule
+from emotion.recipe import Recipe
+from emotion.stack import read_stack
+from emotion.video import Video, VideoError
+
+
+class Recorder:
+    """Stands in for a runtime: keeps the stacks that it is given, answers with set logits."""
+
+    name = "a recorder"
+
+    def __init__(self, *logits: list[float]) -> None:
+        self.logits = list(logits)
+        self.stacks: list[np.ndarray] = []
+
+    def classify(self, stacks: np.ndarray) -> np.ndarray:
+        assert stacks.dtype == np.uint8
+        self.stacks.append(stacks[0].copy())
+        return np.array([self.logits.pop(0) if self.logits else [0.0] * 5], np.float32)
+
+
+@pytest.fixture
+def recipe(run_dir: Path) -> Recipe:
+    return Recipe.read(run_dir / "recipe.json")
+
+
+@pytest.fixture
+def happy(demo_cache: Cache) -> Path:
+    return demo_cache.root / "Happy_0001.mp4"
+
+
+@pytest.fixture
+def sad(demo_cache: Cache) -> Path:
+    return demo_cache.root / "Sad_0001.mp4"
+
+
+@pytest.fixture
+def beside(happy: Path, sad: Path, write_video: Callable[..., Path], tmp_path: Path) -> Path:
+    """Two people side by side."""
+    pictures = [list(Video(path).pictures())[:80] for path in (happy, sad)]
+    frames = [
+        cv2.cvtColor(np.hstack([left.rgb(), right.rgb()]), cv2.COLOR_RGB2BGR)
+        for left, right in zip(*pictures, strict=True)
+    ]
+    return write_video(tmp_path / "beside.mp4", frames)
+
+
+# The same stacks, the same model
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_a_training_clips_stacks_are_those_of_training_bit_for_bit(
+    demo_cache: Cache, recipe: Recipe, read_ahead: bool
+):
+    data = StackDataModule(
+        demo_cache, recipe.interval, Augmentation(), batch_size=1, image_px=recipe.image_px
+    )
+    data.setup()
+    dataset = data.evaluation_dataloader("train").dataset
+    for index, row in enumerate(dataset.rows[:4]):
+        runtime = Recorder()
+        recognizer = EmotionRecognizer(runtime, recipe, read_ahead=read_ahead)
+        recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
+        expected, _ = dataset[index, 0]
+        assert expected.shape == (9, 64, 64)
+        np.testing.assert_array_equal(runtime.stacks[row.segment - 1], expected.numpy())
+
+
+@pytest.mark.parametrize(
+    ("interval", "step"), [(5, 1), (10, 2), (15, 3)], ids=["every5", "every10", "every15"]
+)
+def test_a_real_clips_stacks_are_the_cached_files_images(
+    shared_data: Path, tmp_path: Path, recipe: Recipe, interval: int, step: int
+):
+    for name in ("06-02-06_01", "02-04-05_01"):  # a short one, a long one
+        path = shared_data / "javanese" / f"{name}.mp4"
+        cutter = Cutter(tmp_path, recipe.settings)
+        record = cutter.cut(Clip(path, name, "Anger", "", "train"))
+        runtime = Recorder()
+        at_full_size = replace(recipe, interval=interval, image_px=recipe.settings.size_px)
+        EmotionRecognizer(runtime, at_full_size).predict(path)
+        assert len(runtime.stacks) == len(record.segments) > 0
+        for stack, segment in zip(runtime.stacks, record.segments, strict=True):
+            assert "0" not in segment["has_face"].rstrip("0")  # else others stand in
+            cached = read_stack(cutter.stack_path(name, segment["number"]))
+            sampled = len(segment["has_face"].rstrip("0")[::step])  # the rest pads a tail
+            np.testing.assert_array_equal(stack[:sampled], cached[::step][:sampled])
+
+
+def test_probabilities_are_the_lightning_modules(demo_cache: Cache, run_dir: Path):
+    module = EmotionModule.load_from_checkpoint(run_dir / "best.ckpt", map_location="cpu")
+    data = StackDataModule(demo_cache, 10, Augmentation(), batch_size=4, image_px=64)
+    data.setup()
+    trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    expected = torch.cat(trainer.predict(module, data.evaluation_dataloader("val"))).numpy()
+    recognizer = EmotionRecognizer.load(run_dir)
+    recognizer.recipe = replace(recognizer.recipe, temperature=1.0)
+    for row, probabilities in list(zip(data.rows["val"], expected, strict=True))[:5]:
+        answer = recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
+        assert list(answer.probabilities) == data.labels
+        told = answer.segments[row.segment - 1].probabilities
+        np.testing.assert_allclose(list(told.values()), probabilities, atol=1e-6)
+        assert answer.label == data.labels[probabilities.argmax()]
+
+
+# From logits to an answer
+
+
+def test_probabilities_are_calibrated_and_averaged_over_the_segments(
+    recipe: Recipe, happy: Path, sad: Path, join_clips: Callable[..., Path], tmp_path: Path
+):
+    clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 80))
+    logits = [[2.0, 0.0, 1.0, 0.0, 0.0], [0.0, 3.0, 1.0, 0.5, 0.0]]
+    runtime = Recorder(*logits)
+    answer = EmotionRecognizer(runtime, replace(recipe, temperature=2.5)).predict(clip)
+    expected = softmax(np.array(logits) / 2.5, axis=1)
+    for segment, probabilities in zip(answer.segments, expected, strict=True):
+        np.testing.assert_allclose(list(segment.probabilities.values()), probabilities, rtol=1e-6)
+    of_clip = expected.mean(axis=0)
+    np.testing.assert_allclose(list(answer.probabilities.values()), of_clip, rtol=1e-6)
+    assert answer.label == recipe.labels[of_clip.argmax()] == "Happy"
+    assert [(s.number, s.first_frame, s.num_frames) for s in answer.segments] == [
+        (1, 0, 90), (2, 90, 80),
+    ]  # fmt: skip
+    assert [segment.label for segment in answer.segments] == ["Anger", "Happy"]
+    assert (answer.num_frames, answer.fps, answer.num_faces) == (170, 30.0, 1)
+
+
+@pytest.mark.parametrize(("threshold", "unsure"), [(0.0, False), (0.4, False), (0.5, True)])
+def test_unsure_is_whose_top_probability_is_below_the_threshold(
+    recipe: Recipe, happy: Path, threshold: float, unsure: bool
+):
+    logits = np.log([0.45, 0.25, 0.1, 0.1, 0.1]).tolist()
+    recipe = replace(recipe, temperature=1.0, unsure_below=threshold)
+    answer = EmotionRecognizer(Recorder(logits), recipe).predict(happy)
+    assert (answer.label, answer.unsure) == ("Anger", unsure)
+    assert answer.probabilities["Anger"] == pytest.approx(0.45)
+    told = EmotionRecognizer(Recorder(logits), recipe, unsure_below=0.3).predict(happy)
+    assert not told.unsure
+
+
+def test_windows_are_what_cutting_the_clip_there_gives(
+    recipe: Recipe, happy: Path, sad: Path, join_clips: Callable[..., Path], tmp_path: Path
+):
+    clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 90))
+    every_crop = replace(recipe, interval=5, image_px=224)
+    whole = Recorder()
+    answer = EmotionRecognizer(whole, every_crop).predict(clip)
+    assert answer.windows == []
+    crops = np.concatenate(whole.stacks)  # (36, 224, 224), one every 5 frames of the clip
+    assert crops.shape == (36, 224, 224) and len(answer.faces) == 36
+
+    runtime = Recorder()
+    answer = EmotionRecognizer(runtime, every_crop).predict(clip, stride=30)
+    assert [w.first_frame for w in answer.windows] == [0, 30, 60, 90]
+    assert [w.middle for w in answer.windows] == [44.5, 74.5, 104.5, 134.5]
+    # asked in the order of time: segment 1 and the window in it, segment 2 and the other windows
+    for place, first_crop in enumerate((0, 0, 18, 6, 12, 18)):
+        np.testing.assert_array_equal(runtime.stacks[place], crops[first_crop : first_crop + 18])
+    assert len(runtime.stacks) == 6
+
+
+@pytest.mark.parametrize("stride", [0, 7, 95, -5])
+def test_a_stride_between_the_crops_is_refused(recipe: Recipe, happy: Path, stride: int):
+    with pytest.raises(UserError, match=f"stride={stride}: it is a multiple of 5"):
+        EmotionRecognizer(Recorder(), recipe).predict(happy, stride=stride)
+
+
+# Clips that are not as they should be
+
+
+def test_a_short_clip_is_padded_as_in_training(
+    recipe: Recipe, happy: Path, join_clips: Callable[..., Path], tmp_path: Path
+):
+    runtime = Recorder()
+    answer = EmotionRecognizer(runtime, recipe).predict(
+        join_clips(tmp_path / "80.mp4", (happy, 0, 80)), stride=15
+    )
+    assert answer.label is not None and answer.num_frames == 80
+    (stack, *_) = runtime.stacks
+    np.testing.assert_array_equal(stack[8], stack[7])  # frame 80 is not there; 70 is the last
+    assert (stack[7] != stack[6]).any()
+    assert [(w.first_frame, w.num_frames) for w in answer.windows] == [(0, 80)]
+
+
+def test_a_clip_that_training_would_drop_says_how_to_be_answered(
+    recipe: Recipe, happy: Path, join_clips: Callable[..., Path], tmp_path: Path
+):
+    clip = join_clips(tmp_path / "40.mp4", (happy, 0, 40))
+    answer = EmotionRecognizer(Recorder(), recipe).predict(clip)
+    assert (answer.label, answer.probabilities, answer.failed) == (None, None, False)
+    assert answer.reasons == ["40 frames, fewer than 75 (min_frames=40 answers all the same)"]
+    answer = EmotionRecognizer(Recorder(), recipe, min_frames=40).predict(clip)
+    assert answer.label is not None and not answer.reasons
+
+
+def test_a_clip_without_a_face_says_so(
+    recipe: Recipe, write_video: Callable[..., Path], tmp_path: Path
+):
+    clip = write_video(tmp_path / "gray.mp4", [np.full((120, 160, 3), 127, np.uint8)] * 90)
+    runtime = Recorder()
+    answer = EmotionRecognizer(runtime, recipe).predict(clip, stride=15)
+    assert (answer.label, answer.probabilities, answer.num_faces) == (None, None, 0)
+    assert answer.reasons == ["no face"] and not answer.failed
+    assert runtime.stacks == []
+    assert [window.label for window in answer.windows] == [None]
+
+
+def test_segments_without_enough_faces_do_not_count(
+    recipe: Recipe, happy: Path, write_video: Callable[..., Path], tmp_path: Path
+):
+    pictures = [cv2.cvtColor(p.rgb(), cv2.COLOR_RGB2BGR) for p in Video(happy).pictures()]
+    clip = write_video(tmp_path / "half.mp4", [*pictures, *[np.zeros_like(pictures[0])] * 90])
+    answer = EmotionRecognizer(Recorder([0, 9, 0, 0, 0]), recipe).predict(clip)
+    assert answer.label == "Happy"
+    assert answer.segments[1].probabilities is None
+    assert answer.segments[1].reason == "a face in only 0 of 18 sampled frames"
+    assert answer.probabilities == answer.segments[0].probabilities
+
+
+def test_two_faces_are_told(recipe: Recipe, beside: Path):
+    answer = EmotionRecognizer(Recorder(), recipe).predict(beside)
+    assert answer.num_faces == answer.segments[0].num_faces == 2
+    assert answer.label is not None
+    assert answer.reasons == ["2 faces at once, of which one was followed"]
+    width = next(Video(beside).pictures()).rgb().shape[1]
+    middles = np.array([(face.box[0] + face.box[2]) / 2 for face in answer.faces])
+    assert (middles < width / 2).all() or (middles > width / 2).all()  # one person all along
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "the file is empty"), (b"no video" * 99, "no video, or damaged")]
+)
+def test_a_broken_clip_raises_an_error_that_says_why(
+    recipe: Recipe, tmp_path: Path, content: bytes, message: str
+):
+    (tmp_path / "broken.mp4").write_bytes(content)
+    for _ in range(2):  # and the recognizer still works
+        with pytest.raises(VideoError, match=message):
+            EmotionRecognizer(Recorder(), recipe).predict(tmp_path / "broken.mp4")
+    with pytest.raises(VideoError, match="there is no such file"):
+        EmotionRecognizer(Recorder(), recipe).predict(tmp_path / "nowhere.mp4")
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"min_frames": 0}, "min_frames=0: it is 1 to 90"),
+        ({"min_frames": 91}, "min_frames=91: it is 1 to 90"),
+        ({"unsure_below": 1.5}, "unsure_below=1.5: it is a probability"),
+    ],
+)
+def test_settings_that_cant_be_are_refused(recipe: Recipe, setting: dict, message: str):
+    with pytest.raises(UserError, match=message):
+        EmotionRecognizer(Recorder(), recipe, **setting)
+
+
+def test_other_versions_than_trainings_are_told(run_dir: Path, tmp_path: Path, caplog, recipe):
+    (tmp_path / "best.ckpt").symlink_to(run_dir / "best.ckpt")
+    replace(recipe, versions={**recipe.versions, "av": "0.1"}).write(tmp_path / "recipe.json")
+    EmotionRecognizer.load(tmp_path)
+    assert "instead of 0.1, which the model was trained with" in caplog.text
+
+
+def test_importing_the_package_costs_nothing():
+    code = """
+import sys
+import emotion
+heavy = {"torch", "cv2", "mediapipe", "numpy", "pytorch_lightning"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+assert emotion.__all__ == ["EmotionRecognizer"]
+assert not hasattr(emotion, "nonsense")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
