@@ -1,11 +1,13 @@
 """Make the README's pictures from a finished demo: python -m docs.pictures outputs/sweeps/<when>.
 
-Writes `docs/stacks.jpg`, frames of a demo clip of each emotion beside the images of its stack, and
-`docs/confusion.png`, the sweep's confusion matrices.
+Writes `docs/stacks.jpg`, frames of a demo clip of each emotion beside the images of its stack;
+`docs/confusion.png`, the sweep's confusion matrices; and of what `predict.py` draws of test clips
+that are joined into one, `docs/annotated.jpg`, `docs/timeline.png` and `docs/cover.jpg`.
 """
 
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -14,6 +16,8 @@ from hydra import compose, initialize_config_dir
 
 from emotion.cache import Cache
 from emotion.config import CONF_DIR
+from emotion.recognizer import EmotionRecognizer
+from emotion.render import ANNOTATED, COVER, TIMELINE, render, write_clip
 from emotion.stack import read_stack
 from emotion.video import Video
 
@@ -21,6 +25,8 @@ DOCS = Path(__file__).parent
 TILE_PX = 112
 CLIP_NUMBERS = {"Anger": 2, "Happy": 4, "Neutral": 3, "Sad": 9, "Shock": 2}
 FRAMES = (0, 15, 30, 45, 60, 75)
+TEST_CLIPS = ("Happy_0025", "Sad_0026", "Shock_0025")  # of people whom training never sees
+ANNOTATED_FRAMES = (60, 150, 240)
 
 
 def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
@@ -49,8 +55,33 @@ def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
     return np.hstack([caption, *tiles[: len(FRAMES)], gap, *tiles[len(FRAMES) :]])
 
 
+def picture_predictions(run_dir: Path, clips: Path, scratch: Path) -> None:
+    """Draw what a model says of three test clips, joined into one.
+
+    Args:
+        run_dir: of the model.
+        clips: the demo's folder.
+        scratch: a folder for what is not kept.
+    """
+    joined = scratch / "three test clips.mp4"
+    with write_clip(joined, fps=30.0) as write:
+        for name in TEST_CLIPS:
+            for picture in Video(clips / f"{name}.mp4").pictures():
+                write(picture.rgb())
+    recognizer = EmotionRecognizer.load(run_dir)
+    recipe = recognizer.recipe
+    answer = recognizer.predict(joined, stride=10)
+    render(answer, recipe.settings.by, recipe.unsure_below, scratch)
+    shutil.copy(scratch / TIMELINE, DOCS / "timeline.png")
+    shutil.copy(scratch / COVER, DOCS / "cover.jpg")
+    pictures = list(Video(scratch / ANNOTATED).pictures())
+    frames = np.hstack([pictures[number].rgb() for number in ANNOTATED_FRAMES])
+    smaller = cv2.resize(frames, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(DOCS / "annotated.jpg"), cv2.cvtColor(smaller, cv2.COLOR_RGB2BGR))
+
+
 def main() -> None:
-    """Make both pictures."""
+    """Make all pictures."""
     if len(sys.argv) != 2:
         sys.exit(f"error: {__doc__.splitlines()[0]}")
     shutil.copy(Path(sys.argv[1]) / "confusion.png", DOCS / "confusion.png")
@@ -58,6 +89,9 @@ def main() -> None:
         cache = Cache.from_config(compose("preprocess", ["data=demo"]))
     rows = [emotion_row(cache, label, number) for label, number in CLIP_NUMBERS.items()]
     cv2.imwrite(str(DOCS / "stacks.jpg"), np.vstack(rows))
+    (run_dir,) = Path(sys.argv[1]).glob("*_interval10")
+    with tempfile.TemporaryDirectory() as scratch:
+        picture_predictions(run_dir, cache.root, Path(scratch))
 
 
 if __name__ == "__main__":
