@@ -5,7 +5,7 @@ ARGS ?=
 CLIPS ?= cache/demo_clips
 
 .DEFAULT_GOAL := help
-.PHONY: help install onnx demo preprocess sweep test lint bench clean
+.PHONY: help install onnx demo preprocess sweep predict test lint bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ preprocess: install  ## clips to stacks; ARGS="data=scrapping" to say of which d
 sweep: install  ## the full table: three models at three intervals; ARGS="seed=1" and so on
 	$(RUN) train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 $(ARGS)
 
+predict: install  ## what a model says of clips; ARGS="model_path=RUN clips=PATH"
+	$(RUN) predict.py $(ARGS)
+
 test: onnx lint  ## lint, then all tests
 	$(RUN) -m pytest
 
@@ -45,6 +48,7 @@ bench: onnx  ## measure what the README says is fast; CLIPS=DIR to measure on yo
 	$(RUN) -m benchmarks.train
 	$(RUN) -m benchmarks.preprocess $(CLIPS)
 	$(RUN) -m benchmarks.runtimes
+	$(RUN) -m benchmarks.predict $(CLIPS)
 
 clean:  ## remove the environment; caches and outputs stay
 	rm -rf $(VENV)

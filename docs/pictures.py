@@ -1,8 +1,10 @@
 """Make the README's pictures from a finished demo: python -m docs.pictures outputs/sweeps/<when>.
 
-Writes `docs/stacks.jpg`, frames of a demo clip of each emotion beside the images of its stack,
-`docs/confusion.png`, the sweep's confusion matrices, and `docs/report.png`, the top of its report
-in Chromium. One of `stacks`, `confusion` and `report` after the folder makes that one alone.
+Writes `docs/stacks.jpg`, frames of a demo clip of each emotion beside the images of its stack;
+`docs/confusion.png`, the sweep's confusion matrices; `docs/report.png`, the top of its report in
+Chromium; and of what `predict.py` draws of test clips that are joined into one,
+`docs/annotated.jpg`, `docs/timeline.png` and `docs/cover.jpg`. One of `stacks`, `confusion`,
+`report` and `predictions` after the folder makes that one alone.
 """
 
 import argparse
@@ -18,6 +20,8 @@ from hydra import compose, initialize_config_dir
 
 from emotion.cache import Cache
 from emotion.config import CONF_DIR
+from emotion.recognizer import EmotionRecognizer
+from emotion.render import ANNOTATED, COVER, TIMELINE, render, write_clip
 from emotion.report import page_path
 from emotion.stack import read_stack
 from emotion.video import Video
@@ -27,6 +31,8 @@ TILE_PX = 112
 PAGE_PX = (1280, 1500)  # of the report
 CLIP_NUMBERS = {"Anger": 2, "Happy": 4, "Neutral": 3, "Sad": 9, "Shock": 2}
 FRAMES = (0, 15, 30, 45, 60, 75)
+TEST_CLIPS = ("Happy_0025", "Sad_0026", "Shock_0025")  # of people whom training never sees
+ANNOTATED_FRAMES = (60, 150, 240)
 
 
 def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
@@ -55,10 +61,47 @@ def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
     return np.hstack([caption, *tiles[: len(FRAMES)], gap, *tiles[len(FRAMES) :]])
 
 
+def demo_cache() -> Cache:
+    """Name the demo's cache."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        return Cache.from_config(compose("preprocess", ["data=demo"]))
+
+
+def draw_predictions(sweep_dir: Path) -> None:
+    """Draw what the model of interval 10 says of three test clips, joined into one."""
+    (run_dir,) = (path.parent for path in sweep_dir.glob("*_interval10_*/metrics.json"))
+    with tempfile.TemporaryDirectory() as scratch:
+        picture_predictions(run_dir, demo_cache().root, Path(scratch))
+
+
+def picture_predictions(run_dir: Path, clips: Path, scratch: Path) -> None:
+    """Predict the joined clips and keep the pictures.
+
+    Args:
+        run_dir: of the model.
+        clips: the demo's folder.
+        scratch: a folder for what is not kept.
+    """
+    joined = scratch / "three test clips.mp4"
+    with write_clip(joined, fps=30.0) as write:
+        for name in TEST_CLIPS:
+            for picture in Video(clips / f"{name}.mp4").pictures():
+                write(picture.rgb())
+    recognizer = EmotionRecognizer.load(run_dir)
+    recipe = recognizer.recipe
+    answer = recognizer.predict(joined, stride=10)
+    render(answer, recipe.settings.by, recipe.unsure_below, scratch)
+    shutil.copy(scratch / TIMELINE, DOCS / "timeline.png")
+    shutil.copy(scratch / COVER, DOCS / "cover.jpg")
+    pictures = list(Video(scratch / ANNOTATED).pictures())
+    frames = np.hstack([pictures[number].rgb() for number in ANNOTATED_FRAMES])
+    smaller = cv2.resize(frames, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(DOCS / "annotated.jpg"), cv2.cvtColor(smaller, cv2.COLOR_RGB2BGR))
+
+
 def draw_stacks(sweep_dir: Path) -> None:
     """Draw demo clips and their stacks; any demo has the same."""
-    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cache = Cache.from_config(compose("preprocess", ["data=demo"]))
+    cache = demo_cache()
     rows = [emotion_row(cache, label, number) for label, number in CLIP_NUMBERS.items()]
     cv2.imwrite(str(DOCS / "stacks.jpg"), np.vstack(rows))
 
@@ -83,7 +126,12 @@ def photograph_report(sweep_dir: Path) -> None:
         )  # fmt: skip
 
 
-PICTURES = {"stacks": draw_stacks, "confusion": copy_confusion, "report": photograph_report}
+PICTURES = {
+    "stacks": draw_stacks,
+    "confusion": copy_confusion,
+    "report": photograph_report,
+    "predictions": draw_predictions,
+}
 
 
 def main() -> None:

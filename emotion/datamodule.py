@@ -70,7 +70,7 @@ class StackDataset(Dataset):
         row = self.rows[index]
         stack = read_stack(self.cache.directory / row.stack)
         images = model_images(stack, row.crop_found, self.step, self.image_px)
-        images = cv2.merge(list(images)).reshape(self.image_px, self.image_px, -1)  # (H, W, T)
+        images = images.transpose(1, 2, 0)  # (H, W, T)
         if self.augmentation is not None:
             images = self.augmentation(images, np.random.default_rng(seed))
         label = self.labels.index(row.label)

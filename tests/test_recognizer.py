@@ -1,5 +1,6 @@
 """Recognizing: a clip's stacks are those of training, and its probabilities the model's own."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -294,3 +295,17 @@ assert emotion.__all__ == ["EmotionRecognizer"]
 assert not hasattr(emotion, "nonsense")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, monkeypatch, capsys):
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    (tmp_path / "outputs" / "runs").mkdir(parents=True)
+    (tmp_path / "outputs" / "runs" / "mine").symlink_to(run_dir)
+    (tmp_path / "clip.mp4").symlink_to(happy)
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+    first, second = capsys.readouterr().out.splitlines()
+    told = EmotionRecognizer.load(run_dir).predict(happy)
+    assert first == f"{told.label} {told.probabilities}"
+    assert second == f"0 {told.label} {told.probabilities}"

@@ -1,0 +1,164 @@
+"""Measure what an answer costs: python -m benchmarks.predict CLIPS [--models mobilenetv3].
+
+Of the first clip, which shows a face, three seconds are made 1280x720 at 30 fps, with the noise and
+the bit rate of a camera. With the model loaded, the time from that file to its answer is taken, by
+the code that `predict.py` runs, and the processor time in it, which is what it would take on one
+core that nobody else uses; then what decoding, the face mesh and the model take, each by itself.
+Decoding overlaps with the others where a second core is free, so that the parts may add up to more
+than the whole. Weights are random, which makes no difference to the time.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from fractions import Fraction
+from itertools import cycle, islice
+from pathlib import Path
+
+import av
+import cv2
+import joblib
+import numpy as np
+import torch
+from hydra import compose, initialize_config_dir
+from rich.console import Console
+from rich.table import Table
+
+from emotion.cache import Cache
+from emotion.clips import named_clips
+from emotion.config import CONF_DIR
+from emotion.cutting import face_cropper
+from emotion.module import EmotionModule
+from emotion.recipe import RECIPE_FILE, Recipe, package_versions
+from emotion.recognizer import EmotionRecognizer
+from emotion.video import Video
+
+TARGET_S = 0.6
+FRAMES, FPS, WIDTH, HEIGHT = 90, 30, 1280, 720
+BITS_A_SECOND = 5_000_000
+NOISE = 4.0  # gray levels, standard deviation
+
+
+def write_720p(clip: Path, path: Path) -> None:
+    """Make three seconds of a clip what a camera would have filmed in 720p.
+
+    Args:
+        clip: with a face; it is scaled to fit, and starts anew where it is too short.
+        path: the file to write.
+    """
+    noise = np.random.default_rng(0)
+    rgb = [picture.rgb() for picture in islice(Video(clip).pictures(), FRAMES)]
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264", Fraction(FPS), options={"preset": "veryfast"})
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.bit_rate = BITS_A_SECOND
+        for frame in islice(cycle(rgb), FRAMES):
+            scale = min(WIDTH / frame.shape[1], HEIGHT / frame.shape[0])
+            size = [round(side * scale) for side in frame.shape[1::-1]]
+            scaled = cv2.resize(frame, size, interpolation=cv2.INTER_CUBIC)
+            picture = np.full((HEIGHT, WIDTH, 3), 128.0)
+            left, top = (WIDTH - size[0]) // 2, (HEIGHT - size[1]) // 2
+            picture[top : top + size[1], left : left + size[0]] = scaled
+            grain = noise.normal(0, NOISE, (HEIGHT, WIDTH, 1))
+            picture = np.clip(picture + grain, 0, 255).astype(np.uint8)
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        film.mux(stream.encode(None))
+
+
+def write_run(model: str, interval: int, folder: Path) -> None:
+    """Write what `train.py` leaves of a run, with random weights."""
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        cfg = compose("train", [f"model={model}", f"interval='{interval}'", "data=demo"])
+    recipe = Recipe(
+        title=cfg.model.title,
+        data="nothing",
+        labels=list(cfg.labels),
+        settings=Cache.from_config(cfg).settings,
+        interval=interval,
+        image_px=cfg.face.size_px,
+        versions=package_versions(),
+    )
+    module = EmotionModule(
+        cfg.model.backbone,
+        recipe.num_images,
+        list(cfg.labels),
+        hidden=cfg.model.hidden,
+        channels_last=cfg.model.channels_last,
+    )
+    folder.mkdir()
+    torch.save(
+        {"hyper_parameters": dict(module.hparams), "state_dict": module.state_dict()},
+        folder / "best.ckpt",
+    )
+    recipe.write(folder / RECIPE_FILE)
+
+
+def median_s(
+    function: Callable[[], object], times: int, clock: Callable[[], float] = time.perf_counter
+) -> float:
+    """Call a function some times, once before for nothing; give the median time of a call."""
+    function()
+    taken_s = []
+    for _ in range(times):
+        start_s = clock()
+        function()
+        taken_s.append(clock() - start_s)
+    return float(np.median(taken_s))
+
+
+def measure(clip: Path, run_dir: Path, num_threads: int, times: int) -> list[float]:
+    """Time a clip's answer, in seconds: the whole, its processor time, decoding, mesh, model."""
+    recognizer = EmotionRecognizer.load(run_dir, num_threads=num_threads)
+    settings = recognizer.recipe.settings
+    sampled = [p.rgb() for p in list(Video(clip).pictures())[:: settings.interval]]
+    cropper = face_cropper(settings)
+
+    def crop() -> list[np.ndarray | None]:
+        cropper.start_clip()
+        return [cropper.crop(frame) for frame in sampled]
+
+    stacks = recognizer.images(crop())[None]
+    return [
+        median_s(lambda: recognizer.predict(clip), times),
+        median_s(lambda: recognizer.predict(clip), times, time.process_time),
+        median_s(lambda: [p.rgb() for p in list(Video(clip).pictures())[::5]], times),
+        median_s(crop, times),
+        median_s(lambda: recognizer.runtime.classify(stacks), times),
+    ]
+
+
+def main() -> None:
+    """Measure on a clip."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.predict", description=__doc__)
+    parser.add_argument("clips", help="a clip that shows a face, or a folder whose first one does")
+    parser.add_argument("--models", default="mobilenetv3,effv2s,effv2m")
+    parser.add_argument("--interval", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=1, help="cores for the network")
+    parser.add_argument("--times", type=int, default=9)
+    arguments = parser.parse_args()
+    table = Table(
+        "model", "clip to answer", "times as fast as real time", "decode", "mesh", "model"
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        clip = Path(scratch, "clip.mp4")
+        write_720p(named_clips(arguments.clips)[0], clip)
+        for model in arguments.models.split(","):
+            write_run(model, arguments.interval, Path(scratch, model))
+            whole_s, processor_s, *parts_s = measure(
+                clip, Path(scratch, model), arguments.threads, arguments.times
+            )
+            table.add_row(
+                model,
+                f"{whole_s:.2f} s",
+                f"{processor_s:.2f} s",
+                *(f"{part_s:.2f} s ({part_s / sum(parts_s):.0%})" for part_s in parts_s),
+            )
+        megabits = 8 * clip.stat().st_size / (FRAMES / FPS) / 1e6
+    table.title = f"3 s of 720p at {megabits:.1f} Mbit/s, {joblib.cpu_count()} cores"
+    table.caption = f"target with MobileNetV3: {TARGET_S} s, five times as fast as real time"
+    Console(width=100).print(table)
+
+
+if __name__ == "__main__":
+    main()
