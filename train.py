@@ -77,9 +77,12 @@ def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> dict:
         multiprocessing.set_start_method(None, force=True)  # the platform's own, for loaders
     try:
         with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
-            if why_run(cfg, run_dir) is None:  # a job of an earlier start has finished it by now
+            why = why_run(cfg, run_dir)
+            if why is None:  # a job of an earlier start has finished it by now
                 return read_record(run_dir)
-            clear(run_dir)
+            goes_on = cfg.get("ckpt_path") == "last" and why != "made from other stacks"
+            if not goes_on:
+                clear(run_dir)
             try:
                 return record_cell(cfg, run_dir)
             except Exception as error:
