@@ -99,7 +99,8 @@ def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> dict:
             why = why_run(cfg, run_dir)
             if why is None:  # a job of an earlier start has finished it by now
                 return read_record(run_dir)
-            if why != "cut off" or cfg.ckpt_path != "last":
+            goes_on = cfg.ckpt_path == "last" and why != "made from other stacks"
+            if not goes_on:
                 clear(run_dir)
             try:
                 return record_cell(cfg, run_dir)

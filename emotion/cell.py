@@ -113,8 +113,7 @@ def is_begun(folder: Path) -> bool:
 def clear(folder: Path) -> None:
     """Remove what an earlier, unfinished run of a cell has left in its folder.
 
-    Config and log stay: they belong to the run that is about to begin. A cell that shall go on from
-    its last checkpoint would keep that here, and be told so by `ckpt_path`.
+    Config and log stay: they belong to the run that is about to begin.
     """
     for path in folder.iterdir():
         if path.name == ".hydra" or path.suffix in (".log", ".lock"):
