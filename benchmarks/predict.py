@@ -137,9 +137,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="cores for the network")
     parser.add_argument("--times", type=int, default=9)
     arguments = parser.parse_args()
-    table = Table(
-        "model", "clip to answer", "times as fast as real time", "decode", "mesh", "model"
-    )
+    table = Table("network", "clip to answer", "processor time", "decode", "mesh", "network alone")
     with tempfile.TemporaryDirectory() as scratch:
         clip = Path(scratch, "clip.mp4")
         write_720p(named_clips(arguments.clips)[0], clip)
