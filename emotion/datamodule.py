@@ -278,8 +278,25 @@ class StackDataModule(pl.LightningDataModule):
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
             worker_init_fn=cv2_single_thread,
+            collate_fn=collate,
             generator=torch.Generator(),  # else every new iterator draws from the one of dropout
         )
+
+
+def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Make a batch of samples, with channels last in memory as they are.
+
+    PyTorch's own way would bring them into another order, and the model bring them back.
+
+    Args:
+        samples: N stacks of (T, H, W) uint8, and their class indices.
+
+    Returns:
+        (N, T, H, W) uint8 and (N,) int64.
+    """
+    stacks, labels = zip(*samples, strict=True)
+    batch = torch.stack([stack.permute(1, 2, 0) for stack in stacks])  # (N, H, W, T)
+    return batch.permute(0, 3, 1, 2), torch.tensor(labels)
 
 
 def cv2_single_thread(worker: int = 0) -> None:

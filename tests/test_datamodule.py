@@ -2,6 +2,7 @@
 
 import csv
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 import pytorch_lightning as pl
 import tifffile
 import torch
+from sklearn.utils.class_weight import compute_class_weight
 from torch.utils.data import DataLoader
 
 from emotion.augmentation import Augmentation
@@ -322,3 +324,38 @@ def test_loading_changes_no_cached_file(make: Make, demo_cache: Cache):
     assert {p: p.read_bytes() for p in demo_cache.directory.rglob("*.tiff")} == before
     assert len(before) == 30
     assert cv2.imreadmulti(str(next(iter(before))), flags=cv2.IMREAD_UNCHANGED)[0]
+
+
+def test_balanced_weights_are_scikit_learns(make: Make):
+    datamodule = make()
+    rows = datamodule.rows["train"]
+    datamodule.rows["train"] = [
+        row for n, row in enumerate(rows) if row.label not in ("Sad", "Shock") or n % 2
+    ]
+    labels = [row.label for row in datamodule.rows["train"]]
+    assert len(set(Counter(labels).values())) > 1
+    expected = compute_class_weight("balanced", classes=np.array(LABELS), y=labels)
+    assert datamodule.balanced_weights() == pytest.approx(expected)
+    datamodule.rows["train"] = [row for row in rows if row.label != "Sad"]
+    weights = dict(zip(LABELS, datamodule.balanced_weights(), strict=True))
+    assert weights == dict.fromkeys(LABELS, 1.0)
+
+
+def test_overfitting_is_one_batch_of_all_classes_unvaried(make: Make, demo_cache: Cache):
+    datamodule = make(augmentation=VARIED, batch_size=5, overfit=True, image_px=None)
+    stacks, labels = epoch(datamodule.train_dataloader(), 3)
+    cached = {
+        tifffile.imread(demo_cache.directory / row["stack"])[::2].tobytes()
+        for row in rows_of(demo_cache, "train")
+    }
+    assert sorted(labels.tolist()) == [0, 1, 2, 3, 4]
+    assert {stack.numpy().tobytes() for stack in stacks} <= cached
+    assert datamodule.rows["val"] == datamodule.rows["train"] and not datamodule.rows["test"]
+
+
+def test_training_goes_on_with_the_order_of_its_epoch_though_workers_load_ahead(make: Make):
+    datamodule = make(seed=3, num_workers=1)
+    datamodule.first_epoch = 2
+    _, labels = zip(*datamodule.train_dataloader(), strict=True)
+    expected = epoch(make(seed=3).train_dataloader(), 2)[1]
+    assert torch.equal(torch.cat(labels), expected)

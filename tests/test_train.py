@@ -192,6 +192,15 @@ def test_folds_of_a_sweep_are_pooled(run_train, demo_cache, capsys):
         ("trainer.max_epochs=many", "trainer.max_epochs takes a whole number such as"),
         ("epochs=3", "epochs"),
         ("calibration.accuracy=1.5", "it is from 0 (answer always) to below 1"),
+        ("loss.class_weights=equal", "loss.class_weights=equal: it is null or balanced"),
+        ("loss.mixup=-1", "loss.mixup=-1: it is 0"),
+        ("optimizer.name=Adamm", "optimizer.name=Adamm: torch.optim has"),
+        ("optimizer.lr=-1", "torch.optim.Adam refuses its settings: Invalid learning rate"),
+        ("schedule.name=cosin", "schedule.name=cosin: it is one of exponential"),
+        ("trainer.devices=2", "trainer.devices=2: more than one need trainer=ddp"),
+        ("trainer.precision=17", "Precision 17 is invalid"),
+        ("trainer.accelerator=abacus", "invalid accelerator name"),
+        ("ckpt_path=nowhere.ckpt", "nowhere.ckpt: no such file"),
         ("split=half", "split=half: no such option, split has: data, grouped, ids, kfold, leave_"),
         ("split.fold=1", "fold"),  # of the default split, which has none
         ("split=ids", "error: split=ids leaves no stacks for val (train: 30, val: 0, test: 0)"),
@@ -203,6 +212,33 @@ def test_a_mistake_ends_in_one_line(run_train, argument, message):
         run_train(argument, "logger=none")
     assert str(caught.value.code).startswith("error: ")
     assert message in str(caught.value.code) and "\n" not in str(caught.value.code)
+
+
+def test_an_average_that_keeps_all_is_refused_in_one_line(run_train):
+    with pytest.raises(SystemExit, match=r"^error: .*callbacks\.ema\.decay=2"):
+        run_train("callbacks=ema", "callbacks.ema.decay=2", "logger=none")
+
+
+def test_overfit_learns_one_batch_by_heart(run_train):
+    output = run_train("trainer=overfit", "interval=15", "logger=csv", "trainer.max_epochs=40", "optimizer.lr=3e-3",
+                       "loader.batch_size=5", "model.backbone=mobilenetv3_small_050")  # fmt: skip
+    (result,) = metrics_of(output)
+    assert result["stacks"] == {"train": 5, "val": 5, "test": 0}
+    last = [row for row in curves_of(output) if row["train/accuracy"]][-1]
+    assert float(last["train/accuracy"]) == 1 and float(last["train/loss"]) < 0.2
+    assert sorted(map(sum, result["confusion"])) == [1, 1, 1, 1, 1]  # one stack of each class
+
+
+def test_a_checkpoint_of_mixed_precision_loads_as_others_do(run_train):
+    output = run_train("interval=15", "logger=none", "model.backbone=mobilenetv3_small_050",
+                       "trainer=smoke", "trainer.precision=bf16-mixed",
+                       "trainer.deterministic=true")  # fmt: skip
+    (checkpoint,) = output.glob("runs/*/best.ckpt")
+    module = EmotionModule.load_from_checkpoint(checkpoint)
+    assert list(torch.load(checkpoint, weights_only=True)["state_dict"]) == list(
+        EmotionModule("mobilenetv3_small_050", 6, list("abcde")).state_dict()
+    )
+    assert next(module.parameters()).dtype == torch.float32
 
 
 def test_real_clips_split_by_actor(monkeypatch, tmp_path, shared_data):
