@@ -149,14 +149,15 @@ class Cutter:
 
         A clip whose dates alone have changed, as those of a copy, is told by its content.
         """
-        path = self.record_path(clip.id)
-        try:
-            record = ClipRecord(**json.loads(path.read_text()))
-        except FileNotFoundError:
+        record = self._last_record(clip)
+        if record is None:
             return None
         if not all(self.stack_path(clip.id, s["number"]).exists() for s in record.segments):
             return None
-        dates = dates_of(clip.path)
+        try:
+            dates = dates_of(clip.path)
+        except OSError:  # gone since it was listed
+            return None
         if dates == {key: getattr(record, key) for key in dates}:
             return record
         if dates["size_bytes"] != record.size_bytes or content_of(clip.path) != record.content:
@@ -164,6 +165,19 @@ class Cutter:
         record = replace(record, **dates)
         self._write_record(clip, record)
         return record
+
+    def _last_record(self, clip: Clip) -> ClipRecord | None:
+        """Read how a clip was cut when that was last done, whatever has changed since."""
+        try:
+            return ClipRecord(**json.loads(self.record_path(clip.id).read_text()))
+        except FileNotFoundError:
+            return None
+
+    def _remove_stacks(self, clip: Clip, last: ClipRecord, record: ClipRecord) -> None:
+        """Remove the stacks of segments that a clip had, but has no longer."""
+        had, has = ({s["number"] for s in r.segments} for r in (last, record))
+        for number in had - has:
+            self.stack_path(clip.id, number).unlink(missing_ok=True)
 
     def _write_record(self, clip: Clip, record: ClipRecord) -> None:
         with unfinished(self.record_path(clip.id)) as temporary:
@@ -192,6 +206,8 @@ class Cutter:
             record.failed = True
             record.dropped.append({"reason": f"{type(error).__name__}: {error}"})
             return record
+        if last := self._last_record(clip):
+            self._remove_stacks(clip, last, record)
         self._write_record(clip, record)
         return record
 
@@ -268,7 +284,7 @@ def dates_of(path: Path) -> dict[str, int]:
     """Read the size and the dates of a file, or of a symbolic link that leads nowhere."""
     try:
         stat = path.stat()
-    except FileNotFoundError:
+    except OSError:
         stat = path.lstat()
     return {
         "size_bytes": stat.st_size,

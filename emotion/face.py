@@ -35,7 +35,8 @@ class FaceCropper:
     faces when there is no track and every `LOOK_EVERY` sampled frames; once it sees a second one, a
     mesh for several takes over for the rest of the clip (half as slow again, and to the last bit
     the same landmarks where there is one face), and of its faces we take the one that is nearest to
-    where the person was. Without tracking, several are always looked for, and `follow` chooses.
+    where the person was. A face farther from there than its own size is somebody else's. Without
+    tracking, several are always looked for, and `follow` chooses.
     """
 
     def __init__(
@@ -130,8 +131,6 @@ class FaceCropper:
                 return max(faces, key=lambda face: np.prod(np.ptp(face, axis=0)))
             center = np.array(frame_shape[1::-1]) / 2
             return min(faces, key=lambda face: np.linalg.norm(middle(face) - center))
-        if not self._crowded:
-            return faces[0]
         nearest = min(faces, key=lambda face: np.linalg.norm(middle(face) - self._center))
         moved = np.abs(middle(nearest) - self._center)
         return nearest if (moved < np.ptp(nearest, axis=0)).all() else None  # else someone else's

@@ -87,9 +87,9 @@ def report(
                 "add clips of it, or leave it out of `labels`"
             )
     with_stacks = {row.clip for row in rows}
-    lines += say_dropped([drop for drop in dropped if drop.clip not in with_stacks])
-    segments = Counter(drop.reason for drop in dropped if drop.clip in with_stacks)
-    for reason, count in segments.items():
+    parts = [drop for drop in dropped if drop.segment and drop.clip in with_stacks]
+    lines += say_dropped([drop for drop in dropped if drop not in parts])
+    for reason, count in Counter(drop.reason for drop in parts).items():
         lines.append(f"no stack from {count} segments of clips that gave others: {reason}")
     return "\n".join([*lines, *say_torn(rows)])
 

@@ -21,6 +21,13 @@ from av.video.reformatter import VideoReformatter
 av.logging.set_level(av.logging.PANIC)  # what matters of damage is a VideoError, or too few frames
 
 MAX_FPS = 1000.0  # a header that declares more is wrong
+# What a clip's file may be, whatever its name, and the sounds and pictures that we know as such.
+# FFmpeg reads lists of other files too (ffconcat, HLS), but no clip may send us elsewhere.
+FORMATS = (
+    *("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v"),
+    *("mjpeg", "ogg", "mxf", "ivf", "gif", "mp3", "wav", "aac", "flac"),
+    *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),
+)
 
 
 class VideoError(ValueError):
@@ -65,8 +72,10 @@ class Video:
         """
         self.path = path
         try:
-            # No clip may send us elsewhere, as a playlist under a video's name would.
-            self._container = av.open(str(path), options={"protocol_whitelist": "file"})
+            self._container = av.open(
+                str(path),
+                options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"},
+            )
         except (av.FFmpegError, OSError) as error:
             raise VideoError(why_unreadable(path, error)) from None
         try:

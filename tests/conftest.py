@@ -141,3 +141,28 @@ def encode_video() -> Callable[..., Path]:
         return path
 
     return encode
+
+
+@pytest.fixture(scope="session")
+def turn() -> Callable[[Path, int], None]:
+    """Give a function that has an .mp4 or .mov file say by how much it is to be turned."""
+    matrices = {  # a, b, u, c, d, v of ISO/IEC 14496-12, 6.2.2: (x, y) goes to (ax + cy, bx + dy)
+        0: (1, 0, 0, 0, 1, 0),
+        90: (0, 1, 0, -1, 0, 0),
+        180: (-1, 0, 0, 0, -1, 0),
+        270: (0, -1, 0, 1, 0, 0),
+    }
+
+    def as_stored(clockwise_deg: int) -> bytes:
+        numbers = matrices[clockwise_deg]
+        return b"".join((number << 16).to_bytes(4, "big", signed=True) for number in numbers)
+
+    def write(path: Path, clockwise_deg: int) -> None:
+        content = path.read_bytes()
+        track = content.index(b"tkhd")
+        place = content.index(as_stored(0), track)
+        assert place - track < 60
+        new = as_stored(clockwise_deg)
+        path.write_bytes(content[:place] + new + content[place + len(new) :])
+
+    return write

@@ -1,7 +1,9 @@
 """Faces: the box by hand, the crop's form, what tracking sees, and no chatter."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import mediapipe as mp
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 
 from emotion.cache import Cache
-from emotion.face import TRACKING, FaceCropper, face_box, quiet_mediapipe
+from emotion.face import LOOK_EVERY, TRACKING, FaceCropper, face_box, quiet_mediapipe
 
 NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 
@@ -157,3 +159,273 @@ def test_only_what_mediapipe_says_is_kept_off_the_screen(capfd):
 def test_faces_are_found_on_real_clips(shared_data: Path, searching: FaceCropper):
     frames = frames_of(shared_data / "javanese" / "06-02-06_01.mp4", 60)[::10]
     assert sum(searching.crop(frame) is not None for frame in frames) >= 3
+
+
+def plain_crop(frame: np.ndarray, landmarks: list) -> np.ndarray:
+    """Cut a face out as the seed does, with nothing of ours."""
+    height, width = frame.shape[:2]
+    xs, ys = [point.x * width for point in landmarks], [point.y * height for point in landmarks]
+    wide, high = max(xs) - min(xs), max(ys) - min(ys)
+    left, right = max(0, int(min(xs) - 0.1 * wide)), min(width, int(max(xs) + 0.1 * wide))
+    top, bottom = max(0, int(min(ys) - 0.1 * high)), min(height, int(max(ys) + 0.1 * high))
+    gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[top:bottom, left:right]
+    return cv2.resize(gray, (224, 224), interpolation=cv2.INTER_AREA)
+
+
+def test_one_face_gives_the_crops_of_a_mesh_for_one_to_the_last_bit(frames: list[np.ndarray]):
+    cropper = cropper_of("sampled", 224)
+    cropper.start_clip()
+    with mp.solutions.face_mesh.FaceMesh(max_num_faces=1) as mesh:
+        for frame in frames * 3:  # 27 frames: it is looked for a second face within
+            (face,) = mesh.process(frame).multi_face_landmarks
+            np.testing.assert_array_equal(cropper.crop(frame), plain_crop(frame, face.landmark))
+            assert cropper.num_seen == 1
+
+
+def test_real_face_gives_the_crops_of_a_mesh_for_one_to_the_last_bit(shared_data: Path):
+    cropper = cropper_of("sampled", 224)
+    cropper.start_clip()
+    compared = 0
+    with mp.solutions.face_mesh.FaceMesh(max_num_faces=1) as mesh:
+        for frame in frames_of(shared_data / "javanese" / "06-02-06_01.mp4", 130)[::5]:
+            faces, crop = mesh.process(frame).multi_face_landmarks, cropper.crop(frame)
+            assert (crop is None) == (faces is None)
+            if crop is not None:
+                np.testing.assert_array_equal(crop, plain_crop(frame, faces[0].landmark))
+                compared += 1
+    assert compared > 15
+
+
+# Several faces
+
+
+@pytest.fixture(scope="module")
+def pair(demo_cache: Cache) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Give every third frame of two people's clips, 30 of each."""
+    first, second = (
+        frames_of(demo_cache.root / f"{clip}_0001.mp4", 90)[::3] for clip in ("Happy", "Sad")
+    )
+    return first, second
+
+
+def scene(*faces: tuple[np.ndarray, int, int]) -> np.ndarray:
+    """Paste pictures of faces, each from a column on and of so many pixels, into (320, 640, 3)."""
+    canvas = np.full((320, 640, 3), 90, np.uint8)
+    for picture, left, size_px in faces:
+        resized = cv2.resize(picture, (size_px, size_px), interpolation=cv2.INTER_AREA)
+        canvas[:size_px, left : left + size_px] = resized[:, : 640 - left]
+    return canvas
+
+
+class Scenes:
+    """Crops scenes of two people, one after the other, and tells whose face each crop shows."""
+
+    def __init__(self, cropper: FaceCropper) -> None:
+        self.cropper = cropper
+        self.searching = cropper_of("none", 64)
+        self.whose: list[int | None] = []  # 0 and 1, or None where there is no crop
+        self.num_seen: list[int] = []
+        cropper.start_clip()
+        self.searching.start_clip()
+
+    def show(self, *faces: tuple[np.ndarray, int, int] | None) -> None:
+        """Show a scene of both people, or of one, the other being None."""
+        crop = self.cropper.crop(scene(*filter(None, faces)))
+        self.num_seen.append(self.cropper.num_seen)
+        if crop is None:
+            self.whose.append(None)
+            return
+        alone = [face and self.searching.crop(scene(face)) for face in faces]
+        away = [np.inf if c is None else np.abs(crop.astype(float) - c).mean() for c in alone]
+        assert min(away) < 13 and max(away) > 2 * min(away), away
+        self.whose.append(int(np.argmin(away)))
+
+
+@pytest.mark.parametrize("tracking", TRACKING)
+@pytest.mark.parametrize(("follow", "person"), [("largest", 0), ("central", 1)])
+def test_of_several_faces_the_config_says_whose(
+    pair: tuple, tracking: str, follow: str, person: int
+):
+    scenes = Scenes(cropper_of(tracking, 64, follow=follow))
+    for first, second in list(zip(*pair, strict=True))[:8]:
+        scenes.show((first, 0, 300), (second, 260, 180))  # middles at 150 and 350 of 640
+    assert scenes.whose == [person] * 8
+    assert scenes.num_seen == [2] * 8
+
+
+@pytest.mark.parametrize("tracking", ["every_frame", "sampled"])
+@pytest.mark.parametrize("follow", ["largest", "central"])
+def test_a_person_is_followed_when_the_other_grows_and_comes_to_the_middle(
+    pair: tuple, tracking: str, follow: str
+):
+    scenes = Scenes(cropper_of(tracking, 64, follow=follow))
+    for number, (first, second) in enumerate(zip(*pair, strict=True)):
+        grown = 5 * number
+        scenes.show((first, 110 - grown // 2, 210), (second, 400 - grown, 160 + grown))
+    assert scenes.whose == [0] * 30
+
+
+def test_without_tracking_each_frame_shows_its_own_largest_face(pair: tuple):
+    scenes = Scenes(cropper_of("none", 64))
+    for first, second in list(zip(*pair, strict=True))[:4]:
+        scenes.show((first, 0, 250), (second, 330, 150))
+        scenes.show((first, 0, 150), (second, 330, 250))
+    assert scenes.whose == [0, 1] * 4
+
+
+@pytest.mark.parametrize("tracking", ["every_frame", "sampled"])
+def test_when_the_person_leaves_the_other_one_is_not_taken(pair: tuple, tracking: str):
+    scenes = Scenes(cropper_of(tracking, 64))
+    for number, (first, second) in enumerate(zip(*pair, strict=True)):
+        scenes.show((first, 0, 250) if not 10 <= number < 20 else None, (second, 360, 200))
+    assert scenes.whose[:10] == [0] * 10
+    assert scenes.whose[10:20] == [None] * 10
+    assert scenes.whose[22:] == [0] * 8  # and is found again
+
+
+@pytest.mark.parametrize("comes", [1, 7])
+def test_a_second_face_that_comes_later_is_seen_in_time_and_not_taken(pair: tuple, comes: int):
+    scenes = Scenes(cropper_of("sampled", 64))
+    clip = 2 * list(zip(*pair, strict=True))
+    for number, (first, second) in enumerate(clip[:40]):
+        away = number >= 30
+        scenes.show(
+            None if away else (first, 0, 200), (second, 340, 280) if number >= comes else None
+        )
+    assert scenes.num_seen[:comes] == [1] * comes
+    assert scenes.num_seen[comes + LOOK_EVERY : 30] == [2] * (30 - comes - LOOK_EVERY)
+    assert scenes.whose == [0] * 30 + [None] * 10
+
+
+@pytest.mark.parametrize("leaves", [6, 12])
+def test_the_other_is_not_taken_though_nobody_has_looked_since_they_came(pair: tuple, leaves: int):
+    scenes = Scenes(cropper_of("sampled", 64))
+    assert leaves < LOOK_EVERY
+    for number, (first, second) in enumerate(zip(*pair, strict=True)):
+        scenes.show(
+            (first, 0, 200) if number < leaves else None,
+            (second, 360, 250) if number >= 4 else None,
+        )
+    assert scenes.whose == [0] * leaves + [None] * (30 - leaves)
+
+
+class ShuffledMesh:
+    """Stands in for the face mesh: gives the same two faces in one order, then in the other."""
+
+    def __init__(self) -> None:
+        self.calls = 0
+
+    def process(self, frame: np.ndarray) -> SimpleNamespace:
+        if frame.shape == (8, 8, 3):  # the end of a clip
+            return SimpleNamespace(multi_face_landmarks=None)
+        self.calls += 1
+        faces = [self.face(0.1 + 0.005 * self.calls, 0.3), self.face(0.6, 0.3 + 0.01 * self.calls)]
+        return SimpleNamespace(multi_face_landmarks=faces[:: (-1) ** self.calls])
+
+    @staticmethod
+    def face(left: float, size: float) -> SimpleNamespace:
+        corners = [(left, 0.2), (left + size, 0.2 + size)]
+        return SimpleNamespace(landmark=[SimpleNamespace(x=x, y=y) for x, y in corners])
+
+
+@pytest.mark.parametrize(("follow", "left"), [("largest", 0.6), ("central", 0.105)])
+def test_the_order_in_which_the_mesh_gives_faces_does_not_matter(
+    monkeypatch: pytest.MonkeyPatch, follow: str, left: float
+):
+    """The face at 0.6 grows and is larger from the start; the one at 0.1 moves to the right."""
+    cropper = cropper_of("sampled", 64, follow=follow)
+    monkeypatch.setattr(cropper, "_several", ShuffledMesh())
+    cropper.start_clip()
+    cropper._crowded = True
+    lefts = [cropper.observe(np.zeros((100, 100, 3), np.uint8))[0, 0] for _ in range(20)]
+    moves = 0.5 if follow == "central" else 0
+    assert lefts == pytest.approx([100 * left + moves * number for number in range(20)])
+
+
+# Eyes level
+
+
+def eyes_deg(picture: np.ndarray) -> float:
+    """Measure by how much the line through the outer corners of the eyes is turned."""
+    with mp.solutions.face_mesh.FaceMesh(static_image_mode=True) as mesh:
+        (face,) = mesh.process(picture).multi_face_landmarks
+    left, right = face.landmark[33], face.landmark[263]
+    height, width = picture.shape[:2]
+    return float(np.degrees(np.arctan2((right.y - left.y) * height, (right.x - left.x) * width)))
+
+
+def turned(frame: np.ndarray, deg: float) -> np.ndarray:
+    """Turn a frame counter-clockwise about its middle, at its size."""
+    height, width = frame.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), deg, 1)
+    return cv2.warpAffine(frame, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
+
+
+def with_border(crop: np.ndarray) -> np.ndarray:
+    """Give a crop as RGB with room around it, in which a mesh finds the face."""
+    roomy = cv2.copyMakeBorder(crop, 60, 60, 60, 60, cv2.BORDER_REPLICATE)
+    return cv2.cvtColor(roomy, cv2.COLOR_GRAY2RGB)
+
+
+@pytest.mark.parametrize("deg", [-30, -20, -8, 8, 20, 30])
+def test_aligned_crop_of_a_turned_frame_is_that_of_the_upright_one(
+    frames: list[np.ndarray], deg: float
+):
+    upright, tilted = frames[2], turned(frames[2], deg)
+    assert eyes_deg(tilted) == pytest.approx(eyes_deg(upright) - deg, abs=4)
+    level, plain = (cropper_of("none", 224, align=align) for align in (True, False))
+    expected = level.crop(upright).astype(float)
+    assert np.abs(level.crop(tilted) - expected).mean() < 8
+    if abs(deg) >= 20:
+        assert np.abs(plain.crop(tilted) - expected).mean() > 16
+    assert abs(eyes_deg(with_border(level.crop(tilted)))) < 4
+    assert eyes_deg(with_border(plain.crop(tilted))) == pytest.approx(-deg, abs=8)
+
+
+def test_eyes_are_levelled_only_if_asked_for(compose: Callable):
+    assert compose("preprocess").face.align is False
+
+
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("margin", [0.0, 0.1, 0.3])
+def test_margin_is_the_room_beside_the_face(frames: list[np.ndarray], align: bool, margin: float):
+    crop = cropper_of("none", 300, align=align, margin=margin).crop(turned(frames[2], 15))
+    with mp.solutions.face_mesh.FaceMesh(static_image_mode=True) as mesh:
+        (face,) = mesh.process(with_border(crop)).multi_face_landmarks
+    for axis in "xy":
+        places = 420 * np.array([getattr(point, axis) for point in face.landmark]) - 60
+        room = 300 * margin / (1 + 2 * margin)
+        assert places.min() == pytest.approx(room, abs=15)
+        assert places.max() == pytest.approx(300 - room, abs=15)
+
+
+def test_aligned_face_at_the_edge_is_whole_beyond_it_the_edge_goes_on(frames: list[np.ndarray]):
+    """Of the box, a fifth lies outside the frame: the crop's columns there repeat the edge's."""
+    cropper = cropper_of("none", 224, align=True)
+    landmarks = cropper.observe(frames[2])
+    left, width = landmarks[:, 0].min(), np.ptp(landmarks[:, 0])
+    cut = frames[2][:, int(left + 0.1 * width) :]
+    crop = cropper.crop(cut)
+    assert crop.shape == (224, 224)
+    assert abs(eyes_deg(with_border(crop))) < 5
+
+
+def test_aligned_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyPatch):
+    cropper = cropper_of("sampled", 64, align=True)
+    for offset in [(-600, 0), (800, 0), (0, -600), (0, 800)]:
+        landmarks = np.random.default_rng(0).uniform(10, 90, (468, 2)) + offset
+        monkeypatch.setattr(cropper, "observe", lambda frame, found=landmarks: found)
+        assert cropper.crop(NOISE) is None
+
+
+def test_without_tracking_the_sampled_frames_need_not_begin_with_the_clip(
+    frames: list[np.ndarray],
+):
+    for align in (False, True):
+        cropper = cropper_of("none", 64, align=align)
+        cropper.start_clip()
+        every = [cropper.crop(frame) for frame in frames]
+        for start, step in [(0, 2), (1, 2), (2, 3), (5, 1)]:
+            cropper.start_clip()
+            some = [cropper.crop(frame) for frame in frames[start::step]]
+            np.testing.assert_array_equal(some, every[start::step])

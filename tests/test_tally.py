@@ -43,6 +43,7 @@ DROPPED = [
     Dropped("Happy_3", "no face", "in 0 of 18", segment=1),
     Dropped("Sad_2", "the file is empty"),
     Dropped("holiday", "outside the scheme"),
+    Dropped("Sad_1", "a clip of the same name is taken", "Sad_1.mov, not Sad_1.mp4"),
 ]
 
 
@@ -64,6 +65,10 @@ def test_every_dropped_clip_is_named_with_its_reason():
     assert "no stack from 2 clips: the file is empty: Happy_2, Sad_2" in text
     assert "no stack from 1 clips: no face: Happy_3 (in 0 of 18)" in text
     assert "no stack from 1 clips: outside the scheme: holiday" in text
+    taken = (
+        "no stack from 1 clips: a clip of the same name is taken: Sad_1 (Sad_1.mov, not Sad_1.mp4)"
+    )
+    assert taken in text
     assert "no stack from 1 segments of clips that gave others: too short" in text
 
 
