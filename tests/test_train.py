@@ -220,8 +220,9 @@ def test_an_average_that_keeps_all_is_refused_in_one_line(run_train):
 
 
 def test_overfit_learns_one_batch_by_heart(run_train):
-    output = run_train("trainer=overfit", "interval=15", "logger=csv", "trainer.max_epochs=40", "optimizer.lr=3e-3",
-                       "loader.batch_size=5", "model.backbone=mobilenetv3_small_050")  # fmt: skip
+    output = run_train("trainer=overfit", "interval=15", "logger=csv", "trainer.max_epochs=40",
+                       "optimizer.lr=3e-3", "loader.batch_size=5",
+                       "model.backbone=mobilenetv3_small_050")  # fmt: skip
     (result,) = metrics_of(output)
     assert result["stacks"] == {"train": 5, "val": 5, "test": 0}
     last = [row for row in curves_of(output) if row["train/accuracy"]][-1]
