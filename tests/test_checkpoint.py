@@ -78,7 +78,8 @@ def curves(run_dir):
 
 def result(run_dir):
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    return {key: value for key, value in metrics.items() if key not in ("seconds", "overrides")}
+    measured = ("seconds", "overrides", "memory_mb", "throughput", "dirty", "wandb")
+    return {key: value for key, value in metrics.items() if key not in measured}
 
 
 def weights(run_dir, name="best.ckpt"):
