@@ -5,6 +5,7 @@ Only reads what `emotion/cache.py` wrote; builds the cache first where there is 
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -217,7 +218,8 @@ class StackDataModule(pl.LightningDataModule):
             rows = sorted(self.rows["train"], key=lambda row: row.label)
             places = np.linspace(0, len(rows) - 1, min(self.batch_size, len(rows))).astype(int)
             batch = [rows[place] for place in places]
-            self.rows = {"train": batch, "val": batch, "test": []}
+            judged = [replace(row, split="val") for row in batch]
+            self.rows = {"train": batch, "val": judged, "test": []}
 
     def balanced_weights(self) -> list[float]:
         """Weigh classes by the inverse of their share of the train stacks.

@@ -78,7 +78,7 @@ def curves(run_dir):
 
 def result(run_dir):
     metrics = json.loads((run_dir / "metrics.json").read_text())
-    measured = ("seconds", "overrides", "memory_mb", "throughput", "dirty", "wandb")
+    measured = ("seconds", "overrides", "memory_mb", "throughput", "dirty", "wandb", "cell")
     return {key: value for key, value in metrics.items() if key not in measured}
 
 
