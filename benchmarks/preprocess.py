@@ -1,4 +1,6 @@
-"""Measure what making stacks costs: python -m benchmarks.preprocess CLIPS_DIR [MAX_CLIPS].
+"""Measure what making stacks costs: python -m benchmarks.preprocess CLIPS_DIR [MAX_CLIPS] [WIDTH].
+
+With WIDTH, clips are made that wide, and 10 s long, first.
 
 On the same clips, in one run: the seed's method written afresh (the mesh on every frame, one pass
 for each interval, a thread pool of half the cores); the floor (decode every frame once, the mesh on
@@ -25,6 +27,7 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.scale import write_long_clip
 from emotion.cache import Cache
 from emotion.clips import VIDEO_SUFFIXES, Clip
 from emotion.config import CONF_DIR
@@ -187,6 +190,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.preprocess", description=__doc__)
     parser.add_argument("clips", type=Path, help="a folder of clips")
     parser.add_argument("max_clips", type=int, nargs="?", default=24)
+    parser.add_argument("width", type=int, nargs="?", help="in pixels; as the clips are")
     arguments = parser.parse_args()
     paths = sorted(p for p in arguments.clips.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     if not paths:
@@ -194,6 +198,12 @@ def main() -> None:
     step = max(1, len(paths) // arguments.max_clips)
     with tempfile.TemporaryDirectory() as scratch:
         taken = paths[::step][: arguments.max_clips]
+        if arguments.width:
+            size = (arguments.width, arguments.width * 3 // 8 * 2)
+            larger = [Path(scratch) / f"{number}.mp4" for number in range(len(taken))]
+            for source, path in zip(taken, larger, strict=True):
+                write_long_clip(source, path, 1 / 6, size)
+            taken = larger
         Console().print(measure(taken, Path(scratch)))
         Console().print(compare_decoders(taken))
 

@@ -33,15 +33,16 @@ from emotion.video import Video
 FPS, WIDTH, HEIGHT = 30, 1920, 1080
 
 
-def write_long_clip(source: Path, path: Path, minutes: float) -> None:
-    """Write a clip's first 3 seconds over and over, as H.264 of 1920x1080 at 30 fps."""
+def write_long_clip(
+    source: Path, path: Path, minutes: float, size: tuple[int, int] = (WIDTH, HEIGHT)
+) -> None:
+    """Write a clip's first 3 seconds over and over, as H.264 of a width and height at 30 fps."""
     frames: list[np.ndarray] = [
-        cv2.resize(picture.rgb(), (WIDTH, HEIGHT))
-        for picture in islice(Video(source).pictures(), 90)
+        cv2.resize(picture.rgb(), size) for picture in islice(Video(source).pictures(), 90)
     ]
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=FPS, options={"preset": "ultrafast"})
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        (stream.width, stream.height), stream.pix_fmt = size, "yuv420p"
         for frame in islice(cycle(frames), round(minutes * 60 * FPS)):
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
