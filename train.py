@@ -265,7 +265,8 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         "; selected and reported on the same clips" if reported_on == "val" else "",
     )
     calibration = calibrator.fit(predictions.of_split("val"))
-    calibrated = calibration.report(predictions.of_split(reported_on))
+    calibrations = {split: calibration.report(predictions.of_split(split)) for split in scores}
+    calibrated = calibrations[reported_on]
     log.info(
         "temperature %.3g, set on val: calibration error %.1f %%, then %.1f %% on %d %s clips; "
         "unsure below %.1f %%: %d of them answered",
@@ -312,7 +313,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
             **asdict(calibrator),
             "bins": BINS,
             "fitted_on": "val",
-            **{split: calibration.report(predictions.of_split(split)) for split in scores},
+            **calibrations,
         },
         "checkpoint": Path(best.best_model_path).name,
         "val_accuracy": best.best_model_score.item(),

@@ -1,11 +1,14 @@
 """Emotion from close-up face clips: clips, stacks, models, judging, recognizing."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from emotion.recognizer import EmotionRecognizer
 
 __all__ = ["EmotionRecognizer"]
+
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def __getattr__(name: str) -> Any:

@@ -26,10 +26,10 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.text import Text
 from rich.tree import Tree
 
+from emotion import REPOSITORY
 from emotion.cell import cell_name
 from emotion.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 CONF_DIR = REPOSITORY / "conf"
 
 

@@ -82,6 +82,10 @@ class CacheSettings:
         """T, the images of a cached stack."""
         return num_images(self.segment_frames, self.interval)
 
+    def enough_faces(self, face_frames: int, sampled_frames: int) -> bool:
+        """Tell whether so many of some sampled frames show a face that they may make a stack."""
+        return face_frames >= max(1, self.min_face_fraction * sampled_frames)
+
     @property
     def folder(self) -> str:
         """A folder name that no other settings have."""
@@ -308,7 +312,7 @@ def unfit(segment: Segment, settings: CacheSettings) -> dict[str, str] | None:
             "detail": f"{segment.num_frames} frames",
         }
     sampled = len(segment.crops)
-    if segment.face_frames < max(1, settings.min_face_fraction * sampled):
+    if not settings.enough_faces(segment.face_frames, sampled):
         return {
             "reason": "a face in less of it than "
             f"sampling.min_face_fraction={settings.min_face_fraction}",

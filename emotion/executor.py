@@ -24,7 +24,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 UNDER_WAY = 2  # things that are handed out ahead, for each process
-DECIDES_PIXELS = ("av", "mediapipe", "numpy", "opencv-contrib-python", "tifffile")  # packages
+PIXEL_PACKAGES = ("av", "mediapipe", "numpy", "opencv-contrib-python")  # may change a crop
 
 
 class Executor(Protocol):
@@ -187,7 +187,8 @@ def fingerprint(folder: Path) -> dict[str, str]:
     code = hashlib.sha256()
     for path in sorted(Path(__file__).parent.glob("*.py")):
         code.update(path.read_bytes())
-    versions = {package: importlib.metadata.version(package) for package in DECIDES_PIXELS}
+    packages = (*PIXEL_PACKAGES, "tifffile")  # which writes them
+    versions = {package: importlib.metadata.version(package) for package in packages}
     return {"folder": str(folder.is_dir()), "code": code.hexdigest(), **versions}
 
 

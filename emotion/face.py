@@ -155,12 +155,12 @@ class FaceCropper:
         Returns:
             (size_px, size_px) uint8 gray, or None where there is no face.
         """
+        self.box = None
         if not self._crowded and (self._until_look <= 0 or not self.num_seen):
             num_faces = self._look(frame)
             if num_faces == self.num_seen == 0 and self.tracking == "sampled":
                 return None  # the mesh, which tracks nothing, would search with the same detector
         self._until_look -= 1
-        self.box = None
         landmarks = self.observe(frame)
         if landmarks is None:
             return None

@@ -23,10 +23,10 @@ import wandb
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch.utils.data import DataLoader
 
+from emotion import REPOSITORY
 from emotion.datamodule import StackDataset
 from emotion.errors import UserError
 from emotion.predictions import Predictions
-from emotion.provenance import REPOSITORY
 from emotion.sheet import strip
 
 CLASS_SCORES = ("precision", "recall", "f1")

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from emotion import REPOSITORY
 from emotion.calibration import TEMPERATURES
-from emotion.provenance import REPOSITORY
 from emotion.run import Run
 
 CARD_FILE = "MODEL_CARD.md"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+from emotion import REPOSITORY
 
 PACKAGES = (  # those that numbers depend on
     "torch",
@@ -20,6 +20,7 @@ PACKAGES = (  # those that numbers depend on
     "numpy",
     "opencv-contrib-python",
     "mediapipe",
+    "av",
     "hydra-core",
 )
 

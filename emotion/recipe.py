@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 
 from emotion.cutting import CacheSettings
 from emotion.errors import UserError
+from emotion.executor import PIXEL_PACKAGES
 from emotion.files import unfinished
 from emotion.sampling import interval_step, num_images
 
@@ -23,7 +24,6 @@ Known = TypeVar("Known")
 
 RECIPE_FILE = "recipe.json"
 FORMAT = 1  # of the JSON; counts up where a key changes its meaning
-PIXEL_PACKAGES = ("av", "mediapipe", "numpy", "opencv-contrib-python")  # may change a crop
 PACKAGES = (*PIXEL_PACKAGES, "torch", "timm")
 
 

@@ -220,7 +220,7 @@ class EmotionRecognizer:
             Calibrated; None where too few frames show a face.
         """
         found = sum(crop is not None for crop in crops)
-        if found < max(1, self.recipe.settings.min_face_fraction * len(crops)):
+        if not self.recipe.settings.enough_faces(found, len(crops)):
             return None
         (logits,) = self.runtime.classify(self.images(crops)[None]).astype(np.float64)
         scaled = logits / self.recipe.temperature

@@ -29,6 +29,7 @@ from omegaconf import DictConfig, open_dict
 from rich.console import Console
 from submitit.core.utils import FailedJobError, pickle_load
 
+from emotion import REPOSITORY
 from emotion.cache import Cache
 from emotion.cell import LOCK, cell_id, describe_cell, read_record, why_run, write_record
 from emotion.errors import UserError
@@ -36,7 +37,6 @@ from emotion.estimate import cell_seconds
 from emotion.files import claimed, holder, unfinished
 from emotion.progress import duration
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 LONG_S = 2 * 3600.0  # a sweep that takes longer is told of at once
 SMALLER_RECIPE = "experiment=small"
 POLL_S = 1.0
