@@ -99,7 +99,8 @@ class EmotionModule(pl.LightningModule):
     def _images(self, stacks: torch.Tensor) -> torch.Tensor:
         """Turn (N, T, H, W) uint8 into what the network takes, 0 to 1."""
         assert stacks.dtype == torch.uint8 and stacks.shape[1] == self.hparams.num_images
-        return (stacks / 255).to(self.dtype, memory_format=self.memory_format)
+        # Converted first: dividing uint8 gives the same numbers and takes twice as long.
+        return stacks.to(self.dtype, memory_format=self.memory_format).div_(255)
 
     def setup(self, stage: str) -> None:
         """Prepare for a batch that is shared out over processes."""
