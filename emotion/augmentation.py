@@ -72,6 +72,18 @@ class Augmentation:
         Returns:
             (H, W, T) uint8, a new array.
         """
+        return self.vary(stack, generator)[0]
+
+    def vary(self, stack: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, bool]:
+        """Vary a stack, and tell whether left and right have changed places.
+
+        Args:
+            stack: see `__call__`.
+            generator: likewise.
+
+        Returns:
+            What `__call__` gives, and whether it is flipped.
+        """
         height, width = stack.shape[:2]
         matrix = self.affine_matrix(height, width, generator)
         if np.array_equal(matrix, np.eye(3)):
@@ -91,7 +103,7 @@ class Augmentation:
         if generator.random() < self.strength * self.erase:
             top, left, bottom, right = self.rectangle(height, width, generator)
             varied[top:bottom, left:right] = 0
-        return varied
+        return varied, bool(np.linalg.det(matrix) < 0)
 
     def affine_matrix(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
         """Draw a flip, rotation, scale and shift about the centre of the image.

@@ -6,7 +6,8 @@ Below that line everything only reads what this module has written:
     <paths.cache>/<data.name>/<settings>/
         settings.json           what made it, to the last key
         stacks/<clip>_<segment>.tiff
-        clips/<clip>.json       how a clip was cut; written after its stacks, it vouches for them
+        landmarks/<clip>_<segment>.npy    of the face in each of its images
+        clips/<clip>.json       how a clip was cut; written after both, it vouches for them
         manifest.csv            a row a stack
         dropped.csv             what made no stack, with the reason
         report.csv              counts of each class
@@ -123,7 +124,7 @@ class Cache:
 
     def manifest(self) -> list[StackRow]:
         """Read the rows of all stacks."""
-        return read_manifest(self.directory / "manifest.csv")
+        return read_manifest(self._manifest_path())
 
     def dropped(self) -> list[Dropped]:
         """Read what made no stack, and why."""
@@ -135,7 +136,7 @@ class Cache:
         Returns:
             64 hexadecimal digits; None where there is no manifest.
         """
-        path = self.directory / "manifest.csv"
+        path = self._manifest_path()
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
     def ensure(self) -> None:
@@ -190,6 +191,11 @@ class Cache:
             UserError: there are no clips, or not one stack could be made of them.
         """
         self._check_settings()
+        if self._manifest_path().exists() and not (self.directory / "landmarks").exists():
+            log.info(
+                "%s: made by an older version, without landmarks: its clips are cut anew",
+                self.directory,
+            )
         self._remove_unfinished()
         self._provide_clips()
         clips, dropped = find_clips(self.root, self.scheme, self.max_per_class, self.clip_list)
@@ -216,7 +222,7 @@ class Cache:
         if not rows:
             self._settings_path().unlink(missing_ok=True)  # there is nothing to be current
             raise UserError(f"not one stack could be made of the clips in {self.root}")
-        write_manifest(self.directory / "manifest.csv", rows)
+        write_manifest(self._manifest_path(), rows)
         if all(self.cutter.record_path(clip.id).exists() for clip in clips):
             with unfinished(self._settings_path()) as temporary:
                 temporary.write_text(json.dumps(identity, indent=2))
@@ -240,6 +246,9 @@ class Cache:
             if not writer_lives(path):
                 path.unlink(missing_ok=True)
 
+    def _manifest_path(self) -> Path:
+        return self.directory / "manifest.csv"
+
     def _settings_path(self) -> Path:
         return self.directory / "settings.json"
 
@@ -259,11 +268,13 @@ class Cache:
 
     def _is_current(self) -> bool:
         """Whether a whole cache stands there, made as asked for."""
-        if not (self.directory / "manifest.csv").exists() or not self._settings_path().exists():
+        if not self._manifest_path().exists() or not self._settings_path().exists():
             return False
         self._check_settings()
         return json.loads(self._settings_path().read_text()) == self._identity() and all(
-            (self.directory / row.stack).exists() for row in self.manifest()
+            (self.directory / path).exists()
+            for row in self.manifest()
+            for path in (row.stack, row.landmarks)
         )
 
     def _check_settings(self) -> None:

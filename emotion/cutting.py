@@ -17,7 +17,15 @@ from emotion.executor import begin_work
 from emotion.face import FOLLOW, TRACKING, FaceCropper
 from emotion.files import unfinished
 from emotion.sampling import BY, num_images
-from emotion.stack import STARTS, Segment, crop_segments, own_crops, stack_crops, write_stack
+from emotion.stack import (
+    STARTS,
+    Segment,
+    crop_segments,
+    own_crops,
+    stack_crops,
+    write_landmarks,
+    write_stack,
+)
 from emotion.video import Video, VideoError
 
 CHUNK_BYTES = 1 << 20
@@ -141,19 +149,24 @@ class Cutter:
         """Name the TIFF of a segment."""
         return self.directory / "stacks" / f"{clip_id}_{segment:04d}.tiff"
 
+    def landmarks_path(self, clip_id: str, segment: int) -> Path:
+        """Name the landmarks of a segment's stack."""
+        return self.directory / "landmarks" / f"{clip_id}_{segment:04d}.npy"
+
     def record_path(self, clip_id: str) -> Path:
         """Name the record of a clip."""
         return self.directory / "clips" / f"{clip_id}.json"
 
     def record(self, clip: Clip) -> ClipRecord | None:
-        """Read how a clip was cut, if it was, has not changed since, and its stacks stand there.
+        """Read how a clip was cut, if it was, has not changed since, and what it gave stands there.
 
         A clip whose dates alone have changed, as those of a copy, is told by its content.
         """
         record = self._last_record(clip)
         if record is None:
             return None
-        if not all(self.stack_path(clip.id, s["number"]).exists() for s in record.segments):
+        numbers = [segment["number"] for segment in record.segments]
+        if not all(path.exists() for number in numbers for path in self._paths(clip, number)):
             return None
         try:
             dates = dates_of(clip.path)
@@ -167,6 +180,10 @@ class Cutter:
         self._write_record(clip, record)
         return record
 
+    def _paths(self, clip: Clip, segment: int) -> tuple[Path, Path]:
+        """Name all that a segment gives."""
+        return self.stack_path(clip.id, segment), self.landmarks_path(clip.id, segment)
+
     def _last_record(self, clip: Clip) -> ClipRecord | None:
         """Read how a clip was cut when that was last done, whatever has changed since."""
         try:
@@ -175,10 +192,11 @@ class Cutter:
             return None
 
     def _remove_stacks(self, clip: Clip, last: ClipRecord, record: ClipRecord) -> None:
-        """Remove the stacks of segments that a clip had, but has no longer."""
+        """Remove the stacks, and their landmarks, of segments that a clip no longer has."""
         had, has = ({s["number"] for s in r.segments} for r in (last, record))
         for number in had - has:
-            self.stack_path(clip.id, number).unlink(missing_ok=True)
+            for path in self._paths(clip, number):
+                path.unlink(missing_ok=True)
 
     def _write_record(self, clip: Clip, record: ClipRecord) -> None:
         with unfinished(self.record_path(clip.id)) as temporary:
@@ -238,7 +256,9 @@ class Cutter:
                 record.dropped.append({"segment": segment.number, **flaw})
                 continue
             stack = stack_crops(segment.crops, settings.num_images)
+            landmarks = stack_crops(segment.landmarks, settings.num_images)
             write_stack(self.stack_path(clip.id, segment.number), stack)
+            write_landmarks(self.landmarks_path(clip.id, segment.number), landmarks)
             has_face = own_crops(segment.crops, settings.num_images)
             record.segments.append(
                 {

@@ -18,9 +18,13 @@ from emotion.cache import Cache
 from emotion.clips import SPLITS
 from emotion.errors import UserError
 from emotion.manifest import StackRow
+from emotion.mirror import mirror_landmarks
 from emotion.sampling import interval_step, num_images
 from emotion.split import DataSplit, Split, split_rows
-from emotion.stack import model_images, read_stack
+from emotion.stack import model_images, model_landmarks, read_landmarks, read_stack
+
+Inputs = torch.Tensor | tuple[torch.Tensor, torch.Tensor]  # stacks, or stacks and landmarks
+Sample = tuple[Inputs, int]
 
 
 class StackDataset(Dataset):
@@ -33,6 +37,7 @@ class StackDataset(Dataset):
         step: int,
         image_px: int,
         augmentation: Augmentation | None = None,
+        landmarks: bool = False,
     ) -> None:
         """Keep what is needed to load a stack; load nothing.
 
@@ -42,12 +47,14 @@ class StackDataset(Dataset):
             step: every how many cached images one is taken.
             image_px: height and width of the images given out.
             augmentation: varies every stack that is loaded; None leaves them as they are.
+            landmarks: give the landmarks of its images with every stack.
         """
         self.cache = cache
         self.rows = rows
         self.step = step
         self.image_px = image_px
         self.augmentation = augmentation
+        self.landmarks = landmarks
 
     @property
     def labels(self) -> list[str]:
@@ -58,24 +65,34 @@ class StackDataset(Dataset):
         """The number of stacks."""
         return len(self.rows)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[torch.Tensor, int]:
-        """Load a stack.
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        """Load a stack, and its landmarks if they are wanted.
 
         Args:
             key: which stack, and the seed of its augmentation.
 
         Returns:
-            (T, image_px, image_px) uint8 with channels last in memory, and the class index.
+            (T, image_px, image_px) uint8 with channels last in memory, and the class index. With
+            landmarks, in place of the stack a pair of it and (T, 468, 3) float32, mirrored where
+            the stack is.
         """
         index, seed = key
         row = self.rows[index]
         stack = read_stack(self.cache.directory / row.stack)
         images = model_images(stack, row.crop_found, self.step, self.image_px)
         images = images.transpose(1, 2, 0)  # (H, W, T)
+        flipped = False
         if self.augmentation is not None:
-            images = self.augmentation(images, np.random.default_rng(seed))
+            images, flipped = self.augmentation.vary(images, np.random.default_rng(seed))
         label = self.labels.index(row.label)
-        return torch.from_numpy(images).permute(2, 0, 1), label  # (T, H, W)
+        images = torch.from_numpy(images).permute(2, 0, 1)  # (T, H, W)
+        if not self.landmarks:
+            return images, label
+        landmarks = read_landmarks(self.cache.directory / row.landmarks)
+        landmarks = model_landmarks(landmarks, row.crop_found, self.step)
+        if flipped:
+            landmarks = mirror_landmarks(landmarks)
+        return (images, torch.from_numpy(landmarks)), label
 
 
 class SeededSampler(Sampler[tuple[int, int]]):
@@ -161,6 +178,7 @@ class StackDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         overfit: bool = False,
+        landmarks: bool = False,
     ) -> None:
         """Check that the cache serves the interval; load nothing.
 
@@ -175,6 +193,7 @@ class StackDataModule(pl.LightningDataModule):
             seed: of order and augmentation.
             overfit: one batch of train stacks, of all classes and unvaried, is all there is to
                 train, validate and report on.
+            landmarks: give the landmarks of its images with every stack, see `StackDataset`.
 
         Raises:
             UserError: the cache does not serve the interval.
@@ -189,6 +208,7 @@ class StackDataModule(pl.LightningDataModule):
         self.num_workers = num_workers
         self.seed = seed
         self.overfit = overfit
+        self.landmarks = landmarks
         self.step = interval_step(interval, settings.interval, settings.segment_frames)
         self.num_images = num_images(settings.segment_frames, interval)
         self.rows: dict[str, list[StackRow]] = {}
@@ -260,7 +280,14 @@ class StackDataModule(pl.LightningDataModule):
         shared: bool = False,
         workers: int = 0,
     ) -> DataLoader:
-        dataset = StackDataset(self.cache, self.rows[split], self.step, self.image_px, augmentation)
+        dataset = StackDataset(
+            self.cache,
+            self.rows[split],
+            self.step,
+            self.image_px,
+            augmentation,
+            landmarks=self.landmarks,
+        )
         cv2_single_thread()  # a worker forked while OpenCV has threads would wait for them for ever
         batch_size, share = self.batch_size, None
         if shared and self.trainer is not None and self.trainer.world_size > 1:
@@ -285,20 +312,26 @@ class StackDataModule(pl.LightningDataModule):
         )
 
 
-def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> tuple[torch.Tensor, torch.Tensor]:
+def collate(samples: Sequence[Sample]) -> tuple[Inputs, torch.Tensor]:
     """Make a batch of samples, with channels last in memory as they are.
 
     PyTorch's own way would bring them into another order, and the model bring them back.
 
     Args:
-        samples: N stacks of (T, H, W) uint8, and their class indices.
+        samples: N stacks of (T, H, W) uint8, or pairs of such a stack and its landmarks,
+            (T, 468, 3) float32; and their class indices.
 
     Returns:
-        (N, T, H, W) uint8 and (N,) int64.
+        (N, T, H, W) uint8, or a pair of that and (N, T, 468, 3) float32; and (N,) int64.
     """
-    stacks, labels = zip(*samples, strict=True)
+    inputs, labels = zip(*samples, strict=True)
+    has_landmarks = isinstance(inputs[0], tuple)
+    stacks = [each[0] for each in inputs] if has_landmarks else inputs
     batch = torch.stack([stack.permute(1, 2, 0) for stack in stacks])  # (N, H, W, T)
-    return batch.permute(0, 3, 1, 2), torch.tensor(labels)
+    batch = batch.permute(0, 3, 1, 2)  # (N, T, H, W)
+    if has_landmarks:
+        batch = batch, torch.stack([landmarks for _, landmarks in inputs])
+    return batch, torch.tensor(labels)
 
 
 def cv2_single_thread(worker: int = 0) -> None:

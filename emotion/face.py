@@ -1,4 +1,4 @@
-"""frames ──crop──> gray face crops, uint8.
+"""frames ──crop──> gray face crops, uint8, and the landmarks of the faces in them.
 
 The fourth step of the way of the data, and the only file that knows MediaPipe. The face is found
 by FaceMesh: Kartynnik et al., "Real-time Facial Surface Geometry from Monocular Video on Mobile
@@ -90,6 +90,7 @@ class FaceCropper:
         """Forget the faces of the clip before."""
         self.num_seen = 0  # faces in the frame that was looked at last
         self.box: tuple[int, int, int, int] | None = None  # of the crop made last, see face_box
+        self.landmarks: np.ndarray | None = None  # of that crop, see normalize_landmarks
         self._center: np.ndarray | None = None  # of the person's face when it was last seen
         self._crowded = self.tracking == "none"  # whether to tell several faces apart
         self._until_look = 0  # sampled frames
@@ -104,15 +105,16 @@ class FaceCropper:
             frame: (H, W, 3) uint8 RGB.
 
         Returns:
-            (468, 2) float64, x and y in pixels of the frame, possibly outside it; or None.
+            (468, 3) float64, x, y and z in pixels of the frame, possibly outside it; or None. z
+            is the depth, from about the middle of the head, and smaller is nearer.
         """
         mesh = self._several if self._crowded else self._one
         with quiet_mediapipe():
             found = mesh.process(frame).multi_face_landmarks or []
         height, width = frame.shape[:2]
         faces = [
-            np.array([[p.x for p in face.landmark], [p.y for p in face.landmark]]).T
-            * (width, height)
+            np.array([[getattr(point, axis) for point in face.landmark] for axis in "xyz"]).T
+            * (width, height, width)  # MediaPipe gives z on the scale of x
             for face in found
         ]
         self.num_seen = len(faces)
@@ -129,12 +131,13 @@ class FaceCropper:
             return None
         if self.tracking == "none" or self._center is None:
             if self.follow == "largest":
-                return max(faces, key=lambda face: np.prod(np.ptp(face, axis=0)))
+                return max(faces, key=lambda face: np.prod(np.ptp(face[:, :2], axis=0)))
             center = np.array(frame_shape[1::-1]) / 2
             return min(faces, key=lambda face: np.linalg.norm(middle(face) - center))
         nearest = min(faces, key=lambda face: np.linalg.norm(middle(face) - self._center))
         moved = np.abs(middle(nearest) - self._center)
-        return nearest if (moved < np.ptp(nearest, axis=0)).all() else None  # else someone else's
+        is_theirs = (moved < np.ptp(nearest[:, :2], axis=0)).all()
+        return nearest if is_theirs else None
 
     def _look(self, frame: np.ndarray) -> int:
         """Count the faces of a frame; tell them apart from now on if there are several."""
@@ -147,7 +150,7 @@ class FaceCropper:
         return num_faces
 
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
-        """Cut the person's face out of a frame.
+        """Cut the person's face out of a frame, and keep its box and its landmarks.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
@@ -155,7 +158,7 @@ class FaceCropper:
         Returns:
             (size_px, size_px) uint8 gray, or None where there is no face.
         """
-        self.box = None
+        self.box = self.landmarks = None
         if not self._crowded and (self._until_look <= 0 or not self.num_seen):
             num_faces = self._look(frame)
             if num_faces == self.num_seen == 0 and self.tracking == "sampled":
@@ -168,6 +171,7 @@ class FaceCropper:
         if left >= right or top >= bottom:  # the track has left the frame
             return None
         self.box = left, top, right, bottom
+        self.landmarks = normalize_landmarks(landmarks)
         if self.align:
             return crop_level(frame, landmarks, self.margin, self.size_px)
         gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
@@ -199,7 +203,7 @@ def face_box(
     """Put a box around landmarks, grow it and clip it to the frame, as the seed does.
 
     Args:
-        landmarks: (N, 2), x and y in pixels.
+        landmarks: (N, 2) or (N, 3), x, y and perhaps z in pixels.
         margin: added on each side, as a fraction of the box's width and height.
         frame_shape: (H, W, ...) of the frame.
 
@@ -209,7 +213,7 @@ def face_box(
     >>> face_box(np.array([[10.0, 20.0], [30.0, 60.0]]), 0.1, (100, 31, 3))
     (8, 16, 31, 64)
     """
-    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    low, high = landmarks[:, :2].min(axis=0), landmarks[:, :2].max(axis=0)
     grown = margin * (high - low)
     size = (frame_shape[1], frame_shape[0])
     left, top = (max(0, int(edge)) for edge in low - grown)
@@ -218,8 +222,35 @@ def face_box(
 
 
 def middle(landmarks: np.ndarray) -> np.ndarray:
-    """Give the middle of the box around landmarks, (N, 2) in pixels, as (2,)."""
-    return (landmarks.min(axis=0) + landmarks.max(axis=0)) / 2
+    """Give the middle of the box around landmarks, (N, 2) or (N, 3) in pixels, as (2,)."""
+    return (landmarks[:, :2].min(axis=0) + landmarks[:, :2].max(axis=0)) / 2
+
+
+def normalize_landmarks(landmarks: np.ndarray) -> np.ndarray:
+    """Take out of landmarks where a face is, how large, and how far the head leans to a side.
+
+    They are turned in the plane of the picture until the eyes are level. How far the head is turned
+    aside or nods stays in them, for which z is there; the unit is measured in space, so that a face
+    does not grow by being turned aside.
+
+    Args:
+        landmarks: (468, 3), x to the right, y down and z away from the viewer, all on one scale.
+
+    Returns:
+        (468, 3) float32, the same axes. The origin is midway between the centres of the eyes, the
+        unit the distance between them.
+    """
+    left_eye, right_eye = eye_centers(landmarks)
+    across = right_eye - left_eye  # (3,)
+    cosine, sine = across[:2] / np.hypot(*across[:2])
+    turn = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
+    centered = landmarks - (left_eye + right_eye) / 2
+    return (centered @ turn.T / np.linalg.norm(across)).astype(np.float32)
+
+
+def eye_centers(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Give the middle of the eye on the left of the picture, and of the other one."""
+    return tuple(landmarks[list(eye)].mean(axis=0) for eye in (LEFT_EYE, RIGHT_EYE))
 
 
 def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px: int) -> np.ndarray:
@@ -227,14 +258,15 @@ def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px:
 
     Args:
         frame: (H, W, 3) uint8 RGB.
-        landmarks: (468, 2), x and y in pixels.
+        landmarks: (468, 3), x, y and z in pixels.
         margin: as in `face_box`.
         size_px: height and width of the crop.
 
     Returns:
         (size_px, size_px) uint8 gray; beyond the frame its edge goes on.
     """
-    left_eye, right_eye = (landmarks[list(eye)].mean(axis=0) for eye in (LEFT_EYE, RIGHT_EYE))
+    landmarks = landmarks[:, :2]
+    left_eye, right_eye = eye_centers(landmarks)
     across = right_eye - left_eye
     roll_deg = float(np.degrees(np.arctan2(across[1], across[0])))
     turn = cv2.getRotationMatrix2D(middle(landmarks), roll_deg, 1.0)  # (2, 3)

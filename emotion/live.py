@@ -137,6 +137,7 @@ def watch(recognizer: EmotionRecognizer, source: Pictures, stride: int) -> Itera
     recognizer.check_stride(stride)
     settings = recognizer.recipe.settings
     crops: deque[np.ndarray | None] = deque(maxlen=settings.num_images)
+    points: deque[np.ndarray | None] = deque(maxlen=settings.num_images)
     box = probabilities = None
     with one_at_a_time:
         for frame in crop_frames(source, face_cropper(settings), settings.interval, by="time"):
@@ -145,8 +146,9 @@ def watch(recognizer: EmotionRecognizer, source: Pictures, stride: int) -> Itera
             if frame.sampled:
                 box = frame.box
                 crops.append(frame.crop)
+                points.append(frame.landmarks)
             if is_answer:
-                probabilities = recognizer.probabilities(list(crops))
+                probabilities = recognizer.probabilities(list(crops), list(points))
             yield LiveFrame(frame.number, frame.picture, box, probabilities, is_answer)
 
 

@@ -3,7 +3,7 @@
 import csv
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from emotion.files import unfinished
 
@@ -46,6 +46,12 @@ class StackRow:
     def crop_found(self) -> list[bool]:
         """`has_face` as T truth values."""
         return [letter == "1" for letter in self.has_face]
+
+    @property
+    def landmarks(self) -> str:
+        """Path of its landmarks, relative to the cache: landmarks/x.npy for stacks/x.tiff."""
+        below = PurePosixPath(self.stack).relative_to("stacks")
+        return ("landmarks" / below.with_suffix(".npy")).as_posix()
 
 
 def write_manifest(path: Path, rows: Iterable[StackRow]) -> None:

@@ -28,7 +28,14 @@ from emotion.recognition import (
 )
 from emotion.runtime import Runtime, find_model, load_model
 from emotion.sampling import NOMINAL_FPS
-from emotion.stack import Segment, crop_segments, model_images, own_crops, stack_crops
+from emotion.stack import (
+    Segment,
+    crop_segments,
+    model_images,
+    model_landmarks,
+    own_crops,
+    stack_crops,
+)
 from emotion.video import ReadAhead, Video
 
 log = logging.getLogger(__name__)
@@ -137,6 +144,7 @@ class EmotionRecognizer:
         windows: list[Window] = []
         faces: list[FoundFace] = []
         crops: list[np.ndarray | None] = []  # from where the next window begins
+        points: list[np.ndarray | None] = []  # the landmarks of their faces
         begin = None
         with one_at_a_time:
             for segment in crop_segments(
@@ -153,10 +161,11 @@ class EmotionRecognizer:
                     continue
                 begin = segment.first_frame if begin is None else begin
                 crops += segment.crops
-                while len(crops) >= settings.num_images:
-                    answer = self.probabilities(crops[: settings.num_images])
+                points += segment.landmarks
+                while len(crops) >= (length := settings.num_images):
+                    answer = self.probabilities(crops[:length], points[:length])
                     windows.append(Window(begin, settings.segment_frames, answer))
-                    del crops[: stride // settings.interval]
+                    del crops[: stride // settings.interval], points[: stride // settings.interval]
                     begin += stride
         if stride is not None and not windows:  # too short for one, but a padded segment is one
             windows = [Window(s.first_frame, s.num_frames, s.probabilities) for s in segments]
@@ -210,11 +219,29 @@ class EmotionRecognizer:
             self.recipe.image_px,
         )
 
-    def probabilities(self, crops: Sequence[np.ndarray | None]) -> Probabilities | None:
+    def landmarks(self, points: Sequence[np.ndarray | None]) -> np.ndarray:
+        """Make of the landmarks of a stretch of a clip what a model takes beside `images`.
+
+        Args:
+            points: of each sampled frame, (468, 3) float32 or None, at least one; fewer than T are
+                padded as in training.
+
+        Returns:
+            (T, 468, 3) float32.
+        """
+        num_images = self.recipe.settings.num_images
+        return model_landmarks(
+            stack_crops(points, num_images), own_crops(points, num_images), self.recipe.step
+        )
+
+    def probabilities(
+        self, crops: Sequence[np.ndarray | None], points: Sequence[np.ndarray | None]
+    ) -> Probabilities | None:
         """Ask the model about a stretch of a clip.
 
         Args:
             crops: see `images`.
+            points: see `landmarks`; for a model that takes them.
 
         Returns:
             Calibrated; None where too few frames show a face.
@@ -238,7 +265,7 @@ class EmotionRecognizer:
         return RecognizedSegment(
             segment.first_frame,
             segment.num_frames,
-            None if reason else self.probabilities(segment.crops),
+            None if reason else self.probabilities(segment.crops, segment.landmarks),
             number=segment.number,
             num_faces=segment.num_faces,
             face_frames=segment.face_frames,

@@ -1,7 +1,8 @@
-"""crops ──stack──> one (T, H, W) array and one TIFF a segment.
+"""crops ──stack──> one (T, H, W) array and one TIFF a segment, and their landmarks beside it.
 
 The fifth step of the way of the data. A cached stack holds a crop at every `sampling.interval`;
-stacks of longer intervals are taken from it without the clip.
+stacks of longer intervals are taken from it without the clip. Its landmarks, (T, 468, 3) in a NumPy
+file, are those of the same images.
 """
 
 import io
@@ -33,6 +34,7 @@ class CroppedFrame:
         crop: (H, W) uint8 gray, or None where there is no face.
         box: where the crop was cut out, or None.
         num_faces: that were seen.
+        landmarks: (468, 3) float32 of the face in the crop, see `normalize_landmarks`, or None.
     """
 
     number: int
@@ -41,6 +43,7 @@ class CroppedFrame:
     crop: np.ndarray | None = None
     box: Box | None = None
     num_faces: int = 0
+    landmarks: np.ndarray | None = None
 
 
 @dataclass
@@ -54,6 +57,7 @@ class Segment:
         num_faces: the most that were seen at once.
         crops: of each sampled frame in turn, (H, W) uint8 gray, or None where there is no face.
         boxes: where each of them was cut out, or None.
+        landmarks: of the face in each of them, (468, 3) float32, or None.
     """
 
     number: int
@@ -62,6 +66,7 @@ class Segment:
     num_faces: int = 0
     crops: list[np.ndarray | None] = field(default_factory=list)
     boxes: list[Box | None] = field(default_factory=list)
+    landmarks: list[np.ndarray | None] = field(default_factory=list)
 
     @property
     def face_frames(self) -> int:
@@ -95,7 +100,9 @@ def crop_frames(
             yield CroppedFrame(number, picture, sampled=False)
         else:
             crop = cropper.crop(picture.rgb())
-            yield CroppedFrame(number, picture, True, crop, cropper.box, cropper.num_seen)
+            yield CroppedFrame(
+                number, picture, True, crop, cropper.box, cropper.num_seen, cropper.landmarks
+            )
 
 
 def crop_segments(
@@ -136,12 +143,14 @@ def crop_segments(
             first = segment.first_frame = index
             segment.crops.clear()  # the frames before
             segment.boxes.clear()
+            segment.landmarks.clear()
         if first is not None and index - first == segment.number * segment_frames:
             segment.num_frames = segment_frames
             yield segment
             segment = Segment(segment.number + 1, first_frame=index)
         segment.crops.append(frame.crop)
         segment.boxes.append(frame.box)
+        segment.landmarks.append(frame.landmarks)
         segment.num_faces = max(segment.num_faces, frame.num_faces)
     segment.num_frames = index + 1 - segment.first_frame
     yield segment
@@ -174,15 +183,15 @@ def source_images(has_face: Sequence[bool]) -> np.ndarray:
 
 
 def stack_crops(crops: Sequence[np.ndarray | None], num_images: int) -> np.ndarray:
-    """Stack the crops of a segment; repeat crops where there is none.
+    """Stack the crops of a segment, or their landmarks; repeat them where there are none.
 
     Args:
         crops: of each sampled frame in turn, (H, W) uint8 or None; a tail has fewer than
-            `num_images` of them.
+            `num_images` of them. Or the landmarks of these crops, (468, 3) float32 or None.
         num_images: T, the images of a stack.
 
     Returns:
-        (T, H, W) uint8.
+        (T, H, W) uint8; of landmarks, (T, 468, 3) float32.
     """
     return np.stack([crops[i] for i in source_images(own_crops(crops, num_images))])
 
@@ -238,6 +247,20 @@ def model_images(
     return images.transpose(2, 0, 1)  # (T, H, W)
 
 
+def model_landmarks(landmarks: np.ndarray, has_face: Sequence[bool], step: int) -> np.ndarray:
+    """Make of cached landmarks what a model takes beside `model_images`.
+
+    Args:
+        landmarks: (T, 468, 3) float32, of the images of a cached stack.
+        has_face: for each of the T images, whether it is a crop of its own frame.
+        step: every how many of them one is taken.
+
+    Returns:
+        (ceil(T / step), 468, 3) float32, a new array.
+    """
+    return landmarks[take_images(has_face, step)]
+
+
 def write_stack(path: Path, stack: np.ndarray) -> None:
     """Write a stack as an uncompressed ImageJ TIFF, whole or not at all.
 
@@ -267,3 +290,29 @@ def read_stack(path: Path) -> np.ndarray:
     except ValueError:
         stack = tifffile.imread(path)
     return stack.reshape(-1, *stack.shape[-2:])  # the seed's files have axes of length 1
+
+
+def write_landmarks(path: Path, landmarks: np.ndarray) -> None:
+    """Write the landmarks of a stack's images as a NumPy file, whole or not at all.
+
+    Args:
+        path: the file; its folder is made.
+        landmarks: (T, 468, 3) float32.
+    """
+    assert landmarks.ndim == 3 and landmarks.dtype == np.float32
+    content = io.BytesIO()  # see write_stack
+    np.save(content, landmarks, allow_pickle=False)
+    with unfinished(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+def read_landmarks(path: Path) -> np.ndarray:
+    """Read what `write_landmarks` wrote.
+
+    Args:
+        path: the NumPy file.
+
+    Returns:
+        (T, 468, 3) float32.
+    """
+    return np.load(path, allow_pickle=False)

@@ -205,11 +205,13 @@ def test_a_demo_stack_is_described_in_full(demo_cache: Cache):
 
 def test_nothing_unfinished_is_left(demo_cache: Cache):
     files = [p.relative_to(demo_cache.directory) for p in demo_cache.directory.rglob("*")]
-    names = sorted(p.as_posix() for p in files if p.suffix not in ("", ".tiff", ".json"))
+    names = sorted(p.as_posix() for p in files if p.suffix not in ("", ".tiff", ".npy", ".json"))
     sheets = [f"sheets/{label}.png" for label in demo_cache.scheme.labels]
     assert names == ["dropped.csv", "manifest.csv", "report.csv", *sheets]
     assert not [p for p in files if p.name.startswith(".")]
-    assert len([p for p in files if p.suffix == ".tiff"]) == 30
+    for kind, suffix in (("stacks", ".tiff"), ("landmarks", ".npy")):
+        found = [p for p in files if p.suffix == suffix]
+        assert len(found) == 30 and {p.parts[0] for p in found} == {kind}
     assert len([p for p in files if p.suffix == ".json"]) == 31  # one a clip, and the settings
 
 
@@ -360,7 +362,9 @@ def test_second_build_touches_no_stack(cache_of: CutCache, clips: Path):
     assert cache.manifest() == manifest
 
 
-@pytest.mark.parametrize("lost", ["stacks/Sad_0001_0001.tiff", "clips/Sad_0001.json"])
+@pytest.mark.parametrize(
+    "lost", ["stacks/Sad_0001_0001.tiff", "landmarks/Sad_0001_0001.npy", "clips/Sad_0001.json"]
+)
 def test_clip_whose_stack_or_record_is_lost_is_cut_alone(
     cache_of: CutCache, clips: Path, lost: str
 ):
@@ -374,6 +378,29 @@ def test_clip_whose_stack_or_record_is_lost_is_cut_alone(
     assert (cache.directory / lost).is_file()
     assert (cache.directory / "stacks" / "Sad_0001_0001.tiff").read_bytes() == content
     assert cache.manifest() == manifest
+
+
+def test_cache_of_an_older_version_is_cut_anew_and_says_so(
+    cache_of: CutCache, clips: Path, caplog: pytest.LogCaptureFixture
+):
+    caplog.set_level(logging.INFO)
+    cache = cache_of(clips)
+    cache.build()
+    assert "older version" not in caplog.text
+    landmarks = {p: p.read_bytes() for p in cache.directory.rglob("*.npy")}
+    stacks = {p: p.read_bytes() for p in cache.directory.rglob("*.tiff")}
+    sha256 = cache.manifest_sha256()
+    shutil.rmtree(cache.directory / "landmarks")
+    cache.ensure()
+    assert "older version, without landmarks: its clips are cut anew" in caplog.text
+    assert len(landmarks) == 3
+    assert {p: p.read_bytes() for p in cache.directory.rglob("*.npy")} == landmarks
+    assert {p: p.read_bytes() for p in cache.directory.rglob("*.tiff")} == stacks
+    assert cache.manifest_sha256() == sha256  # so that results on it still hold
+    shutil.rmtree(cache.directory / "landmarks")
+    shutil.rmtree(clips)
+    with pytest.raises(UserError, match="no folder"):
+        cache.ensure()
 
 
 def test_new_clip_is_cut_alone(cache_of: CutCache, clips: Path):
@@ -456,8 +483,8 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
         dates = Path(shutil.copy(clips / "Happy_0000.mp4", clips / f"{clip}.mp4")).stat()
         record["modified_ns"], record["changed_ns"] = dates.st_mtime_ns, dates.st_ctime_ns
         cache.cutter.record_path(clip).write_text(json.dumps(record))
-        first, stack = (cache.cutter.stack_path(c, 1) for c in ("Happy_0000", clip))
-        shutil.copy(first, stack)
+        for path_of in (cache.cutter.stack_path, cache.cutter.landmarks_path):
+            shutil.copy(path_of("Happy_0000", 1), path_of(clip, 1))
 
     def refuse(*arguments: object, **_: object) -> None:
         raise AssertionError(f"there is nothing to do, but: {arguments}")
@@ -468,6 +495,7 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
         "emotion.cutting.content_of",
         "emotion.cutting.face_cropper",
         "emotion.cutting.write_stack",
+        "emotion.cutting.write_landmarks",
         "emotion.executor.LocalExecutor.run",
         "emotion.cache.write_sheet",
     ):

@@ -18,10 +18,10 @@ from omegaconf import OmegaConf
 from emotion.cache import Cache
 from emotion.clips import Clip
 from emotion.config import REPOSITORY
-from emotion.cutting import CacheSettings, Cutter
+from emotion.cutting import CacheSettings, Cutter, face_cropper
 from emotion.demo import render_frames
 from emotion.errors import UserError
-from emotion.stack import read_stack
+from emotion.stack import read_landmarks, read_stack
 from emotion.video import Video
 
 STANDARD = CacheSettings(
@@ -219,6 +219,40 @@ def test_wrong_frame_count_in_the_header_does_not_matter(
     assert cutter().record(clip_of(path)).num_frames == 90
 
 
+# Landmarks
+
+
+def test_every_image_has_the_landmarks_of_its_own_face(
+    happy: Path, cutter: Callable, encode_video: Callable
+):
+    frames = [picture.rgb() for picture in Video(happy).pictures()]
+    black = np.zeros_like(frames[0])
+    path = encode_video(happy.with_name("late.mp4"), [black] * 12 + frames[12:80])
+    (stack,) = stacks_of(cutter(tracking="none"), path)
+    landmarks = read_landmarks(cutter(tracking="none").landmarks_path("late", 1))
+    assert landmarks.shape == (18, 468, 3) and landmarks.dtype == np.float32
+    cropper = face_cropper(cutter(tracking="none").settings)
+    cropper.start_clip()
+    for place, picture in enumerate(list(Video(path).pictures())[::5]):
+        crop = cropper.crop(picture.rgb())
+        assert (crop is None) == (place < 3)
+        if crop is not None:
+            np.testing.assert_array_equal(stack[place], crop)
+            np.testing.assert_array_equal(landmarks[place], cropper.landmarks)
+    assert (landmarks[:3] == landmarks[3]).all()  # as the crops: the first one leads
+    assert (landmarks[16:] == landmarks[15]).all()  # and the last one pads the tail
+    assert (landmarks[3] != landmarks[15]).any()
+
+
+def test_smiles_are_wider_than_sad_mouths_in_landmarks(demo_cache: Cache):
+    def mouth(name: str) -> float:  # the distance of its corners in units of that of the eyes
+        landmarks = read_landmarks(demo_cache.cutter.landmarks_path(name, 1))
+        return np.linalg.norm(landmarks[:, 291] - landmarks[:, 61], axis=1).max()
+
+    for number in ("0001", "0002"):
+        assert mouth(f"Happy_{number}") > 1.05 * mouth(f"Sad_{number}")
+
+
 # What is cut again, and what is not
 
 
@@ -308,16 +342,18 @@ def test_clip_that_shrinks_leaves_no_stack_of_what_it_was(
     encode_video(happy, frames)
     assert len(stacks_of(cutter(), happy)) == 1
     assert [p.name for p in cutter().directory.rglob("*.tiff")] == ["Happy_0001_0001.tiff"]
+    assert [p.name for p in cutter().directory.rglob("*.npy")] == ["Happy_0001_0001.npy"]
 
 
+@pytest.mark.parametrize("writer", ["write_stack", "write_landmarks"])
 def test_nothing_is_kept_of_a_failure_that_may_pass(
-    happy: Path, cutter: Callable, monkeypatch: pytest.MonkeyPatch
+    happy: Path, cutter: Callable, monkeypatch: pytest.MonkeyPatch, writer: str
 ):
     def full_disk(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("emotion.cutting.write_stack", full_disk)
+        patch.setattr(f"emotion.cutting.{writer}", full_disk)
         record = cutter().cut(clip_of(happy))
     assert record.failed and "No space left" in record.dropped[0]["reason"]
     assert cutter().record(clip_of(happy)) is None

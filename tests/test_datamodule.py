@@ -326,6 +326,61 @@ def test_loading_changes_no_cached_file(make: Make, demo_cache: Cache):
     assert cv2.imreadmulti(str(next(iter(before))), flags=cv2.IMREAD_UNCHANGED)[0]
 
 
+# Landmarks
+
+
+def cached_landmarks(cache: Cache, split: str, step: int) -> np.ndarray:
+    """Give the landmarks of a split's stacks, all of whose images show a face."""
+    paths = [f"landmarks/{row['clip']}_0001.npy" for row in rows_of(cache, split)]
+    return np.array([np.load(cache.directory / path)[::step] for path in paths])
+
+
+@pytest.mark.parametrize(("interval", "step"), [(5, 1), (10, 2), (15, 3)])
+def test_landmarks_come_with_the_stacks_if_asked_for(
+    make: Make, demo_cache: Cache, interval: int, step: int
+):
+    batches = list(make(interval, landmarks=True).val_dataloader())
+    plain = list(make(interval).val_dataloader())
+    for ((stacks, _), labels), (expected, expected_labels) in zip(batches, plain, strict=True):
+        assert torch.equal(stacks, expected) and torch.equal(labels, expected_labels)
+        assert stacks.stride() == expected.stride()
+    found = torch.cat([landmarks for (_, landmarks), _ in batches])
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found, cached_landmarks(demo_cache, "val", step))
+
+
+def test_landmarks_are_mirrored_where_their_stack_is(make: Make, demo_cache: Cache):
+    flip = Augmentation(flip=0.5)
+    datamodule = make(augmentation=flip, landmarks=True, image_px=None, num_workers=1)
+    loader = datamodule.train_dataloader()
+    loader.timeout = PATIENCE_S
+    loader.sampler.set_epoch(1)
+    as_cached = {
+        stack.numpy().tobytes(): landmarks
+        for (stacks, all_landmarks), _ in datamodule.evaluation_dataloader("train")
+        for stack, landmarks in zip(stacks, all_landmarks, strict=True)
+    }
+    flips = 0
+    for (stacks, all_landmarks), _ in loader:
+        for stack, landmarks in zip(stacks, all_landmarks, strict=True):
+            if (content := stack.numpy().tobytes()) in as_cached:
+                np.testing.assert_array_equal(landmarks, as_cached[content])
+                continue
+            flips += 1
+            expected = as_cached[stack.numpy()[..., ::-1].tobytes()].numpy()
+            np.testing.assert_array_equal(landmarks[:, 33], expected[:, 263] * [-1, 1, 1])
+            np.testing.assert_array_equal(landmarks[:, 263], expected[:, 33] * [-1, 1, 1])
+            np.testing.assert_array_equal(landmarks[:, 1], expected[:, 1] * [-1, 1, 1])
+    assert 0 < flips < 10
+
+
+def test_asking_for_landmarks_changes_no_stack(make: Make):
+    plain = make(augmentation=VARIED).train_dataloader()
+    loader = make(augmentation=VARIED, landmarks=True).train_dataloader()
+    for (stacks, labels), ((same, _), same_labels) in zip(plain, loader, strict=True):
+        assert torch.equal(stacks, same) and torch.equal(labels, same_labels)
+
+
 def test_balanced_weights_are_scikit_learns(make: Make):
     datamodule = make()
     rows = datamodule.rows["train"]

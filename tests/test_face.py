@@ -11,7 +11,15 @@ import numpy as np
 import pytest
 
 from emotion.cache import Cache
-from emotion.face import LOOK_EVERY, TRACKING, FaceCropper, face_box, quiet_mediapipe
+from emotion.face import (
+    LOOK_EVERY,
+    TRACKING,
+    FaceCropper,
+    eye_centers,
+    face_box,
+    normalize_landmarks,
+    quiet_mediapipe,
+)
 
 NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 
@@ -19,6 +27,13 @@ NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 def cropper_of(tracking: str, size_px: int, **settings: object) -> FaceCropper:
     standard = {"follow": "largest", "margin": 0.1, "align": False, "min_confidence": 0.5}
     return FaceCropper(tracking, size_px=size_px, **standard | settings)
+
+
+def turned(frame: np.ndarray, deg: float) -> np.ndarray:
+    """Turn a frame counter-clockwise about its middle, at its size."""
+    height, width = frame.shape[:2]
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), deg, 1)
+    return cv2.warpAffine(frame, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
 def frames_of(path: Path, number: int) -> list[np.ndarray]:
@@ -110,10 +125,10 @@ def test_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyPatch):
 
 def test_landmarks_are_pixels_of_the_frame(searching: FaceCropper, frames: list[np.ndarray]):
     small = searching.observe(frames[0])
-    assert small.shape == (468, 2)
+    assert small.shape == (468, 3)
     wide = cv2.copyMakeBorder(frames[0], 0, 0, 128, 0, cv2.BORDER_REPLICATE)  # (256, 384, 3)
     moved = searching.observe(wide) - small
-    assert np.median(moved, axis=0) == pytest.approx((128, 0), abs=6)
+    assert np.median(moved, axis=0) == pytest.approx((128, 0, 0), abs=6)
 
 
 def test_without_tracking_a_crop_depends_on_its_frame_alone(
@@ -325,7 +340,7 @@ class ShuffledMesh:
     @staticmethod
     def face(left: float, size: float) -> SimpleNamespace:
         corners = [(left, 0.2), (left + size, 0.2 + size)]
-        return SimpleNamespace(landmark=[SimpleNamespace(x=x, y=y) for x, y in corners])
+        return SimpleNamespace(landmark=[SimpleNamespace(x=x, y=y, z=0.0) for x, y in corners])
 
 
 @pytest.mark.parametrize(("follow", "left"), [("largest", 0.6), ("central", 0.105)])
@@ -342,6 +357,65 @@ def test_the_order_in_which_the_mesh_gives_faces_does_not_matter(
     assert lefts == pytest.approx([100 * left + moves * number for number in range(20)])
 
 
+# Landmarks
+
+
+def four_corners(left: tuple, right: tuple, point: tuple) -> np.ndarray:
+    """Give landmarks whose corners of both eyes lie around these centres, and all others there."""
+    landmarks = np.tile(np.array(point, float), (468, 1))
+    aside = np.array([2.0, 1.0, 3.0])
+    landmarks[33], landmarks[133] = left - aside, left + aside
+    landmarks[362], landmarks[263] = right - aside, right + aside
+    return landmarks
+
+
+@pytest.mark.parametrize(
+    ("point", "expected"),
+    [
+        # Eyes 3 apart in x, 4 in y, 12 in z, 13 in space. (3, 4) / 5 points along them.
+        ((2.5 + 3, 4 + 4, 9), (5 / 13, 0, 0)),
+        ((2.5 - 4, 4 + 3, 9 + 26), (0, 5 / 13, 2)),
+        ((2.5, 4, 9), (0, 0, 0)),
+    ],
+)
+def test_normalised_landmarks_by_hand(point: tuple, expected: tuple):
+    landmarks = normalize_landmarks(four_corners((1, 2, 3), (4, 6, 15), point))
+    assert landmarks.shape == (468, 3) and landmarks.dtype == np.float32
+    assert landmarks[0] == pytest.approx(expected, abs=1e-6)
+    left_eye, right_eye = eye_centers(landmarks)
+    assert left_eye == pytest.approx((-2.5 / 13, 0, -6 / 13), abs=1e-6)
+    assert right_eye == pytest.approx((2.5 / 13, 0, 6 / 13), abs=1e-6)
+
+
+@pytest.mark.parametrize("deg", [-170, -90, -20, 0, 45, 180])
+def test_normalised_landmarks_know_no_place_size_or_roll(deg: float):
+    landmarks = np.random.default_rng(0).uniform(0, 300, (468, 3))
+    cosine, sine = np.cos(np.deg2rad(deg)), np.sin(np.deg2rad(deg))
+    turn = np.array([[cosine, -sine, 0], [sine, cosine, 0], [0, 0, 1]])
+    moved = 0.3 * landmarks @ turn.T + (700, -40, 11)
+    expected = normalize_landmarks(landmarks)
+    np.testing.assert_allclose(normalize_landmarks(moved), expected, atol=1e-5)
+    other = landmarks.copy()
+    other[4] += 30  # but anything else they know
+    assert not np.allclose(normalize_landmarks(other), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize("align", [False, True])
+def test_a_crop_leaves_the_landmarks_of_its_face(frames: list[np.ndarray], align: bool):
+    cropper = cropper_of("none", 64, align=align)
+    cropper.start_clip()
+    cropper.crop(frames[2])
+    found = cropper.landmarks
+    np.testing.assert_array_equal(found, normalize_landmarks(cropper.observe(frames[2])))
+    chin, nose, left_ear, right_ear = found[[152, 4, 234, 454]]
+    assert chin[1] > 1 and abs(chin[0]) < 0.3  # y goes down
+    assert left_ear[0] < -0.5 and right_ear[0] > 0.5  # x goes to the right
+    assert nose[2] < -0.2 < left_ear[2]  # and z away
+    cropper.crop(turned(frames[2], 20))
+    assert np.abs(cropper.landmarks - found)[:, :2].mean() < 0.05  # where the box moves by 0.3
+    assert cropper.crop(NOISE) is None and cropper.landmarks is None
+
+
 # Eyes level
 
 
@@ -352,13 +426,6 @@ def eyes_deg(picture: np.ndarray) -> float:
     left, right = face.landmark[33], face.landmark[263]
     height, width = picture.shape[:2]
     return float(np.degrees(np.arctan2((right.y - left.y) * height, (right.x - left.x) * width)))
-
-
-def turned(frame: np.ndarray, deg: float) -> np.ndarray:
-    """Turn a frame counter-clockwise about its middle, at its size."""
-    height, width = frame.shape[:2]
-    turn = cv2.getRotationMatrix2D((width / 2, height / 2), deg, 1)
-    return cv2.warpAffine(frame, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
 
 
 def with_border(crop: np.ndarray) -> np.ndarray:

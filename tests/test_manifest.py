@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +37,14 @@ AWKWARD = StackRow(
     sampled_frames=18,
     fps=0.0,
 )
+
+
+def test_landmarks_lie_beside_the_stack():
+    assert PLAIN.landmarks == "landmarks/Happy_0001_0002.npy"
+    assert AWKWARD.landmarks == 'landmarks/a, "b"/Glück 笑_0001.npy'
+    assert (
+        replace(PLAIN, stack="stacks/take.v2_0001.tiff").landmarks == "landmarks/take.v2_0001.npy"
+    )
 
 
 def test_rows_come_back_as_they_were(tmp_path: Path):

@@ -110,6 +110,50 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
             np.testing.assert_array_equal(stack[:sampled], cached[::step][:sampled])
 
 
+class Listener(EmotionRecognizer):
+    """Keeps the landmarks of every stretch of a clip that the model is asked about."""
+
+    def probabilities(self, crops: list, points: list) -> dict[str, float] | None:
+        self.__dict__.setdefault("heard", []).append(self.landmarks(points))
+        return super().probabilities(crops, points)
+
+
+@pytest.mark.parametrize("read_ahead", [False, True])
+def test_a_training_clips_landmarks_are_those_of_training_bit_for_bit(
+    demo_cache: Cache, recipe: Recipe, read_ahead: bool
+):
+    data = StackDataModule(
+        demo_cache, recipe.interval, Augmentation(), batch_size=1, landmarks=True
+    )
+    data.setup()
+    dataset = data.evaluation_dataloader("train").dataset
+    for index, row in enumerate(dataset.rows[:4]):
+        listener = Listener(Recorder(), recipe, read_ahead=read_ahead)
+        listener.predict(demo_cache.root / f"{row.clip}.mp4")
+        (_, expected), _ = dataset[index, 0]
+        assert expected.shape == (9, 468, 3)
+        np.testing.assert_array_equal(listener.heard[row.segment - 1], expected.numpy())
+
+
+def test_windows_have_the_landmarks_of_their_own_crops(
+    recipe: Recipe, happy: Path, sad: Path, join_clips: Callable[..., Path], tmp_path: Path
+):
+    clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 75))
+    listener = Listener(Recorder(), replace(recipe, interval=5))
+    listener.predict(clip)
+    first, tail = listener.heard
+    assert (tail[15:] == tail[14]).all()  # 75 frames are 15 crops; the last one pads
+    every = np.concatenate([first, tail[:15]])
+    again = Listener(Recorder(), replace(recipe, interval=5))
+    again.predict(clip, stride=30)
+    # asked in the order of time: segment 1 and the window in it, segment 2 and the others
+    starts = [0, 0, None, 6, 12]
+    assert len(again.heard) == len(starts)
+    for landmarks, start in zip(again.heard, starts, strict=True):
+        expected = tail if start is None else every[start : start + 18]
+        np.testing.assert_array_equal(landmarks, expected)
+
+
 def test_probabilities_are_the_lightning_modules(demo_cache: Cache, run_dir: Path):
     module = EmotionModule.load_from_checkpoint(run_dir / "best.ckpt", map_location="cpu")
     data = StackDataModule(demo_cache, 10, Augmentation(), batch_size=4, image_px=64)

@@ -13,10 +13,13 @@ import tifffile
 
 from emotion.stack import (
     crop_segments,
+    model_landmarks,
+    read_landmarks,
     read_stack,
     source_images,
     stack_crops,
     take_images,
+    write_landmarks,
     write_stack,
 )
 from emotion.video import Picture, Video, VideoError
@@ -33,7 +36,7 @@ class NumberReader:
         self.seen: list[int] = []
         self.clips = 0
         self.num_seen = 0
-        self.box = None
+        self.box = self.landmarks = None
 
     def start_clip(self) -> None:
         self.clips += 1
@@ -46,6 +49,7 @@ class NumberReader:
         self.observe(frame)
         has_face = self.first_face <= self.seen[-1] < 60
         self.num_seen = int(has_face)
+        self.landmarks = np.full((468, 3), self.seen[-1], np.float32) if has_face else None
         return np.full((2, 2), self.seen[-1], np.uint8) if has_face else None
 
 
@@ -102,6 +106,18 @@ def test_crops_are_stacked_in_order_and_a_tail_repeats_its_last():
     np.testing.assert_array_equal(stack, np.broadcast_to(np.c_[levels][..., None], (8, 3, 4)))
 
 
+def test_landmarks_are_filled_in_as_their_crops_are():
+    landmarks = [np.full((468, 3), level, np.float32) for level in (1, 2, 3)]
+    found = [None, landmarks[0], None, landmarks[1], landmarks[2], None]
+    stack = stack_crops(found, num_images=8)
+    assert stack.shape == (8, 468, 3) and stack.dtype == np.float32
+    assert stack[:, 7, 1].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
+    has_face = [place is not None for place in [*found, None, None]]
+    assert model_landmarks(stack, has_face, 1)[:, 0, 0].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
+    assert model_landmarks(stack, has_face, 2)[:, 0, 0].tolist() == [3, 3, 3, 3]  # of place 4
+    assert model_landmarks(stack, has_face, 3)[:, 0, 0].tolist() == [2, 2, 2]  # of place 3
+
+
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 12])
 def test_taken_images_are_what_cutting_at_that_interval_gives(step: int):
     for has_face in product([False, True], repeat=12):
@@ -137,6 +153,16 @@ def test_segments_hold_the_sampled_frames_of_the_clip(
         list(range(start, start + length, 5))
         for start, length in zip((0, 20, 40), lengths, strict=False)
     ]
+
+
+@pytest.mark.parametrize("start", ["clip", "first_face"])
+def test_segments_hold_the_landmarks_of_each_crop(counting_clip: Callable[..., Path], start: str):
+    reader = NumberReader("none", first_face=12)
+    segments = list(crop_segments(Video(counting_clip(64)), reader, 30, 5, start=start))
+    for segment in segments:
+        numbers = [None if each is None else each[9, 1] for each in segment.landmarks]
+        assert numbers == numbers_of(segment)
+    assert any(number is not None for number in numbers_of(segments[0]))
 
 
 def test_tracking_decides_which_frames_the_mesh_sees(counting_clip: Callable[..., Path]):
@@ -211,6 +237,35 @@ def test_seeds_stacks_are_read_as_image_height_width(shared_data: Path):
         stack = read_stack(path)
         assert stack.shape == (18, 224, 224)
         np.testing.assert_array_equal(stack, tifffile.imread(path).squeeze())
+
+
+def test_landmarks_come_back_and_any_reader_opens_them(tmp_path: Path):
+    landmarks = RNG.normal(size=(18, 468, 3)).astype(np.float32)
+    path = tmp_path / "deep" / "Happy_0001_0001.npy"
+    write_landmarks(path, landmarks)
+    np.testing.assert_array_equal(read_landmarks(path), landmarks)
+    np.testing.assert_array_equal(np.load(path), landmarks)
+    assert read_landmarks(path).dtype == np.float32
+    assert [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+def test_landmarks_that_would_run_code_are_not_read(tmp_path: Path):
+    np.save(tmp_path / "bad.npy", np.array([{"an": "object"}]), allow_pickle=True)
+    with pytest.raises(ValueError, match="allow_pickle=False"):
+        read_landmarks(tmp_path / "bad.npy")
+
+
+def test_landmarks_that_fail_half_way_leave_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def fill_the_disk(file: Path, content: bytes) -> None:
+        file.touch()
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
+    with pytest.raises(OSError, match="no space"):
+        write_landmarks(tmp_path / "a.npy", np.zeros((18, 468, 3), np.float32))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("exists", [False, True])
@@ -293,7 +348,7 @@ class MomentReader:
 
     tracking = "none"
     num_seen = 1
-    box = None
+    box = landmarks = None
 
     def start_clip(self) -> None:
         pass
