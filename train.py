@@ -7,6 +7,7 @@ import sys
 import time
 import traceback
 import warnings
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -16,20 +17,22 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from emotion.backbone import load_pretrained, num_parameters
+from emotion.backbone import Pretrained, load_pretrained, num_parameters
 from emotion.cache import Cache
-from emotion.calibration import BINS, Calibrator
+from emotion.calibration import Calibration, Calibrator
 from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
-from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint
+from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint, load_weights
 from emotion.config import config_tree, describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
 from emotion.errors import UserError
 from emotion.files import claimed
 from emotion.loggers import Curves, Wandb, finish_wandb
-from emotion.metrics import judge
+from emotion.metrics import judge_splits
 from emotion.module import EmotionModule
 from emotion.parallel import processes
 from emotion.predictions import Predictions
@@ -73,7 +76,7 @@ def train(cfg: DictConfig) -> float | None:
     """
     hydra = HydraConfig.get()
     run_dir = Path(hydra.runtime.output_dir)
-    if rank_zero_only.rank:  # of trainer=ddp; the first process speaks and writes for all
+    if not is_first_process():
         logging.getLogger().setLevel(logging.ERROR)
         run_cell(cfg, run_dir)
         return None
@@ -149,173 +152,50 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     calibrator = Calibrator(**cfg.calibration)
-    datamodule = StackDataModule(
-        Cache.from_config(cfg),
-        cfg.interval.frames,
-        instantiate(cfg.augmentation),
-        split=instantiate(cfg.split, _convert_="all"),
-        seed=cfg.seed,
-        **cfg.loader,
-    )
-    datamodule.prepare_data()
-    datamodule.setup()
-    if cfg.loss.class_weights not in (None, "balanced"):
-        raise UserError(f"loss.class_weights={cfg.loss.class_weights}: it is null or balanced")
-    weights = datamodule.balanced_weights() if cfg.loss.class_weights else None
-    module = EmotionModule(
-        backbone=cfg.model.backbone,
-        num_images=datamodule.num_images,
-        labels=datamodule.labels,
-        hidden=cfg.model.hidden,
-        dropout=tuple(cfg.model.dropout),
-        channels_last=cfg.model.channels_last,
-        freeze_epochs=cfg.model.freeze_epochs,
-        class_weights=weights,
-        label_smoothing=cfg.loss.label_smoothing,
-        mixup=cfg.loss.mixup,
-        optimizer=OmegaConf.to_container(cfg.optimizer),
-        schedule=OmegaConf.to_container(cfg.schedule),
-    )
+    datamodule = build_datamodule(cfg)
+    module = build_module(cfg, datamodule)
     start = starting_checkpoint(cfg.ckpt_path, run_dir)
-    started_from = load_checkpoint(start, module) if start else None
-    pretrained = load_pretrained(
-        module.network, cfg.model.backbone, cfg.model.pretrained, cfg.model.stem
-    )
-    if cfg.model.pretrained == "auto" and not pretrained.loaded:
-        log.warning("WARNING: no pretrained weights; training starts from %s", pretrained.source)
-    parameters = num_parameters(module)
-    counts = {split: len(rows) for split, rows in datamodule.rows.items()}
-    log.info(
-        "%s, %d images of %d px, %s parameters; stacks: %s",
-        cfg.model.title,
-        datamodule.num_images,
-        datamodule.image_px,
-        f"{parameters:,}",
-        ", ".join(f"{count} {split}" for split, count in counts.items()),
-    )
-
+    epochs_done = load_checkpoint(start, module)["epoch"] + 1 if start else 0
+    pretrained = start_backbone(cfg, module)
+    setup = describe_setup(cfg, datamodule, module, pretrained)
+    log_setup(cfg, setup)
     if cfg.model.compile:
         module.network.compile()  # in place, so that the names of its weights stay
 
-    loggers = []
-    if not rank_zero_only.rank:
-        loggers = [instantiate(logger) for logger in cfg.logger.values()]
-    if started_from:
-        datamodule.first_epoch = started_from["epoch"] + 1
-        log.info("goes on after epoch %d of %s", datamodule.first_epoch, start)
+    loggers = [instantiate(logger) for logger in cfg.logger.values()] if is_first_process() else []
+    if start:
+        datamodule.first_epoch = epochs_done
+        log.info("goes on after epoch %d of %s", epochs_done, start)
         for logger in loggers:
             if isinstance(logger, Curves):
-                logger.go_on(start.parent, started_from["epoch"])
-    settings = OmegaConf.to_container(cfg, resolve=True)
-    settings["data"].pop("download_id", None)  # a private link does not belong on a dashboard
-    for logger in loggers:
-        logger.log_hyperparams(settings)
+                logger.go_on(start.parent, epochs_done - 1)
+    show_run(loggers, cfg, datamodule)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()
-    for logger in loggers:
-        if isinstance(logger, Wandb):
-            logger.show_stacks(datamodule.train_dataloader())
-    num_processes = 1
-    if cfg.trainer.strategy != "auto":
-        num_processes = cfg.trainer.devices
-    elif cfg.trainer.devices != 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one need trainer=ddp")
-    with processes(num_processes, command_of_cell(run_dir)):
-        trainer = instantiate(
-            cfg.trainer,
-            logger=loggers,
-            callbacks=[*callbacks.values(), clock],
-            plugins=[WholeCheckpoints()],
-        )
-        start_s = time.monotonic()
-        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
-    if rank_zero_only.rank:
+    trainer, seconds = fit(
+        cfg, run_dir, module, datamodule, loggers, [*callbacks.values(), clock], start
+    )
+    if not is_first_process():
         return {}
-    seconds = time.monotonic() - start_s
 
     best = callbacks["best"]
-    checkpoint = torch.load(best.best_model_path, weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
-    predictions = Predictions.joined(
-        [
-            predict_split(trainer, module, datamodule, split)
-            for split in ("val", "test")
-            if datamodule.rows[split]
-        ]
-    )
+    checkpoint = Path(best.best_model_path)
+    best_epoch = load_weights(checkpoint, module)
+    predictions = predict(trainer, module, datamodule)
     predictions.write(run_dir / "predictions.csv")
-    scores = {}
-    for split in dict.fromkeys(predictions.splits):
-        of_stacks = predictions.of_split(split)
-        scores[split] = {
-            "stacks": asdict(judge(of_stacks)),
-            "clips": asdict(judge(of_stacks.of_clips())),
-        }
-    reported_on = "test" if "test" in scores else "val"
-    result = scores[reported_on]["stacks"]
-    low, high = result["confidence"]["bounds"]["accuracy"]
-    log.info(
-        "best epoch %d on %d %s stacks: accuracy %.1f %% [%.1f, %.1f], UAR %.1f %%, "
-        "macro-F1 %.1f %%%s",
-        checkpoint["epoch"] + 1,
-        result["num"],
-        reported_on,
-        *(100 * score for score in (result["accuracy"], low, high)),
-        *(100 * result[key] for key in ("uar", "macro_f1")),
-        "; selected and reported on the same clips" if reported_on == "val" else "",
-    )
-    calibration = calibrator.fit(predictions.of_split("val"))
-    calibrations = {split: calibration.report(predictions.of_split(split)) for split in scores}
-    calibrated = calibrations[reported_on]
-    log.info(
-        "temperature %.3g, set on val: calibration error %.1f %%, then %.1f %% on %d %s clips; "
-        "unsure below %.1f %%: %d of them answered",
-        calibration.temperature,
-        *(100 * calibrated["clips"]["ece"][when] for when in ("before", "after")),
-        calibrated["clips"]["num"],
-        reported_on,
-        100 * calibration.unsure_below,
-        calibrated["clips"]["answered"],
-    )
-    recipe = Recipe(
-        title=f"{cfg.model.title}, {datamodule.num_images} images, trained on {cfg.data.name}",
-        data=describe_data(cfg).removeprefix("data: "),
-        labels=datamodule.labels,
-        settings=datamodule.cache.settings,
-        interval=cfg.interval.frames,
-        image_px=datamodule.image_px,
-        versions=package_versions(),
-        **asdict(calibration),
-    )
+    result = judge_run(predictions, best_epoch)
+    calibration, calibrated = calibrator.calibrate(predictions)
+    log_calibration(calibrated, result["reported_on"])
+    recipe = describe_recipe(cfg, datamodule, calibration)
     recipe.write(run_dir / RECIPE_FILE)
     record = {
-        "settings": {key: settings[key] for key in SETTINGS},
-        "notice": cfg.data.notice,
-        "split": {
-            **datamodule.split.settings,
-            "parts": describe_parts([row for rows in datamodule.rows.values() for row in rows]),
-        },
-        "stacks": counts,
-        "clips": {s: len({row.clip for row in rows}) for s, rows in datamodule.rows.items()},
-        "num_images": datamodule.num_images,
-        "image_px": datamodule.image_px,
-        "parameters": parameters,
-        "pretrained": vars(pretrained),
+        **setup,
         "epochs": trainer.current_epoch,
-        "best_epoch": checkpoint["epoch"] + 1,
+        "best_epoch": best_epoch,
         "seconds": round(seconds, 1),
-        "selected_on": "val",
-        "reported_on": reported_on,
-        **{key: result[key] for key in ("accuracy", "uar", "macro_f1", "confusion")},
-        "scores": scores,
-        "calibration": {
-            **asdict(calibration),
-            **asdict(calibrator),
-            "bins": BINS,
-            "fitted_on": "val",
-            **calibrations,
-        },
-        "checkpoint": Path(best.best_model_path).name,
+        **result,
+        "calibration": calibrated,
+        "checkpoint": checkpoint.name,
         "val_accuracy": best.best_model_score.item(),
         "manifest_sha256": datamodule.cache.manifest_sha256(),
         "memory_mb": memory_mb(),
@@ -329,14 +209,143 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
             ),
         },
     }
+    return record | show_result(loggers, record, predictions, datamodule, checkpoint)
+
+
+def is_first_process() -> bool:
+    """Tell whether this process speaks and writes for all; others are there with `trainer=ddp`."""
+    return not rank_zero_only.rank
+
+
+def build_datamodule(cfg: DictConfig) -> StackDataModule:
+    """Open the data of a config, split; its cache is built where there is none."""
+    datamodule = StackDataModule(
+        Cache.from_config(cfg),
+        cfg.interval.frames,
+        instantiate(cfg.augmentation),
+        split=instantiate(cfg.split, _convert_="all"),
+        seed=cfg.seed,
+        **cfg.loader,
+    )
+    datamodule.prepare_data()
+    datamodule.setup()
+    return datamodule
+
+
+def build_module(cfg: DictConfig, datamodule: StackDataModule) -> EmotionModule:
+    """Build the module of a config for some data, its network with random weights.
+
+    Raises:
+        UserError: a setting is out of range.
+    """
+    if cfg.loss.class_weights not in (None, "balanced"):
+        raise UserError(f"loss.class_weights={cfg.loss.class_weights}: it is null or balanced")
+    return EmotionModule(
+        backbone=cfg.model.backbone,
+        num_images=datamodule.num_images,
+        labels=datamodule.labels,
+        hidden=cfg.model.hidden,
+        dropout=tuple(cfg.model.dropout),
+        channels_last=cfg.model.channels_last,
+        freeze_epochs=cfg.model.freeze_epochs,
+        class_weights=datamodule.balanced_weights() if cfg.loss.class_weights else None,
+        label_smoothing=cfg.loss.label_smoothing,
+        mixup=cfg.loss.mixup,
+        optimizer=OmegaConf.to_container(cfg.optimizer),
+        schedule=OmegaConf.to_container(cfg.schedule),
+    )
+
+
+def start_backbone(cfg: DictConfig, module: EmotionModule) -> Pretrained:
+    """Load the pretrained weights that a config asks for; warn where there are none to be had."""
+    model = cfg.model
+    pretrained = load_pretrained(module.network, model.backbone, model.pretrained, model.stem)
+    if model.pretrained == "auto" and not pretrained.loaded:
+        log.warning("WARNING: no pretrained weights; training starts from %s", pretrained.source)
+    return pretrained
+
+
+def describe_setup(
+    cfg: DictConfig, datamodule: StackDataModule, module: EmotionModule, pretrained: Pretrained
+) -> dict:
+    """Give what `metrics.json` tells of a run before it is trained."""
+    rows = datamodule.rows
+    return {
+        "settings": {key: OmegaConf.to_container(cfg[key], resolve=True) for key in SETTINGS},
+        "notice": cfg.data.notice,
+        "split": {
+            **datamodule.split.settings,
+            "parts": describe_parts([row for of_split in rows.values() for row in of_split]),
+        },
+        "stacks": {split: len(of_split) for split, of_split in rows.items()},
+        "clips": {s: len({row.clip for row in of_split}) for s, of_split in rows.items()},
+        "num_images": datamodule.num_images,
+        "image_px": datamodule.image_px,
+        "parameters": num_parameters(module),
+        "pretrained": vars(pretrained),
+    }
+
+
+def log_setup(cfg: DictConfig, setup: dict) -> None:
+    """Say in a line what is about to be trained, and on how much; `setup` of `describe_setup`."""
+    log.info(
+        "%s, %d images of %d px, %s parameters; stacks: %s",
+        cfg.model.title,
+        setup["num_images"],
+        setup["image_px"],
+        f"{setup['parameters']:,}",
+        ", ".join(f"{count} {split}" for split, count in setup["stacks"].items()),
+    )
+
+
+def show_run(loggers: Sequence[Logger], cfg: DictConfig, datamodule: StackDataModule) -> None:
+    """Tell loggers what is about to be trained: the config, and to W&B some stacks."""
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    settings["data"].pop("download_id", None)  # a private link does not belong on a dashboard
     for logger in loggers:
+        logger.log_hyperparams(settings)
         if isinstance(logger, Wandb):
-            dataset = datamodule.evaluation_dataloader(reported_on).dataset
-            reported = predictions.of_split(reported_on)
-            logger.show_result(record, reported, dataset, Path(best.best_model_path))
-            record["wandb"] = logger.place
-            logger.finish()
-    return record
+            logger.show_stacks(datamodule.train_dataloader())
+
+
+def fit(
+    cfg: DictConfig,
+    run_dir: Path,
+    module: EmotionModule,
+    datamodule: StackDataModule,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+    start: Path | None,
+) -> tuple[pl.Trainer, float]:
+    """Train, in this process or in several.
+
+    Args:
+        cfg: the composed config.
+        run_dir: the run's folder.
+        module: is trained.
+        datamodule: what on.
+        loggers: take the curves.
+        callbacks: of the trainer.
+        start: the checkpoint to go on from; None to begin.
+
+    Returns:
+        The trainer, and the seconds that it took.
+
+    Raises:
+        UserError: the config asks for several processes without `trainer=ddp`.
+    """
+    num_processes = 1
+    if cfg.trainer.strategy != "auto":
+        num_processes = cfg.trainer.devices
+    elif cfg.trainer.devices != 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one need trainer=ddp")
+    with processes(num_processes, command_of_cell(run_dir)):
+        trainer = instantiate(
+            cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeCheckpoints()]
+        )
+        start_s = time.monotonic()
+        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+    return trainer, time.monotonic() - start_s
 
 
 def command_of_cell(run_dir: Path) -> list[str]:
@@ -376,22 +385,103 @@ def starting_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
     return None
 
 
-def predict_split(
-    trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
-) -> Predictions:
-    """Let a trained module say what it makes of every stack of a split.
+def predict(trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule) -> Predictions:
+    """Let a trained module say what it makes of every stack that it was not trained on.
 
     In this process alone, and as training has validated: on its device and in its precision.
     """
     module.eval().to(trainer.strategy.root_device)
-    with torch.inference_mode(), trainer.precision_plugin.val_step_context():
-        batches = [
-            module.predict_step((stacks.to(module.device), targets), 0).cpu()
-            for stacks, targets in datamodule.evaluation_dataloader(split)
-        ]
-    return Predictions.of_rows(
-        datamodule.rows[split], datamodule.labels, torch.cat(batches).numpy()
+    parts = []
+    for split in (split for split in ("val", "test") if datamodule.rows[split]):
+        with torch.inference_mode(), trainer.precision_plugin.val_step_context():
+            batches = [
+                module.predict_step((stacks.to(module.device), targets), 0).cpu()
+                for stacks, targets in datamodule.evaluation_dataloader(split)
+            ]
+        probabilities = torch.cat(batches).numpy()
+        rows = datamodule.rows[split]
+        parts.append(Predictions.of_rows(rows, datamodule.labels, probabilities))
+    return Predictions.joined(parts)
+
+
+def judge_run(predictions: Predictions, best_epoch: int) -> dict:
+    """Judge what the best epoch says, and say how good the split is that is reported on.
+
+    Returns:
+        What `metrics.json` tells of it.
+    """
+    scores = judge_splits(predictions)
+    reported_on = "test" if "test" in scores else "val"
+    result = scores[reported_on]["stacks"]
+    low, high = result["confidence"]["bounds"]["accuracy"]
+    log.info(
+        "best epoch %d on %d %s stacks: accuracy %.1f %% [%.1f, %.1f], UAR %.1f %%, "
+        "macro-F1 %.1f %%%s",
+        best_epoch,
+        result["num"],
+        reported_on,
+        *(100 * score for score in (result["accuracy"], low, high)),
+        *(100 * result[key] for key in ("uar", "macro_f1")),
+        "; selected and reported on the same clips" if reported_on == "val" else "",
     )
+    return {
+        "selected_on": "val",
+        "reported_on": reported_on,
+        **{key: result[key] for key in ("accuracy", "uar", "macro_f1", "confusion")},
+        "scores": scores,
+    }
+
+
+def log_calibration(calibrated: dict, reported_on: str) -> None:
+    """Say what calibration does to the split that is reported on; see `Calibrator.calibrate`."""
+    of_clips = calibrated[reported_on]["clips"]
+    log.info(
+        "temperature %.3g, set on val: calibration error %.1f %%, then %.1f %% on %d %s clips; "
+        "unsure below %.1f %%: %d of them answered",
+        calibrated["temperature"],
+        *(100 * of_clips["ece"][when] for when in ("before", "after")),
+        of_clips["num"],
+        reported_on,
+        100 * calibrated["unsure_below"],
+        of_clips["answered"],
+    )
+
+
+def describe_recipe(
+    cfg: DictConfig, datamodule: StackDataModule, calibration: Calibration
+) -> Recipe:
+    """Give what the model needs to be used on new clips."""
+    return Recipe(
+        title=f"{cfg.model.title}, {datamodule.num_images} images, trained on {cfg.data.name}",
+        data=describe_data(cfg).removeprefix("data: "),
+        labels=datamodule.labels,
+        settings=datamodule.cache.settings,
+        interval=cfg.interval.frames,
+        image_px=datamodule.image_px,
+        versions=package_versions(),
+        **asdict(calibration),
+    )
+
+
+def show_result(
+    loggers: Sequence[Logger],
+    record: dict,
+    predictions: Predictions,
+    datamodule: StackDataModule,
+    checkpoint: Path,
+) -> dict:
+    """Show W&B what came out, and end its run.
+
+    Returns:
+        What `metrics.json` tells of that run; nothing where there is none.
+    """
+    reported_on, place = record["reported_on"], {}
+    for logger in (logger for logger in loggers if isinstance(logger, Wandb)):
+        dataset = datamodule.evaluation_dataloader(reported_on).dataset
+        logger.show_result(record, predictions.of_split(reported_on), dataset, checkpoint)
+        place = {"wandb": logger.place}
+        logger.finish()
+    return place
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ of its class, and a clip that is wrong. Where everything is right, a temperature
 and no single lucky clip makes a threshold; with many clips it makes no difference.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -103,6 +103,28 @@ class Calibrator:
         temperature = fit_temperature(predictions)
         of_clips = at_temperature(predictions, temperature).of_clips()
         return Calibration(temperature, self.unsure_below(of_clips))
+
+    def calibrate(self, predictions: Predictions) -> tuple[Calibration, dict]:
+        """Learn from validation predictions, and tell how well that does on every split.
+
+        Args:
+            predictions: of the stacks of several splits, `val` among them, as the model gave them.
+
+        Returns:
+            The calibration, and what `metrics.json` tells of it: calibration, rule, and the report
+            for each split under its name.
+        """
+        calibration = self.fit(predictions.of_split("val"))
+        return calibration, {
+            **asdict(calibration),
+            **asdict(self),
+            "bins": BINS,
+            "fitted_on": "val",
+            **{
+                split: calibration.report(predictions.of_split(split))
+                for split in dict.fromkeys(predictions.splits)
+            },
+        }
 
     def unsure_below(self, predictions: Predictions) -> float:
         """Find the lowest threshold that keeps the rule.

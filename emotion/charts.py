@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from emotion.results import Cell, Results
+from emotion.results import Entry, Results
 
 WIDTH = 340
 SHAPES = 4  # of markers, see `marker`
@@ -117,7 +117,7 @@ def path(x: Axis, y: Axis, curve: Curve, class_: str) -> Markup:
 def learning_chart(
     curves: Sequence[Mapping[str, Curve]], best_epochs: Sequence[int], num_classes: int, title: str
 ) -> Markup:
-    """Draw accuracy and loss of a cell's runs over the epochs; chance is dashed.
+    """Draw accuracy and loss of an entry's runs over the epochs; chance is dashed.
 
     Loss is cut off at twice that of chance, ln C, so that one wild epoch does not flatten all.
 
@@ -125,7 +125,7 @@ def learning_chart(
         curves: of every run, as `read_curves` gives them; none is empty.
         best_epochs: of every run, marked on the validation curves.
         num_classes: C.
-        title: of the cell.
+        title: of the entry.
     """
     epochs = max(epoch for of_run in curves for curve in of_run.values() for epoch, _ in curve)
     x = Axis(1, max(2, epochs), 38, WIDTH - 8, whole=True)
@@ -169,7 +169,7 @@ def class_chart(
         counts: how many stacks of each were judged.
         recall: of each class, 0 to 1; None where undefined.
         f1: likewise.
-        title: of the cell.
+        title: of the entry.
     """
     x = Axis(0, 1, 96, WIDTH - 48)
     parts, said = [], []
@@ -200,7 +200,7 @@ def percent(share: float | None) -> str:
 
 @dataclass(frozen=True)
 class Point:
-    """A cell in a chart of accuracy against its cost.
+    """An entry in a chart of accuracy against its cost.
 
     Attributes:
         cost: above 0.
@@ -209,7 +209,7 @@ class Point:
         high: upper bound.
         colour: number of the model.
         shape: number of the row of the table.
-        title: of the cell.
+        title: of the entry.
     """
 
     cost: float
@@ -272,23 +272,23 @@ def legend_marker(shape: int) -> Markup:
 
 
 def confusion_figure(results: Results) -> Figure:
-    """Draw every cell's confusion matrix, rows and columns as in the table; seeds add up."""
-    cells = [
-        results.cell(protocol, variant, interval, model)
+    """Draw every entry's confusion matrix, rows and columns as in the table; seeds add up."""
+    entries = [
+        results.entry(protocol, variant, interval, model)
         for protocol in results.protocols
         for variant, interval in results.rows(protocol)
         for model in results.models
     ]
     num_models = len(results.models)
-    columns = num_models if num_models > 1 else len(cells)  # one model: one row
-    rows = len(cells) // columns
+    columns = num_models if num_models > 1 else len(entries)  # one model: one row
+    rows = len(entries) // columns
     with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
         figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.1 * rows), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
-        for axis, cell in zip(axes.flat, cells, strict=True):
-            draw_confusion(axis, cell, f"{results.title(cell.model)}, interval {cell.interval}")
+        for axis, entry in zip(axes.flat, entries, strict=True):
+            draw_confusion(axis, entry, f"{results.title(entry.model)}, interval {entry.interval}")
             if len(results.protocols) > 1:
-                axis.set_title(f"{cell.protocol}\n{axis.get_title()}", fontsize=9)
+                axis.set_title(f"{entry.protocol}\n{axis.get_title()}", fontsize=9)
         for axis in axes[:, 0]:
             axis.set_ylabel("true")
         for axis in axes[-1]:
@@ -296,18 +296,18 @@ def confusion_figure(results: Results) -> Figure:
     return figure
 
 
-def draw_confusion(axis: Axes, cell: Cell, title: str) -> None:
+def draw_confusion(axis: Axes, entry: Entry, title: str) -> None:
     """Draw one confusion matrix: counts, shaded by their share of the true class."""
-    if cell.variant:
-        title = f"{cell.variant}\n{title}"
-    if not cell.is_finished:
+    if entry.variant:
+        title = f"{entry.variant}\n{title}"
+    if not entry.is_finished:
         axis.set_title(title, fontsize=9)
-        axis.text(0.5, 0.5, cell.text(), ha="center", va="center")
+        axis.text(0.5, 0.5, entry.text(), ha="center", va="center")
         axis.set_xticks([])
         axis.set_yticks([])
         return
-    axis.set_title(f"{title}: {cell.estimate().mean:.1%}", fontsize=9)
-    labels, counts = cell.protocol.labels, cell.confusion["stacks"]
+    axis.set_title(f"{title}: {entry.estimate().mean:.1%}", fontsize=9)
+    labels, counts = entry.protocol.labels, entry.confusion["stacks"]
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for i, j in np.ndindex(counts.shape):

@@ -88,3 +88,14 @@ def load_checkpoint(path: Path, module: pl.LightningModule) -> dict[str, Any]:
                 "go on with the settings that it began with"
             )
     return checkpoint
+
+
+def load_weights(path: Path, module: pl.LightningModule) -> int:
+    """Give a module the weights of a checkpoint that it has written.
+
+    Returns:
+        After which epoch they were written, counted from 1.
+    """
+    checkpoint = torch.load(path, weights_only=True)
+    module.load_state_dict(checkpoint["state_dict"])
+    return checkpoint["epoch"] + 1

@@ -12,7 +12,7 @@ predicted one. Where a class does not occur:
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 import torch
@@ -125,6 +125,23 @@ def judge(predictions: Predictions) -> Scores:
         confusion=confusion.tolist(),
         confidence=bootstrap([predictions]),
     )
+
+
+def judge_splits(predictions: Predictions) -> dict[str, dict[str, dict]]:
+    """Score every split on its own.
+
+    Args:
+        predictions: of the stacks of one split or several.
+
+    Returns:
+        Split -> `stacks` and `clips` -> their `Scores`, as plain values.
+    """
+    scores = {}
+    for split in dict.fromkeys(predictions.splits):
+        of_stacks = predictions.of_split(split)
+        levels = {"stacks": of_stacks, "clips": of_stacks.of_clips()}
+        scores[split] = {level: asdict(judge(of_level)) for level, of_level in levels.items()}
+    return scores
 
 
 def class_scores(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -20,7 +20,7 @@ from emotion.charts import Point, class_chart, cost_chart, learning_chart, legen
 from emotion.clips import SPLITS
 from emotion.metrics import class_scores, defined
 from emotion.published import read_published
-from emotion.results import Cell, Protocol, Results, counted, read_curves, span
+from emotion.results import Entry, Protocol, Results, counted, read_curves, span
 from emotion.tally import read_dropped
 
 MAX_COLUMNS = 3  # of charts beside each other
@@ -64,18 +64,18 @@ def protocol_section(results: Results, protocol: Protocol) -> dict[str, Any]:
     """Gather what is shown of a data set and split.
 
     Returns:
-        `name`; `headline`; `tables`; `cells` in the table's order, those that are not finished
+        `name`; `headline`; `tables`; `entries` in the table's order, those that are not finished
         included, and the `columns` they stand in; `costs`; `data`, class counts and what was
         dropped; and whether the seed's table is of the same data set.
     """
-    cells = [cell for cell in results.cells if cell.protocol == protocol]
-    finished = [cell for cell in cells if cell.is_finished]
-    models = list(dict.fromkeys(cell.model for cell in cells))
-    columns = min(MAX_COLUMNS, len(models) if len(models) > 1 else len(cells))
-    shown = cells
+    entries = [entry for entry in results.entries if entry.protocol == protocol]
+    finished = [entry for entry in entries if entry.is_finished]
+    models = list(dict.fromkeys(entry.model for entry in entries))
+    columns = min(MAX_COLUMNS, len(models) if len(models) > 1 else len(entries))
+    shown = entries
     if columns == len(models):  # as in the table, with its gaps
         rows = results.rows(protocol)
-        shown = [results.cell(protocol, *row, model) for row in rows for model in models]
+        shown = [results.entry(protocol, *row, model) for row in rows for model in models]
     return {
         "name": str(protocol),
         "is_published_data": protocol.data == read_published().data,
@@ -84,71 +84,71 @@ def protocol_section(results: Results, protocol: Protocol) -> dict[str, Any]:
             {"title": title, **table(results, protocol, score, level)}
             for title, score, level in results.table_names(protocol)
         ],
-        "cells": [show_cell(cell, results.title(cell.model)) for cell in shown],
+        "entries": [show_entry(entry, results.title(entry.model)) for entry in shown],
         "columns": columns,
-        "has_curves": any(read_curves(run) for cell in finished for run in cell.runs),
+        "has_curves": any(read_curves(run) for entry in finished for run in entry.runs),
         "costs": costs(results, finished),
-        "data": data_facts([run for cell in cells for run in cell.runs]),
+        "data": data_facts([run for entry in entries for run in entry.runs]),
     }
 
 
-def headline(cells: Sequence[Cell]) -> str | None:
-    """Say which cell is highest, and how many others it does not clearly beat."""
-    if not cells:
+def headline(entries: Sequence[Entry]) -> str | None:
+    """Say which entry is highest, and how many others it does not clearly beat."""
+    if not entries:
         return None
-    best = max(cells, key=lambda cell: cell.estimate().mean)
-    equals = [cell for cell in cells if cell.estimate().mean == best.estimate().mean]
+    best = max(entries, key=lambda entry: entry.estimate().mean)
+    equals = [entry for entry in entries if entry.estimate().mean == best.estimate().mean]
     if len(equals) > 1:
-        return f"Highest accuracy: {100 * best.estimate().mean:.2f} %, of {len(equals)} cells."
+        return f"Highest accuracy: {100 * best.estimate().mean:.2f} %, of {len(equals)} entries."
     text = f"Highest accuracy: {best.title} at interval {best.interval}"
     text += f" ({best.variant})" if best.variant else ""
     text += f", {best.estimate()} %"
     low = best.estimate().low
-    others = [cell for cell in cells if cell is not best]
-    near = [cell for cell in others if low is not None and (cell.estimate().high or 0) >= low]
+    others = [entry for entry in entries if entry is not best]
+    near = [entry for entry in others if low is not None and (entry.estimate().high or 0) >= low]
     if near:
         text += f". The confidence intervals of {len(near)} of the {len(others)} other "
-        text += "cells reach into its own: the table does not say which of these is best"
+        text += "entries reach into its own: the table does not say which of these is best"
     return text + "."
 
 
 def table(results: Results, protocol: Protocol, score: str, level: str) -> dict[str, Any]:
-    """Give a table's headings and rows, its cells taken apart for the style sheet.
+    """Give a table's headings and rows, its entries taken apart for the style sheet.
 
     Returns:
-        `headings`; `num_heads`, how many of them head a row; `rows` of `heads` and `cells`.
+        `headings`; `num_heads`, how many of them head a row; `rows` of `heads` and `entries`.
     """
     headings, texts = results.grid(protocol, score, level)
     num_heads = len(headings) - len(results.models)
     rows = []
     for (variant, interval), shown in zip(results.rows(protocol), texts, strict=True):
-        of_row = [results.cell(protocol, variant, interval, model) for model in results.models]
+        of_row = [results.entry(protocol, variant, interval, model) for model in results.models]
         rows.append(
             {
                 "heads": shown[:num_heads],
-                "cells": [
-                    {"estimate": cell.estimate(score, level) if cell.is_finished else None}
-                    | {"text": cell.text(score, level)}
-                    for cell in of_row
+                "entries": [
+                    {"estimate": entry.estimate(score, level) if entry.is_finished else None}
+                    | {"text": entry.text(score, level)}
+                    for entry in of_row
                 ],
             }
         )
-    means = [c["estimate"].mean for row in rows for c in row["cells"] if c["estimate"]]
+    means = [e["estimate"].mean for row in rows for e in row["entries"] if e["estimate"]]
     highest = max(means, default=None)
     return {"headings": headings, "num_heads": num_heads, "rows": rows, "highest": highest}
 
 
-def show_cell(cell: Cell, model_title: str) -> dict[str, Any]:
-    """Gather what is shown of a cell: its name, what became of it, and its pictures."""
-    title = f"{model_title}, interval {cell.interval}"
-    title += f", {cell.variant}" if cell.variant else ""
-    shown: dict[str, Any] = {"title": title, "text": cell.text(), "is_finished": cell.is_finished}
-    if not cell.is_finished:
+def show_entry(entry: Entry, model_title: str) -> dict[str, Any]:
+    """Gather what is shown of an entry: its name, what became of it, and its pictures."""
+    title = f"{model_title}, interval {entry.interval}"
+    title += f", {entry.variant}" if entry.variant else ""
+    shown: dict[str, Any] = {"title": title, "text": entry.text(), "is_finished": entry.is_finished}
+    if not entry.is_finished:
         return shown
-    labels, confusion = cell.protocol.labels, cell.confusion["stacks"]
+    labels, confusion = entry.protocol.labels, entry.confusion["stacks"]
     counts = confusion.sum(axis=1)
     _, recall, f1 = class_scores(confusion)
-    curves = [(of_run, run) for run in cell.runs if (of_run := read_curves(run))]
+    curves = [(of_run, run) for run in entry.runs if (of_run := read_curves(run))]
     return shown | {
         "labels": labels,
         "confusion": confusion.tolist(),
@@ -164,28 +164,28 @@ def show_cell(cell: Cell, model_title: str) -> dict[str, Any]:
     }
 
 
-def costs(results: Results, cells: Sequence[Cell]) -> dict[str, Any]:
+def costs(results: Results, entries: Sequence[Entry]) -> dict[str, Any]:
     """Gather what accuracy costs: charts, their legend and the numbers.
 
     Args:
         results: of the sweep; give colours to models and shapes to rows.
-        cells: finished ones.
+        entries: finished ones.
     """
-    rows = list(dict.fromkeys((cell.variant, cell.interval) for cell in cells))
-    models = list(dict.fromkeys(cell.model for cell in cells))
+    rows = list(dict.fromkeys((entry.variant, entry.interval) for entry in entries))
+    models = list(dict.fromkeys(entry.model for entry in entries))
     charts = []
     for name, factor, get in (
-        ("million parameters", 1e-6, lambda cell: cell.parameters),
-        ("milliseconds a stack", 1, lambda cell: cell.ms_per_stack),
+        ("million parameters", 1e-6, lambda entry: entry.parameters),
+        ("milliseconds a stack", 1, lambda entry: entry.ms_per_stack),
     ):
         points = []
-        for cell in cells:
-            if get(cell):
-                mean = cell.estimate()
-                title = f"{cell.title}, interval {cell.interval}"
-                place = (models.index(cell.model), rows.index((cell.variant, cell.interval)))
+        for entry in entries:
+            if get(entry):
+                mean = entry.estimate()
+                title = f"{entry.title}, interval {entry.interval}"
+                place = (models.index(entry.model), rows.index((entry.variant, entry.interval)))
                 points.append(
-                    Point(factor * get(cell), mean.mean, mean.low, mean.high, *place, title)
+                    Point(factor * get(entry), mean.mean, mean.low, mean.high, *place, title)
                 )
         if points:
             charts.append({"name": name, "svg": cost_chart(points, name)})
@@ -196,19 +196,21 @@ def costs(results: Results, cells: Sequence[Cell]) -> dict[str, Any]:
             (legend_marker(shape), f"interval {interval}" + (f", {variant}" if variant else ""))
             for shape, (variant, interval) in enumerate(rows)
         ],
-        "cells": [
+        "entries": [
             {
-                "title": cell.title,
-                "row": cell.interval if not cell.variant else f"{cell.interval}, {cell.variant}",
-                "accuracy": f"{100 * cell.estimate().mean:.2f}",
-                "parameters": f"{cell.parameters:,}",
-                "ms": figure(cell.ms_per_stack),
-                "stacks": figure(cell.train_stacks_per_s),
-                "minutes": figure(sum(run.get("seconds", 0) for run in cell.runs) / 60),
+                "title": entry.title,
+                "row": f"{entry.interval}" + (f", {entry.variant}" if entry.variant else ""),
+                "accuracy": f"{100 * entry.estimate().mean:.2f}",
+                "parameters": f"{entry.parameters:,}",
+                "ms": figure(entry.ms_per_stack),
+                "stacks": figure(entry.train_stacks_per_s),
+                "minutes": figure(sum(run.get("seconds", 0) for run in entry.runs) / 60),
             }
-            for cell in cells
+            for entry in entries
         ],
-        "machines": sorted({name for cell in cells for run in cell.runs if (name := machine(run))}),
+        "machines": sorted(
+            {name for entry in entries for run in entry.runs if (name := machine(run))}
+        ),
     }
 
 

@@ -16,7 +16,7 @@ SOURCE = Path(__file__).with_suffix(".yaml")
 
 
 @dataclass(frozen=True)
-class PublishedCell:
+class PublishedEntry:
     """One number of the table.
 
     Attributes:
@@ -74,7 +74,7 @@ class Published:
         segment_frames: frames of a segment.
         images: interval -> images of a stack, as the table says.
         titles: model -> name for people, in the table's order.
-        cells: all of them, row by row.
+        entries: all of them, row by row.
     """
 
     data: str
@@ -83,11 +83,11 @@ class Published:
     segment_frames: int
     images: dict[int, int]
     titles: dict[str, str]
-    cells: tuple[PublishedCell, ...]
+    entries: tuple[PublishedEntry, ...]
 
-    def cell(self, interval: int, model: str) -> PublishedCell:
+    def entry(self, interval: int, model: str) -> PublishedEntry:
         """Give the number of a model at an interval."""
-        return next(c for c in self.cells if (c.interval, c.model) == (interval, model))
+        return next(e for e in self.entries if (e.interval, e.model) == (interval, model))
 
     def errata(self) -> list[str]:
         """Say where the table contradicts arithmetic or its own confusion matrices."""
@@ -99,18 +99,18 @@ class Published:
                     f"interval {interval}: the table says {images} images, and "
                     f"{self.segment_frames} frames give {made}"
                 )
-        for cell in (cell for cell in self.cells if cell.is_wrong):
+        for entry in (entry for entry in self.entries if entry.is_wrong):
             text = (
-                f"interval {cell.interval}, {cell.title}: the table says {cell.stated:.2f}, and "
-                f"its confusion matrix gives {cell.counted:.2f} ({cell.right} of {cell.num})"
+                f"interval {entry.interval}, {entry.title}: the table says {entry.stated:.2f}, and "
+                f"its confusion matrix gives {entry.counted:.2f} ({entry.right} of {entry.num})"
             )
             whose = [
                 other.title
-                for other in self.cells
-                if other.interval == cell.interval and abs(other.counted - cell.stated) < 0.005
+                for other in self.entries
+                if other.interval == entry.interval and abs(other.counted - entry.stated) < 0.005
             ]
             if whose:
-                text += f"; {cell.stated:.2f} is what the matrix of {whose[0]} gives"
+                text += f"; {entry.stated:.2f} is what the matrix of {whose[0]} gives"
             errata.append(text)
         return errata
 
@@ -126,8 +126,8 @@ def read_published() -> Published:
         segment_frames=table["segment_frames"],
         images={row["frames"]: row["images"] for row in table["intervals"]},
         titles=table["titles"],
-        cells=tuple(
-            PublishedCell(
+        entries=tuple(
+            PublishedEntry(
                 row["frames"],
                 model,
                 title,

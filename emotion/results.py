@@ -1,4 +1,4 @@
-"""runs ──order──> cells and tables: every number that a report shows.
+"""runs ──order──> entries and tables: every number that a report shows.
 
 Reads the `metrics.json`, `predictions.csv` and curves of every run below a folder.
 """
@@ -117,7 +117,7 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One score of a cell.
+    """One score of an entry.
 
     Attributes:
         mean: over the seeds, 0 to 1.
@@ -143,7 +143,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class Cell:
+class Entry:
     """All runs of one model at one interval that differ in seed and fold alone.
 
     The folds of a seed are pooled: what each says of its own test clips is joined, and judged
@@ -278,7 +278,7 @@ class Cell:
         return str(self.estimate(score, level))
 
     def basis(self) -> str:
-        """Say what the numbers of a finished cell rest on."""
+        """Say what the numbers of a finished entry rest on."""
         judged, of_clips = (next(iter(self.predictions[level].values())) for level in LEVELS)
         reported, selected = self.runs[0]["reported_on"], self.runs[0]["selected_on"]
         text = f"scores in % on {len(judged)} {reported} stacks of {len(of_clips)} clips"
@@ -330,7 +330,7 @@ class Results:
         variants: what else differs between runs, in words; `[""]` if nothing does.
         intervals: sorted.
         models: their names, in the sweep's order.
-        cells: all that have runs, ordered as the four above.
+        entries: all that have runs, ordered as the four above.
     """
 
     def __init__(self, runs: Sequence[dict]) -> None:
@@ -351,27 +351,27 @@ class Results:
         for run, variant in zip(runs, variants, strict=True):
             place = (Protocol.of(run), variant, run["interval"], run["model"])
             last[place][run["seed"], run["split"].get("fold")] = run
-        self._cells = {place: Cell(*place, list(of.values())) for place, of in last.items()}
+        self._entries = {place: Entry(*place, list(of.values())) for place, of in last.items()}
 
     @property
-    def cells(self) -> list[Cell]:
-        """All cells that have runs."""
+    def entries(self) -> list[Entry]:
+        """All entries that have runs."""
         return [
-            cell
+            entry
             for protocol in self.protocols
             for variant, interval in self.rows(protocol)
             for model in self.models
-            if (cell := self.cell(protocol, variant, interval, model)).runs
+            if (entry := self.entry(protocol, variant, interval, model)).runs
         ]
 
-    def cell(self, protocol: Protocol, variant: str, interval: int, model: str) -> Cell:
-        """Give a cell; it has no runs where the sweep had none."""
+    def entry(self, protocol: Protocol, variant: str, interval: int, model: str) -> Entry:
+        """Give an entry; it has no runs where the sweep had none."""
         place = (protocol, variant, interval, model)
-        return self._cells.get(place) or Cell(*place, [])
+        return self._entries.get(place) or Entry(*place, [])
 
     def rows(self, protocol: Protocol) -> list[tuple[str, int]]:
         """List the variants and intervals that a protocol was run with."""
-        there = {(variant, interval) for p, variant, interval, _ in self._cells if p == protocol}
+        there = {(variant, interval) for p, variant, interval, _ in self._entries if p == protocol}
         return [(v, i) for v in self.variants for i in self.intervals if (v, i) in there]
 
     def title(self, model: str) -> str:
@@ -408,22 +408,22 @@ class Results:
         for variant, interval in self.rows(protocol):
             shown = [variant or "as configured"] if settings else []
             shown += [str(interval), str(self.num_images(interval) or "-")]
-            cells = [self.cell(protocol, variant, interval, model) for model in self.models]
-            rows.append([*shown, *(cell.text(score, level) for cell in cells)])
+            entries = [self.entry(protocol, variant, interval, model) for model in self.models]
+            rows.append([*shown, *(entry.text(score, level) for entry in entries)])
         return headings, rows
 
     def notes(self) -> list[str]:
         """Say what a reader has to know of the numbers."""
         notes = []
         for protocol in self.protocols:
-            cells = [c for c in self.cells if c.protocol == protocol and c.is_finished]
+            entries = [e for e in self.entries if e.protocol == protocol and e.is_finished]
             names: dict[str, list[str]] = defaultdict(list)
-            for cell in cells:
-                names[cell.basis()].append(f"{cell.model} {cell.interval}")
+            for entry in entries:
+                names[entry.basis()].append(f"{entry.model} {entry.interval}")
             for basis, of in names.items():
                 which = f" ({', '.join(of)})" if len(names) > 1 else ""
                 notes.append(f"{protocol}{which}: {basis}")
-            notices = dict.fromkeys(run["notice"] for cell in cells for run in cell.runs)
+            notices = dict.fromkeys(run["notice"] for entry in entries for run in entry.runs)
             notes += [f"{protocol.data}: {notice}" for notice in notices if notice]
         sources = dict.fromkeys(
             (run["pretrained"]["loaded"], run["pretrained"]["source"]) for run in self.finished
@@ -434,8 +434,8 @@ class Results:
             )
             start = "weights from " if loaded else "started from "
             notes.append(f"{', '.join(models)}: {start}{source}")
-        for cell in self.cells:
-            for run in cell.failed:
+        for entry in self.entries:
+            for run in entry.failed:
                 fold = f", fold {run['split']['fold']}" if "fold" in run["split"] else ""
                 notes.append(
                     f"{run['status']}: {run['model']}, interval {run['interval']}, "
@@ -445,11 +445,11 @@ class Results:
 
     def table_names(self, protocol: Protocol) -> Iterator[tuple[str, str, str]]:
         """Name the tables that have something to add: title, score and level; accuracy first."""
-        cells = [c for c in self.cells if c.protocol == protocol and c.is_finished]
+        entries = [e for e in self.entries if e.protocol == protocol and e.is_finished]
         more_stacks = any(
-            len(of_stacks) > len(cell.predictions["clips"][seed])
-            for cell in cells
-            for seed, of_stacks in cell.predictions["stacks"].items()
+            len(of_stacks) > len(entry.predictions["clips"][seed])
+            for entry in entries
+            for seed, of_stacks in entry.predictions["stacks"].items()
         )
         for level in LEVELS if more_stacks else LEVELS[:1]:  # a stack a clip: the same numbers
             for score, name in SCORES.items():
@@ -470,10 +470,10 @@ class Results:
         return "\n\n".join([*first, notes, *others]) + "\n"
 
     def summary_table(self) -> tuple[list[str], list[list[Any]]]:
-        """Give a row for each cell, numbers as numbers: what a dashboard sorts and plots.
+        """Give a row for each entry, numbers as numbers: what a dashboard sorts and plots.
 
         Returns:
-            The columns, and for each cell its values; None where there is none.
+            The columns, and for each entry its values; None where there is none.
         """
         columns = [
             *("data", "split", "settings", "model", "interval", "images", "status", "runs"),
@@ -481,20 +481,20 @@ class Results:
             *("parameters", "ms_per_stack", "train_stacks_per_s"),
         ]
         rows = []
-        for cell in self.cells:
-            place = [cell.protocol.data, cell.protocol.split, cell.variant, cell.title]
-            place += [cell.interval, self.num_images(cell.interval)]
-            if not cell.is_finished:
+        for entry in self.entries:
+            place = [entry.protocol.data, entry.protocol.split, entry.variant, entry.title]
+            place += [entry.interval, self.num_images(entry.interval)]
+            if not entry.is_finished:
                 empty = [None] * (len(columns) - len(place) - 2)
-                rows.append([*place, cell.text(), len(cell.runs), *empty])
+                rows.append([*place, entry.text(), len(entry.runs), *empty])
                 continue
             numbers = [
                 number
                 for score in SCORES
-                for number in astuple(cell.estimate(score))  # mean, std, low, high
+                for number in astuple(entry.estimate(score))  # mean, std, low, high
             ]
-            costs = [cell.parameters, cell.ms_per_stack, cell.train_stacks_per_s]
-            rows.append([*place, "finished", len(cell.runs), *numbers, *costs])
+            costs = [entry.parameters, entry.ms_per_stack, entry.train_stacks_per_s]
+            rows.append([*place, "finished", len(entry.runs), *numbers, *costs])
         return columns, rows
 
     def long_rows(self) -> list[dict[str, Any]]:
@@ -503,36 +503,36 @@ class Results:
         Returns:
             Rows of the same keys: what was run; the seed, or `mean` where there are several; the
             level, score and class; value, deviation and confidence bounds, 0 to 1, and what these
-            are over. A failed cell has one row without numbers.
+            are over. A failed entry has one row without numbers.
         """
         rows = []
-        for cell in self.cells:
-            title = self.heading(cell.model)
+        for entry in self.entries:
+            title = self.heading(entry.model)
             place = {
-                "data": cell.protocol.data,
-                "split": cell.protocol.split,
-                "split_settings": cell.protocol.settings,
-                "settings": cell.variant,
-                "model": cell.model,
+                "data": entry.protocol.data,
+                "split": entry.protocol.split,
+                "split_settings": entry.protocol.settings,
+                "settings": entry.variant,
+                "model": entry.model,
                 "title": title,
-                "interval": cell.interval,
-                "num_images": self.num_images(cell.interval),
-                "folds": " ".join(map(str, cell.folds)),
+                "interval": entry.interval,
+                "num_images": self.num_images(entry.interval),
+                "folds": " ".join(map(str, entry.folds)),
             }
-            if not cell.is_finished:
-                rows.append(place | {"status": cell.text()})
+            if not entry.is_finished:
+                rows.append(place | {"status": entry.text()})
                 continue
-            place |= {"status": "finished", "reported_on": cell.runs[0]["reported_on"]}
-            place |= {"selected_on": cell.runs[0]["selected_on"]}
+            place |= {"status": "finished", "reported_on": entry.runs[0]["reported_on"]}
+            place |= {"selected_on": entry.runs[0]["selected_on"]}
             for level in LEVELS:
-                for seed, scores in cell.scores[level].items():
+                for seed, scores in entry.scores[level].items():
                     rows += long_scores(
                         place | {"seed": seed, "level": level, "num": scores.num},
                         scores,
-                        cell.protocol.labels,
+                        entry.protocol.labels,
                     )
-                if len(cell.seeds) > 1:
-                    rows += long_means(place | {"seed": "mean", "level": level}, cell, level)
+                if len(entry.seeds) > 1:
+                    rows += long_means(place | {"seed": "mean", "level": level}, entry, level)
         columns = dict.fromkeys([*COLUMNS, *(key for row in rows for key in row)])
         return [{column: row.get(column, "") for column in columns} for row in rows]
 
@@ -564,12 +564,12 @@ def long_scores(
             yield place | {"score": score, "class": label, "value": "" if value is None else value}
 
 
-def long_means(place: dict[str, Any], cell: Cell, level: str) -> Iterator[dict[str, Any]]:
+def long_means(place: dict[str, Any], entry: Entry, level: str) -> Iterator[dict[str, Any]]:
     """Give a row for each score's mean over seeds."""
-    confidence = cell.confidence[level]
+    confidence = entry.confidence[level]
     units = {"unit": confidence.unit, "num_units": confidence.num_units} if confidence else {}
     for score in SCORES:
-        mean = cell.estimate(score, level)
+        mean = entry.estimate(score, level)
         bounds = {"low": mean.low, "high": mean.high} if confidence else {}
         yield place | units | bounds | {"score": score, "value": mean.mean, "std": mean.std}
 

@@ -184,8 +184,8 @@ class Page(HTMLParser):
         return " ".join(word for word in self.words if word)
 
     def row(self, *start: str) -> list[str]:
-        """Give the first row that starts so, its cells' words one space apart."""
-        rows = [[" ".join(cell.split()) for cell in row] for row in self.rows]
+        """Give the first row that starts so, its entries' words one space apart."""
+        rows = [[" ".join(entry.split()) for entry in row] for row in self.rows]
         return next(row for row in rows if row[: len(start)] == list(start))
 
 
@@ -202,10 +202,10 @@ def test_page_holds_the_results_and_the_published_table_apart(tmp_path: Path):
     table_sweep(tmp_path)
     results = Results(read_runs(tmp_path))
     page = Page(page_of(tmp_path))
-    cell = results.cells[0]
-    low, high = cell.confidence["stacks"].bounds["accuracy"]
+    entry = results.entries[0]
+    low, high = entry.confidence["stacks"].bounds["accuracy"]
     shown = page.row("5", "18")
-    mean, std = cell.estimate().mean, cell.estimate().std
+    mean, std = entry.estimate().mean, entry.estimate().std
     assert shown[2] == f"{100 * mean:.2f} ± {100 * std:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
     assert page.row("10", "9")[4] == "failed" and page.row("15", "6")[4] == "-"
     assert "failed: effv2m, interval 10, seed 0: OutOfMemoryError: <b>too large</b>" in page.text
@@ -215,16 +215,16 @@ def test_page_holds_the_results_and_the_published_table_apart(tmp_path: Path):
     assert "the table says 5 images, and 90 frames give 6" in page.text
 
 
-def test_page_shows_matrices_classes_curves_and_costs_of_every_cell(tmp_path: Path):
+def test_page_shows_matrices_classes_curves_and_costs_of_every_entry(tmp_path: Path):
     table_sweep(tmp_path)
     results = Results(read_runs(tmp_path))
     page = Page(page_of(tmp_path))
-    for cell in (cell for cell in results.cells if cell.is_finished):
-        for label, counts in zip(LABELS, cell.confusion["stacks"], strict=True):
+    for entry in (entry for entry in results.entries if entry.is_finished):
+        for label, counts in zip(LABELS, entry.confusion["stacks"], strict=True):
             assert [label, *map(str, counts)] in page.rows
-        title = f"{cell.title}, interval {cell.interval}"
+        title = f"{entry.title}, interval {entry.interval}"
         (classes,) = (label for label in page.labels if label.startswith(f"{title}, per class"))
-        recall = cell.confusion["stacks"][0, 0] / cell.confusion["stacks"][0].sum()
+        recall = entry.confusion["stacks"][0, 0] / entry.confusion["stacks"][0].sum()
         assert f"Anger recall {100 * recall:.1f} %" in classes
         (learning,) = (label for label in page.labels if label.startswith(f"{title}: learning"))
         assert "over 12 epochs" in learning and learning.count("best epoch 9") == 2
@@ -254,7 +254,7 @@ def test_folds_are_told_as_they_differ(tmp_path: Path):
     many_protocols(tmp_path)
     page = Page(page_of(tmp_path))
     rows = [row for row in page.rows if row and row[0] == "val"]
-    assert [" ".join(cell.split()) for cell in rows[-1]] == [
+    assert [" ".join(entry.split()) for entry in rows[-1]] == [
         "val", *["0 0 clips"] * 3, "9 4 to 6 clips", "0 0 clips", "9 4 to 6 clips", "1"
     ]  # fmt: skip
     assert "demo, split kfold (folds=3, seed=0)" in page.text
@@ -265,7 +265,7 @@ def test_nothing_finished_still_makes_a_page(tmp_path: Path):
     nothing_finished(tmp_path)
     page = Page(page_of(tmp_path))
     assert "0 of 2 runs finished" in page.text and page.row("5")[-1] == "failed"
-    assert "No cell is finished." in page.text
+    assert "No entry is finished." in page.text
 
 
 def test_page_lies_beside_the_sweeps(tmp_path: Path):

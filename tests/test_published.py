@@ -12,16 +12,18 @@ def test_matrices_are_those_that_were_published():
     table = read_published()
     assert (table.train_stacks, table.val_stacks) == (464, 92)
     for interval, rights in RIGHT.items():
-        cells = [cell for cell in table.cells if cell.interval == interval]
-        assert [cell.right for cell in cells] == list(rights)
-        for cell in cells:
-            assert cell.confusion.sum(axis=1).tolist() == [17, 13, 21, 30, 11]
+        entries = [entry for entry in table.entries if entry.interval == interval]
+        assert [entry.right for entry in entries] == list(rights)
+        for entry in entries:
+            assert entry.confusion.sum(axis=1).tolist() == [17, 13, 21, 30, 11]
 
 
 def test_counted_is_the_accuracy_of_the_matrix():
-    for cell in read_published().cells:
-        true, said = np.repeat(np.indices((5, 5)).reshape(2, 25), cell.confusion.ravel(), axis=1)
-        assert cell.counted == pytest.approx(100 * independent.accuracy_score(true, said), abs=5e-3)
+    for entry in read_published().entries:
+        true, said = np.repeat(np.indices((5, 5)).reshape(2, 25), entry.confusion.ravel(), axis=1)
+        assert entry.counted == pytest.approx(
+            100 * independent.accuracy_score(true, said), abs=5e-3
+        )
 
 
 def test_errata_name_what_is_wrong_and_nothing_else():
@@ -37,5 +39,5 @@ def test_errata_name_what_is_wrong_and_nothing_else():
 
 
 def test_margin_is_that_of_a_proportion():
-    cell = read_published().cell(5, "mobilenetv3")  # 59 of 92: p = 0.6413
-    assert cell.margin == pytest.approx(9.80, abs=0.005)
+    entry = read_published().entry(5, "mobilenetv3")  # 59 of 92: p = 0.6413
+    assert entry.margin == pytest.approx(9.80, abs=0.005)

@@ -1,4 +1,4 @@
-"""Tables: what a cell shows, folds joined, seeds averaged, and nothing mixed that differs."""
+"""Tables: what an entry shows, folds joined, seeds averaged, and nothing mixed that differs."""
 
 import csv
 import json
@@ -15,7 +15,7 @@ from emotion.errors import UserError
 from emotion.metrics import bootstrap
 from emotion.predictions import Predictions
 from emotion.report import SweepReport, main, terminal_tables, write_report
-from emotion.results import Cell, Results, read_runs
+from emotion.results import Entry, Results, read_runs
 
 LABELS = ["Anger", "Happy"]
 KFOLD = {"_target_": "emotion.split.KFold", "name": "kfold", "folds": 5, "seed": 0}
@@ -88,16 +88,16 @@ def test_cell_that_was_cut_off_is_unfinished(sweep: Path):
     head = {"model": "net", "model_title": "NET", "interval": 10, "seed": 0, "data": "demo"}
     write_plan(sweep, "net10", **head, labels=LABELS, split={"name": "data"})
     results = Results(read_runs(sweep))
-    assert results.cells[0].text() == "unfinished" and not results.finished
+    assert results.entries[0].text() == "unfinished" and not results.finished
     assert "unfinished: net, interval 10, seed 0: cut off" in results.notes()
 
 
-def only_cell(folder: Path) -> Cell:
-    (cell,) = Results(read_runs(folder)).cells
-    return cell
+def only_entry(folder: Path) -> Entry:
+    (entry,) = Results(read_runs(folder)).entries
+    return entry
 
 
-# One run a cell
+# One run an entry
 
 
 def test_rows_are_intervals_and_columns_models_in_the_sweeps_order(sweep: Path):
@@ -105,55 +105,55 @@ def test_rows_are_intervals_and_columns_models_in_the_sweeps_order(sweep: Path):
     (protocol,) = results.protocols
     headings, rows = results.grid(protocol)
     assert headings == ["interval", "images", "NET (3.47 M)", "BIG (3.47 M)"]
-    assert [[cell.split(" ")[0] for cell in row] for row in rows] == [
+    assert [[entry.split(" ")[0] for entry in row] for row in rows] == [
         ["5", "18", "25.00", "failed"],
         ["10", "9", "70.00", "12.50"],
     ]
 
 
-def test_cell_shows_score_and_interval(tmp_path: Path):
+def test_entry_shows_score_and_interval(tmp_path: Path):
     predictions = predict(7, 3)
     write_run(tmp_path / "0", predictions)
-    cell = only_cell(tmp_path)
+    entry = only_entry(tmp_path)
     low, high = bootstrap([predictions]).bounds["accuracy"]
-    assert cell.text() == f"70.00 [{100 * low:.1f}, {100 * high:.1f}]"
+    assert entry.text() == f"70.00 [{100 * low:.1f}, {100 * high:.1f}]"
     assert 0.3 < low < 0.7 < high < 1
     said = predictions.probabilities.argmax(axis=1)
     for score, expected in {
         "uar": independent.balanced_accuracy_score(predictions.targets, said),
         "macro_f1": independent.f1_score(predictions.targets, said, average="macro"),
     }.items():
-        assert cell.estimate(score).mean == pytest.approx(expected)
-        assert cell.text(score).startswith(f"{100 * expected:.2f} [")
-    assert cell.confusion["stacks"].tolist() == [[4, 1], [2, 3]]
+        assert entry.estimate(score).mean == pytest.approx(expected)
+        assert entry.text(score).startswith(f"{100 * expected:.2f} [")
+    assert entry.confusion["stacks"].tolist() == [[4, 1], [2, 3]]
 
 
 # Seeds
 
 
-def test_seeds_of_a_cell_become_mean_and_deviation(tmp_path: Path):
+def test_seeds_of_an_entry_become_mean_and_deviation(tmp_path: Path):
     write_run(tmp_path / "0", predict(6, 4), seed=0)
     write_run(tmp_path / "1", predict(8, 2), seed=1)
-    cell = only_cell(tmp_path)
-    assert cell.text().startswith("70.00 ± 14.14 [")  # |80 - 60| / sqrt(2)
+    entry = only_entry(tmp_path)
+    assert entry.text().startswith("70.00 ± 14.14 [")  # |80 - 60| / sqrt(2)
     low, high = bootstrap([predict(6, 4), predict(8, 2)]).bounds["accuracy"]
-    assert (cell.estimate().low, cell.estimate().high) == (low, high)
-    assert cell.confusion["stacks"].sum() == 20
-    assert "±: standard deviation over seeds 0, 1" in cell.basis()
+    assert (entry.estimate().low, entry.estimate().high) == (low, high)
+    assert entry.confusion["stacks"].sum() == 20
+    assert "±: standard deviation over seeds 0, 1" in entry.basis()
 
 
 def test_seeds_judged_on_other_clips_have_no_common_interval(tmp_path: Path):
     write_run(tmp_path / "0", predict(6, 4), seed=0)
     write_run(tmp_path / "1", predict(8, 2, start=4), seed=1)
-    cell = only_cell(tmp_path)
-    assert cell.text() == "70.00 ± 14.14"
-    assert "no confidence interval, for the seeds were judged on different clips" in cell.basis()
+    entry = only_entry(tmp_path)
+    assert entry.text() == "70.00 ± 14.14"
+    assert "no confidence interval, for the seeds were judged on different clips" in entry.basis()
 
 
 def test_a_run_made_again_counts_once_and_the_last_time(tmp_path: Path):
     write_run(tmp_path / "2026-01-01" / "1", predict(2, 8))
     write_run(tmp_path / "2026-01-02" / "0", predict(9, 1))
-    assert only_cell(tmp_path).text().startswith("90.00 [")
+    assert only_entry(tmp_path).text().startswith("90.00 [")
 
 
 # Folds
@@ -176,8 +176,8 @@ def write_folds(folder: Path, seed: int, rights: list[int], **others) -> None:
 
 def test_folds_are_judged_together(tmp_path: Path):
     write_folds(tmp_path, 0, [8, 5, 6])
-    cell = only_cell(tmp_path)
-    assert cell.folds == [0, 1, 2]
+    entry = only_entry(tmp_path)
+    assert entry.folds == [0, 1, 2]
     parts = [Predictions.read(path) for path in sorted(tmp_path.glob("*/predictions.csv"))]
     true = np.concatenate([p.targets for p in parts])
     said = np.concatenate([p.probabilities.argmax(axis=1) for p in parts])
@@ -187,31 +187,31 @@ def test_folds_are_judged_together(tmp_path: Path):
         "uar": independent.balanced_accuracy_score(true, said),
         "macro_f1": independent.f1_score(true, said, average="macro"),
     }.items():
-        assert cell.estimate(score).mean == pytest.approx(expected)
-    assert cell.estimate().mean == pytest.approx(19 / 34)
-    assert cell.estimate().std is None and cell.confidence["stacks"].num_units == 34
-    assert cell.confusion["stacks"].tolist() == independent.confusion_matrix(true, said).tolist()
-    assert "34 test stacks of 34 clips (folds 0, 1, 2, pooled)" in cell.basis()
-    assert "trained on 28 to 30 stacks" in cell.basis()
+        assert entry.estimate(score).mean == pytest.approx(expected)
+    assert entry.estimate().mean == pytest.approx(19 / 34)
+    assert entry.estimate().std is None and entry.confidence["stacks"].num_units == 34
+    assert entry.confusion["stacks"].tolist() == independent.confusion_matrix(true, said).tolist()
+    assert "34 test stacks of 34 clips (folds 0, 1, 2, pooled)" in entry.basis()
+    assert "trained on 28 to 30 stacks" in entry.basis()
 
 
 def test_each_seed_pools_its_folds(tmp_path: Path):
     write_folds(tmp_path, 0, [8, 5])
     write_folds(tmp_path, 1, [8, 5])
     write_run(tmp_path / "9", predict(0, 10, 100), seed=2, split={**KFOLD, "fold": 0, "parts": {}})
-    cell = only_cell(tmp_path)
+    entry = only_entry(tmp_path)
     each = [13 / 20, 13 / 20, 0]
-    assert [s.accuracy for s in cell.scores["stacks"].values()] == pytest.approx(each)
-    assert cell.estimate().mean == pytest.approx(statistics.mean(each))
-    assert cell.estimate().std == pytest.approx(statistics.stdev(each))
+    assert [s.accuracy for s in entry.scores["stacks"].values()] == pytest.approx(each)
+    assert entry.estimate().mean == pytest.approx(statistics.mean(each))
+    assert entry.estimate().std == pytest.approx(statistics.stdev(each))
 
 
 def test_one_failed_fold_leaves_no_number(tmp_path: Path):
     write_folds(tmp_path, 0, [8, 5])
     write_run(tmp_path / "3", None, split={**KFOLD, "fold": 2})
     results = Results(read_runs(tmp_path))
-    (cell,) = results.cells
-    assert cell.text() == "1 of 3 failed" and not cell.is_finished
+    (entry,) = results.entries
+    assert entry.text() == "1 of 3 failed" and not entry.is_finished
     assert "failed: net, interval 5, seed 0, fold 2: oom" in results.notes()
 
 
@@ -219,7 +219,7 @@ def test_folds_that_overlap_are_refused(tmp_path: Path):
     for fold in (0, 1):
         write_run(tmp_path / str(fold), predict(2, 2), split={**KFOLD, "fold": fold})
     with pytest.raises(UserError, match="segment 1 of clip clip0 is predicted in two"):
-        only_cell(tmp_path).text()
+        only_entry(tmp_path).text()
 
 
 # Units
@@ -229,7 +229,7 @@ def test_unit_of_the_confidence_interval_is_told(tmp_path: Path):
     write_run(tmp_path / "a" / "0", predict(7, 3, stacks=3))
     write_run(tmp_path / "b" / "0", predict(7, 3, stacks=3, subject="s"))
     write_run(tmp_path / "c" / "0", predict(4, 3, stacks=3, subject="s"))
-    of_clips, of_subjects, of_few = (only_cell(tmp_path / name).basis() for name in "abc")
+    of_clips, of_subjects, of_few = (only_entry(tmp_path / name).basis() for name in "abc")
     assert "30 test stacks of 10 clips, trained" in of_clips
     assert of_clips.endswith("bootstrap over 10 clips")
     assert "30 test stacks of 10 clips and 10 subjects" in of_subjects
@@ -254,7 +254,7 @@ def test_splits_and_data_sets_make_tables_of_their_own(tmp_path: Path):
         "demo, split kfold (folds=5, seed=1)",
         "demo, split kfold (folds=4, seed=0)",
     ]
-    assert [cell.text()[:5] for cell in results.cells] == [
+    assert [entry.text()[:5] for entry in results.entries] == [
         "70.00", "60.00", "50.00", "40.00", "30.00"
     ]  # fmt: skip
     assert all(len(results.grid(protocol)[1]) == 1 for protocol in results.protocols)
