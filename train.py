@@ -103,8 +103,7 @@ def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> dict:
             if why is None:  # a job of an earlier start has finished it by now
                 return read_record(run_dir)
             goes_on = cfg.ckpt_path == "last" and why != "made from other stacks"
-            if not goes_on:
-                clear(run_dir)
+            clear(run_dir, but_for_training=goes_on and (run_dir / LAST).is_file())
             try:
                 return record_cell(cfg, run_dir)
             except Exception as error:

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from emotion.cache import Cache
 from emotion.files import unfinished
 
+ENDS = ("metrics.json", "error.txt")  # what tells how a cell has ended
 LOCK = ".cell.lock"  # held by the process that runs the cell
 # Keys that no result depends on: places, names, who is told, and how many processes share the work.
 BESIDE_THE_POINT = (
@@ -110,13 +111,20 @@ def is_begun(folder: Path) -> bool:
     return (folder / ".hydra").is_dir()
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Path, *, but_for_training: bool = False) -> None:
     """Remove what an earlier, unfinished run of a cell has left in its folder.
 
     Config and log stay: they belong to the run that is about to begin.
+
+    Args:
+        folder: the cell's own.
+        but_for_training: keep checkpoints and curves as well, for it is about to go on; what tells
+            of its end goes, and what a kill has left half-written.
     """
     for path in folder.iterdir():
         if path.name == ".hydra" or path.suffix in (".log", ".lock"):
+            continue
+        if but_for_training and path.name not in ENDS and not path.name.startswith("."):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -317,9 +317,11 @@ def list_commands(results: Results, sweep_dir: Path) -> dict[str, Any]:
     sweep = None
     multirun = sweep_dir / "multirun.yaml"
     if multirun.is_file():
-        overrides = OmegaConf.load(multirun).hydra.overrides
-        of_hydra = [word for word in overrides.hydra if not word.startswith("hydra.mode=")]
-        sweep = command("-m", *overrides.task, *of_hydra)
+        # as it was typed: what is interpolated there, each cell interpolates for itself
+        typed = OmegaConf.to_container(OmegaConf.load(multirun), resolve=False)
+        overrides = typed["hydra"]["overrides"]
+        of_hydra = [word for word in overrides["hydra"] if not word.startswith("hydra.mode=")]
+        sweep = command("-m", *overrides["task"], *of_hydra)
     return {
         "checkout": commit and f"git checkout {commit}",
         "sweep": sweep,

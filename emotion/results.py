@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion.cell import read_record
+from emotion.cell import BESIDE_THE_POINT, read_record
 from emotion.errors import UserError
 from emotion.manifest import read_table
 from emotion.metrics import Confidence, Scores, bootstrap, judge
@@ -23,12 +23,8 @@ from emotion.predictions import Predictions
 
 SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}  # name -> heading
 LEVELS = ("stacks", "clips")
-# Overrides that a table shows otherwise, or that change no result.
-SHOWN_ELSEWHERE = {
-    *("model", "interval", "seed", "data", "split"),
-    *("sweep", "hparams", "logger", "num_workers"),
-}
-SHOWN_ELSEWHERE_BELOW = ("split.", "paths.", "hydra", "logger.")
+# Overrides that a table shows in another place, or that say how a sweep was laid out.
+SHOWN_ELSEWHERE = ("model", "interval", "seed", "data", "split", "hparams")
 
 
 def read_runs(sweep_dir: Path) -> list[dict]:
@@ -581,25 +577,26 @@ def name_variants(runs: Sequence[dict]) -> list[str]:
         runs: each with its Hydra `overrides`.
 
     Returns:
-        For each run those overrides that not all runs have in common, but for the ones that the
-        table shows in another place.
+        For each run those overrides that not all runs have in common, but for the ones that change
+        no result or that the table shows in another place.
     """
     typed = []
     for run in runs:
         pairs = (override.lstrip("+").partition("=") for override in run["overrides"])
-        typed.append(
-            {
-                key: value
-                for key, _, value in pairs
-                if key not in SHOWN_ELSEWHERE and not key.startswith(SHOWN_ELSEWHERE_BELOW)
-            }
-        )
+        typed.append({key: value for key, _, value in pairs if makes_variant(key, value)})
     differing = {
         key for of in typed for key in of if len({str(other.get(key)) for other in typed}) > 1
     }
     return [
         ", ".join(f"{key}={value}" for key, value in of.items() if key in differing) for of in typed
     ]
+
+
+def makes_variant(key: str, value: str) -> bool:
+    """Tell whether an override changes a result and is shown nowhere else."""
+    if key in SHOWN_ELSEWHERE or key.startswith("split.") or (key, value) == ("ckpt_path", "last"):
+        return False
+    return not any(key == of or key.startswith((f"{of}.", f"{of}/")) for of in BESIDE_THE_POINT)
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
