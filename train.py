@@ -59,6 +59,7 @@ SETTINGS = (
 )
 HARMLESS_WARNINGS = (  # Lightning's, of things that are meant so
     ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
+    ".*Experiment logs directory .* exists and is not empty.*",  # its curves are taken over or old
     ".*Checkpoint directory .* exists and is not empty.*",  # Hydra has put its config there
     ".*smaller than the logging interval.*",  # curves have a point an epoch
     "find_unused_parameters=True was specified.*",  # it is for the epochs of a frozen backbone
@@ -168,6 +169,8 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         for logger in loggers:
             if isinstance(logger, Curves):
                 logger.go_on(start.parent, epochs_done - 1)
+            if isinstance(logger, Wandb):
+                logger.go_on(start.parent)
     show_run(loggers, cfg, datamodule)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()

@@ -30,10 +30,10 @@ KEEPS_LAST = (  # as callbacks=default does, and experiment=smoke does not
 def sweep(demo_cache: Cache, tmp_path: Path):
     """Give a function that starts train.py on the small demo, in a process group of its own."""
 
-    def start(*arguments: str, name: str = "s") -> subprocess.Popen:
+    def start(*arguments: str, name: str = "s", logger: str = "csv") -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "train.py", "-m", "interval=15", "experiment=smoke", "logger=csv",
-             f"sweep={name}", f"paths.output={tmp_path}",
+            [sys.executable, "train.py", "-m", "interval=15", "experiment=smoke",
+             f"logger={logger}", f"sweep={name}", f"paths.output={tmp_path}",
              f"paths.cache={demo_cache.directory.parents[1]}", *arguments],
             cwd=REPOSITORY, start_new_session=True, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -94,6 +94,11 @@ def test_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(sweep, tmp_path: Pa
     assert status == 0 and "3 cells, 3 of them finished" in said and "epoch   1 of" not in said
 
 
+def wandb_ids(cell: Path) -> list[str]:
+    """Give the id of the W&B run that each part of a cell's log belongs to, in order."""
+    return [path.name.rpartition("-")[2] for path in sorted(cell.glob("wandb/offline-run-*"))]
+
+
 def test_cell_cut_off_in_a_later_epoch_goes_on_if_asked_and_else_begins_anew(sweep, tmp_path: Path):
     def curves(cell: Path) -> str:
         return (cell / "curves" / "metrics.csv").read_text()
@@ -103,7 +108,7 @@ def test_cell_cut_off_in_a_later_epoch_goes_on_if_asked_and_else_begins_anew(swe
     assert status == 0, said
     undisturbed = cells_of(tmp_path / "sweeps" / "undisturbed")
 
-    killed = sweep(*settings)
+    killed = sweep(*settings, logger="default")
     second_epochs = (line for line in killed.stdout if line.startswith("epoch   2 of 3"))
     assert next(second_epochs) and next(second_epochs)  # of the first cell, and of the second
     os.killpg(killed.pid, signal.SIGKILL)
@@ -112,18 +117,23 @@ def test_cell_cut_off_in_a_later_epoch_goes_on_if_asked_and_else_begins_anew(swe
     (done,) = cells_of(folder).values()
     written_ns = (done / "metrics.json").stat().st_mtime_ns
     (half,) = (path.name for path in folder.glob("*_seed1_*"))
+    (id_at_first,) = wandb_ids(folder / half)
     shutil.copytree(folder, anew, symlinks=True)
 
-    status, said = ended(sweep(*settings, "ckpt_path=last"))
+    status, said = ended(sweep(*settings, "ckpt_path=last", logger="default"))
     assert status == 0, said
     assert f"finished, not run again: {done.name}\n" in said
     assert f"cut off: {half}\n" in said and said.count("goes on after epoch") == 1
     assert "epoch   1 of 3" not in said and "epoch   3 of 3" in said
     assert (done / "metrics.json").stat().st_mtime_ns == written_ns
+    assert wandb_ids(folder / half) == [id_at_first] * 2
+    assert wandb_ids(done) != [id_at_first]
 
-    status, said = ended(sweep(*settings, name="anew"))
+    status, said = ended(sweep(*settings, name="anew", logger="default"))
     assert status == 0, said
     assert "goes on after epoch" not in said and said.count("epoch   1 of 3") == 1
+    (id_anew,) = wandb_ids(anew / half)
+    assert id_anew != id_at_first
 
     for name in ("s", "anew"):
         cells = cells_of(tmp_path / "sweeps" / name)
