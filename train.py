@@ -25,7 +25,16 @@ from rich.console import Console
 from emotion.backbone import Pretrained, load_pretrained, num_parameters
 from emotion.cache import Cache
 from emotion.calibration import Calibration, Calibrator
-from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
+from emotion.cell import (
+    ERROR_FILE,
+    LOCK,
+    clear,
+    describe_cell,
+    read_record,
+    why_run,
+    write_failure,
+    write_record,
+)
 from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint, load_weights
 from emotion.config import config_tree, describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
@@ -110,11 +119,9 @@ def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> dict:
             except Exception as error:
                 message = one_line(error)
                 log.error("cell %s failed: %s", run_dir.name, message)
-                (run_dir / "error.txt").write_text(traceback.format_exc())
-                failed = {"status": "failed", "error": f"{type(error).__name__}: {message}"}
-                record = describe_cell(cfg, HydraConfig.get().overrides.task) | failed
-                write_record(run_dir, record)
-                return record
+                (run_dir / ERROR_FILE).write_text(traceback.format_exc())
+                head = describe_cell(cfg, HydraConfig.get().overrides.task)
+                return write_failure(run_dir, head, f"{type(error).__name__}: {message}")
             finally:
                 gc.collect()  # Lightning's objects hold each other: no cell shall keep the last one
     except UserError as error:

@@ -355,20 +355,29 @@ class Results:
         return [
             entry
             for protocol in self.protocols
-            for variant, interval in self.rows(protocol)
-            for model in self.models
-            if (entry := self.entry(protocol, variant, interval, model)).runs
+            for row in self.rows(protocol).values()
+            for entry in row
+            if entry.runs
         ]
 
-    def entry(self, protocol: Protocol, variant: str, interval: int, model: str) -> Entry:
-        """Give an entry; it has no runs where the sweep had none."""
-        place = (protocol, variant, interval, model)
-        return self._entries.get(place) or Entry(*place, [])
+    def finished_entries(self, protocol: Protocol) -> list[Entry]:
+        """List the entries of a protocol that have scores."""
+        return [e for e in self.entries if e.protocol == protocol and e.is_finished]
 
-    def rows(self, protocol: Protocol) -> list[tuple[str, int]]:
-        """List the variants and intervals that a protocol was run with."""
+    def rows(self, protocol: Protocol) -> dict[tuple[str, int], list[Entry]]:
+        """Lay out a protocol's table.
+
+        Returns:
+            For each variant and interval that it was run with an entry for each of `models`, which
+            has no runs where the sweep had none.
+        """
         there = {(variant, interval) for p, variant, interval, _ in self._entries if p == protocol}
-        return [(v, i) for v in self.variants for i in self.intervals if (v, i) in there]
+        heads = [(v, i) for v in self.variants for i in self.intervals if (v, i) in there]
+        places = {head: [(protocol, *head, model) for model in self.models] for head in heads}
+        return {
+            head: [self._entries.get(place) or Entry(*place, []) for place in row]
+            for head, row in places.items()
+        }
 
     def title(self, model: str) -> str:
         """Give a model's name for people."""
@@ -401,10 +410,9 @@ class Results:
             *(self.heading(model) for model in self.models),
         ]
         rows = []
-        for variant, interval in self.rows(protocol):
+        for (variant, interval), entries in self.rows(protocol).items():
             shown = [variant or "as configured"] if settings else []
             shown += [str(interval), str(self.num_images(interval) or "-")]
-            entries = [self.entry(protocol, variant, interval, model) for model in self.models]
             rows.append([*shown, *(entry.text(score, level) for entry in entries)])
         return headings, rows
 
@@ -412,7 +420,7 @@ class Results:
         """Say what a reader has to know of the numbers."""
         notes = []
         for protocol in self.protocols:
-            entries = [e for e in self.entries if e.protocol == protocol and e.is_finished]
+            entries = self.finished_entries(protocol)
             names: dict[str, list[str]] = defaultdict(list)
             for entry in entries:
                 names[entry.basis()].append(f"{entry.model} {entry.interval}")
@@ -441,10 +449,9 @@ class Results:
 
     def table_names(self, protocol: Protocol) -> Iterator[tuple[str, str, str]]:
         """Name the tables that have something to add: title, score and level; accuracy first."""
-        entries = [e for e in self.entries if e.protocol == protocol and e.is_finished]
         more_stacks = any(
             len(of_stacks) > len(entry.predictions["clips"][seed])
-            for entry in entries
+            for entry in self.finished_entries(protocol)
             for seed, of_stacks in entry.predictions["stacks"].items()
         )
         for level in LEVELS if more_stacks else LEVELS[:1]:  # a stack a clip: the same numbers

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
-from types import TracebackType
 from typing import NamedTuple
 from unittest import mock
 
@@ -32,7 +31,15 @@ from submitit.core.utils import FailedJobError, pickle_load
 
 from emotion import REPOSITORY
 from emotion.cache import Cache
-from emotion.cell import LOCK, cell_id, describe_cell, read_record, why_run, write_record
+from emotion.cell import (
+    LOCK,
+    METRICS_FILE,
+    cell_id,
+    describe_cell,
+    read_record,
+    why_run,
+    write_failure,
+)
 from emotion.errors import UserError
 from emotion.estimate import cell_seconds
 from emotion.files import claimed, holder, unfinished
@@ -85,7 +92,7 @@ class Cell:
         """What its folder shows now."""
         return Marks(
             modified_ns(self.folder / ".hydra" / "config.yaml"),
-            modified_ns(self.folder / "metrics.json"),
+            modified_ns(self.folder / METRICS_FILE),
         )
 
     def has_begun(self, before: Marks) -> bool:
@@ -221,7 +228,7 @@ class Sweep:
         """
         todo = [cell for cell in cells if cell.why_run]
         if todo:
-            with Watch(todo, self.estimate(todo), self.console):
+            with Watch(todo, self.estimate(todo), self.console).watching():
                 self.finish(todo)
         return [read_record(cell.folder) for cell in cells]
 
@@ -320,7 +327,7 @@ class Sweep:
     def _fail(self, cell: Cell, error: str) -> None:
         """Note for a cell that it failed, since it could not do so itself."""
         self.console.print(f"cell {cell.name} failed: {error}")
-        write_record(cell.folder, cell.head | {"status": "failed", "error": error})
+        write_failure(cell.folder, cell.head, error)
 
     def _submit(self, jobs: Sequence[Sequence[str]]) -> list[JobReturn | str]:
         """Submit jobs by submitit and wait until all are over.
@@ -398,8 +405,7 @@ def result_of(job: submitit.Job) -> JobReturn | str:
 class Watch:
     """Says after each cell how many are done, and when all will be.
 
-    Looks at the cells' records, and so sees those that run in other processes or elsewhere. Use it
-    in a `with` statement.
+    Looks at the cells' records, and so sees those that run in other processes or elsewhere.
     """
 
     def __init__(
@@ -419,23 +425,18 @@ class Watch:
         self.failed: list[str] = []
         self.console = console
         self.over = Event()
-        self.thread = Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Watch":
-        """Start to watch."""
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look again and again, and a last time at the end."""
         self.start_s = time.monotonic()
-        self.thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Look a last time."""
-        self.over.set()
-        self.thread.join()
+        thread = Thread(target=self._watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.over.set()
+            thread.join()
 
     def _watch(self) -> None:
         while not self.over.wait(POLL_S):
