@@ -25,7 +25,16 @@ from rich.console import Console
 from emotion.backbone import Pretrained, load_pretrained, num_parameters
 from emotion.cache import Cache
 from emotion.calibration import Calibration, Calibrator
-from emotion.cell import LOCK, clear, describe_cell, read_record, why_run, write_record
+from emotion.cell import (
+    ERROR_FILE,
+    LOCK,
+    clear,
+    describe_cell,
+    read_record,
+    why_run,
+    write_failure,
+    write_record,
+)
 from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint, load_weights
 from emotion.config import config_tree, describe_data, entry, one_line
 from emotion.datamodule import StackDataModule
@@ -59,6 +68,7 @@ SETTINGS = (
 )
 HARMLESS_WARNINGS = (  # Lightning's, of things that are meant so
     ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
+    ".*Experiment logs directory .* exists and is not empty.*",  # its curves are taken over or old
     ".*Checkpoint directory .* exists and is not empty.*",  # Hydra has put its config there
     ".*smaller than the logging interval.*",  # curves have a point an epoch
     "find_unused_parameters=True was specified.*",  # it is for the epochs of a frozen backbone
@@ -103,18 +113,15 @@ def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> dict:
             if why is None:  # a job of an earlier start has finished it by now
                 return read_record(run_dir)
             goes_on = cfg.ckpt_path == "last" and why != "made from other stacks"
-            if not goes_on:
-                clear(run_dir)
+            clear(run_dir, but_for_training=goes_on and (run_dir / LAST).is_file())
             try:
                 return record_cell(cfg, run_dir)
             except Exception as error:
                 message = one_line(error)
                 log.error("cell %s failed: %s", run_dir.name, message)
-                (run_dir / "error.txt").write_text(traceback.format_exc())
-                failed = {"status": "failed", "error": f"{type(error).__name__}: {message}"}
-                record = describe_cell(cfg, HydraConfig.get().overrides.task) | failed
-                write_record(run_dir, record)
-                return record
+                (run_dir / ERROR_FILE).write_text(traceback.format_exc())
+                head = describe_cell(cfg, HydraConfig.get().overrides.task)
+                return write_failure(run_dir, head, f"{type(error).__name__}: {message}")
             finally:
                 gc.collect()  # Lightning's objects hold each other: no cell shall keep the last one
     except UserError as error:
@@ -169,6 +176,8 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         for logger in loggers:
             if isinstance(logger, Curves):
                 logger.go_on(start.parent, epochs_done - 1)
+            if isinstance(logger, Wandb):
+                logger.go_on(start.parent)
     show_run(loggers, cfg, datamodule)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()

@@ -15,6 +15,8 @@ from omegaconf import DictConfig, OmegaConf
 from emotion.cache import Cache
 from emotion.files import unfinished
 
+METRICS_FILE = "metrics.json"  # a run's record, the last thing that it writes
+ERROR_FILE = "error.txt"
 LOCK = ".cell.lock"  # held by the process that runs the cell
 # Keys that no result depends on: places, names, who is told, and how many processes share the work.
 BESIDE_THE_POINT = (
@@ -70,7 +72,7 @@ def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> dict:
 def read_record(folder: Path) -> dict | None:
     """Read the `metrics.json` of a run; None where there is none, or it was not written whole."""
     try:
-        record = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        record = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) and "status" in record else None
@@ -78,8 +80,15 @@ def read_record(folder: Path) -> dict | None:
 
 def write_record(folder: Path, record: dict) -> None:
     """Write the `metrics.json` of a run: the last thing it does, whole or not at all."""
-    with unfinished(folder / "metrics.json") as temporary:
+    with unfinished(folder / METRICS_FILE) as temporary:
         temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
+
+
+def write_failure(folder: Path, head: dict, error: str) -> dict:
+    """Write and give the record of a cell that failed; `head` as `describe_cell` gives it."""
+    record = head | {"status": "failed", "error": error}
+    write_record(folder, record)
+    return record
 
 
 def why_run(cfg: DictConfig, folder: Path) -> str | None:
@@ -110,13 +119,21 @@ def is_begun(folder: Path) -> bool:
     return (folder / ".hydra").is_dir()
 
 
-def clear(folder: Path) -> None:
+def clear(folder: Path, *, but_for_training: bool = False) -> None:
     """Remove what an earlier, unfinished run of a cell has left in its folder.
 
     Config and log stay: they belong to the run that is about to begin.
+
+    Args:
+        folder: the cell's own.
+        but_for_training: keep checkpoints and curves as well, for it is about to go on; what tells
+            of its end goes, and what a kill has left half-written.
     """
     for path in folder.iterdir():
         if path.name == ".hydra" or path.suffix in (".log", ".lock"):
+            continue
+        tells_of_end = path.name in (METRICS_FILE, ERROR_FILE)
+        if but_for_training and not tells_of_end and not path.name.startswith("."):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -274,10 +274,10 @@ def legend_marker(shape: int) -> Markup:
 def confusion_figure(results: Results) -> Figure:
     """Draw every entry's confusion matrix, rows and columns as in the table; seeds add up."""
     entries = [
-        results.entry(protocol, variant, interval, model)
+        entry
         for protocol in results.protocols
-        for variant, interval in results.rows(protocol)
-        for model in results.models
+        for row in results.rows(protocol).values()
+        for entry in row
     ]
     num_models = len(results.models)
     columns = num_models if num_models > 1 else len(entries)  # one model: one row

@@ -2,7 +2,8 @@
 
 Of a run, W&B gets the composed config and the git commit; stacks as training sees them; the curves;
 and at the end scores, confusion matrix, mistakes with their images, and figures. Each goes there
-once. A sweep has one run more, with its results.
+once. A run that goes on after a kill in its own folder goes on in W&B too, under the id that W&B's
+files there have. A sweep has one run more, with its results.
 """
 
 import csv
@@ -10,6 +11,7 @@ import hashlib
 import logging
 import netrc
 import os
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -30,6 +32,7 @@ from emotion.predictions import Predictions
 from emotion.sheet import strip
 
 CLASS_SCORES = ("precision", "recall", "f1")
+ROWS_OF_A_PART = 1_000_000  # of its history; more than any part of a run logs
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +85,7 @@ class Wandb(WandbLogger):
                 f"logger.wandb.log_model={log_model}: it is true (keep the best checkpoint as an "
                 "artifact) or false"
             )
+        self.goes_on = False
         self.gallery = gallery
         self.mistakes = mistakes
         self.keeps_model = log_model  # not Lightning's log_model, which keeps last.ckpt as well
@@ -95,6 +99,27 @@ class Wandb(WandbLogger):
             **settings,
         )
         self._wandb_init.pop("anonymous")  # Lightning passes it on; W&B warns that it is gone
+
+    def go_on(self, run_dir: Path) -> None:
+        """Go on with the folder's last W&B run, if training does so there. Call it first of all.
+
+        Offline, W&B writes the rest of a run to a folder of its own, which begins to count the
+        history's rows anew; once uploaded, they would stand in the place of the first part's. So
+        each part gets numbers of its own.
+
+        Args:
+            run_dir: folder of the run that training goes on from; another one's W&B run is left as
+                it is.
+        """
+        parts = parts_of_runs(Path(self._save_dir) / "wandb")
+        if run_dir.resolve() != Path(self._save_dir).resolve() or not parts:
+            return
+        self.goes_on = True
+        _, self._id = parts[-1]
+        self._wandb_init["id"] = self._id
+        if self.mode == "offline":
+            num_before = sum(run_id == self._id for _, run_id in parts)
+            self.experiment.log({}, step=num_before * ROWS_OF_A_PART)
 
     @property
     def place(self) -> dict[str, str | None]:
@@ -110,11 +135,13 @@ class Wandb(WandbLogger):
         }
 
     def show_stacks(self, loader: DataLoader) -> None:
-        """Show train stacks of each class, as the first epoch varies them.
+        """Show train stacks of each class, as the first epoch varies them; a run does so once.
 
         Args:
             loader: of a `StackDataset`, with its `SeededSampler`.
         """
+        if self.goes_on:
+            return
         dataset: StackDataset = loader.dataset
         shown: dict[str, list[wandb.Image]] = {label: [] for label in dataset.labels}
         for index, seed in loader.sampler:
@@ -202,12 +229,16 @@ class Wandb(WandbLogger):
 
     def finish(self) -> None:
         """End the run, so that the next one in this process is one of its own."""
-        directory = Path(self.experiment.dir).parent
+        run_id, directory = self.experiment.id, Path(self.experiment.dir).parent
         if self.mode == "online":
             log.info("W&B run: %s", self.experiment.url)
         self.experiment.finish()
         if self.mode == "offline":
-            log.info("W&B run is offline; upload it with: wandb sync %s", directory)
+            parts = [str(of) for of, its in parts_of_runs(directory.parent) if its == run_id]
+            command = shlex.join(["wandb", "sync", parts[0]])  # replaces what is there
+            if len(parts) > 1:
+                command += " && " + shlex.join(["wandb", "sync", "--append", *parts[1:]])
+            log.info("W&B run is offline; upload it with: %s", command)
 
 
 class Curves(CSVLogger):
@@ -229,6 +260,20 @@ class Curves(CSVLogger):
         # `experiment` removes what stands in this run's own folder
         self.experiment.metrics += [{k: v for k, v in row.items() if v} for row in kept]
         self.save()
+
+
+def parts_of_runs(folder: Path) -> list[tuple[Path, str]]:
+    """List W&B's folders of runs, one for each start of a run.
+
+    Args:
+        folder: the folder `wandb` that they lie in.
+
+    Returns:
+        Each with the id of its W&B run, in the order in which they were started.
+    """
+    files = folder.glob("*run-*/run-*.wandb")  # [offline-]run-TIME-ID/run-ID.wandb
+    parts = [(file.parent, file.stem.removeprefix("run-")) for file in files]
+    return sorted(parts, key=lambda part: part[0].name.removeprefix("offline-"))
 
 
 @contextmanager

@@ -69,13 +69,13 @@ def protocol_section(results: Results, protocol: Protocol) -> dict[str, Any]:
         dropped; and whether the seed's table is of the same data set.
     """
     entries = [entry for entry in results.entries if entry.protocol == protocol]
-    finished = [entry for entry in entries if entry.is_finished]
+    finished = results.finished_entries(protocol)
     models = list(dict.fromkeys(entry.model for entry in entries))
     columns = min(MAX_COLUMNS, len(models) if len(models) > 1 else len(entries))
     shown = entries
     if columns == len(models):  # as in the table, with its gaps
-        rows = results.rows(protocol)
-        shown = [results.entry(protocol, *row, model) for row in rows for model in models]
+        rows = results.rows(protocol).values()
+        shown = [entry for row in rows for entry in row if entry.model in models]
     return {
         "name": str(protocol),
         "is_published_data": protocol.data == read_published().data,
@@ -121,8 +121,7 @@ def table(results: Results, protocol: Protocol, score: str, level: str) -> dict[
     headings, texts = results.grid(protocol, score, level)
     num_heads = len(headings) - len(results.models)
     rows = []
-    for (variant, interval), shown in zip(results.rows(protocol), texts, strict=True):
-        of_row = [results.entry(protocol, variant, interval, model) for model in results.models]
+    for shown, of_row in zip(texts, results.rows(protocol).values(), strict=True):
         rows.append(
             {
                 "heads": shown[:num_heads],
@@ -317,9 +316,11 @@ def list_commands(results: Results, sweep_dir: Path) -> dict[str, Any]:
     sweep = None
     multirun = sweep_dir / "multirun.yaml"
     if multirun.is_file():
-        overrides = OmegaConf.load(multirun).hydra.overrides
-        of_hydra = [word for word in overrides.hydra if not word.startswith("hydra.mode=")]
-        sweep = command("-m", *overrides.task, *of_hydra)
+        # as it was typed: what is interpolated there, each cell interpolates for itself
+        typed = OmegaConf.to_container(OmegaConf.load(multirun), resolve=False)
+        overrides = typed["hydra"]["overrides"]
+        of_hydra = [word for word in overrides["hydra"] if not word.startswith("hydra.mode=")]
+        sweep = command("-m", *overrides["task"], *of_hydra)
     return {
         "checkout": commit and f"git checkout {commit}",
         "sweep": sweep,

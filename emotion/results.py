@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion.cell import read_record
+from emotion.cell import BESIDE_THE_POINT, read_record
 from emotion.errors import UserError
 from emotion.manifest import read_table
 from emotion.metrics import Confidence, Scores, bootstrap, judge
@@ -23,12 +23,8 @@ from emotion.predictions import Predictions
 
 SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}  # name -> heading
 LEVELS = ("stacks", "clips")
-# Overrides that a table shows otherwise, or that change no result.
-SHOWN_ELSEWHERE = {
-    *("model", "interval", "seed", "data", "split"),
-    *("sweep", "hparams", "logger", "num_workers"),
-}
-SHOWN_ELSEWHERE_BELOW = ("split.", "paths.", "hydra", "logger.")
+# Overrides that a table shows in another place, or that say how a sweep was laid out.
+SHOWN_ELSEWHERE = ("model", "interval", "seed", "data", "split", "hparams")
 
 
 def read_runs(sweep_dir: Path) -> list[dict]:
@@ -359,20 +355,29 @@ class Results:
         return [
             entry
             for protocol in self.protocols
-            for variant, interval in self.rows(protocol)
-            for model in self.models
-            if (entry := self.entry(protocol, variant, interval, model)).runs
+            for row in self.rows(protocol).values()
+            for entry in row
+            if entry.runs
         ]
 
-    def entry(self, protocol: Protocol, variant: str, interval: int, model: str) -> Entry:
-        """Give an entry; it has no runs where the sweep had none."""
-        place = (protocol, variant, interval, model)
-        return self._entries.get(place) or Entry(*place, [])
+    def finished_entries(self, protocol: Protocol) -> list[Entry]:
+        """List the entries of a protocol that have scores."""
+        return [e for e in self.entries if e.protocol == protocol and e.is_finished]
 
-    def rows(self, protocol: Protocol) -> list[tuple[str, int]]:
-        """List the variants and intervals that a protocol was run with."""
+    def rows(self, protocol: Protocol) -> dict[tuple[str, int], list[Entry]]:
+        """Lay out a protocol's table.
+
+        Returns:
+            For each variant and interval that it was run with an entry for each of `models`, which
+            has no runs where the sweep had none.
+        """
         there = {(variant, interval) for p, variant, interval, _ in self._entries if p == protocol}
-        return [(v, i) for v in self.variants for i in self.intervals if (v, i) in there]
+        heads = [(v, i) for v in self.variants for i in self.intervals if (v, i) in there]
+        places = {head: [(protocol, *head, model) for model in self.models] for head in heads}
+        return {
+            head: [self._entries.get(place) or Entry(*place, []) for place in row]
+            for head, row in places.items()
+        }
 
     def title(self, model: str) -> str:
         """Give a model's name for people."""
@@ -405,10 +410,9 @@ class Results:
             *(self.heading(model) for model in self.models),
         ]
         rows = []
-        for variant, interval in self.rows(protocol):
+        for (variant, interval), entries in self.rows(protocol).items():
             shown = [variant or "as configured"] if settings else []
             shown += [str(interval), str(self.num_images(interval) or "-")]
-            entries = [self.entry(protocol, variant, interval, model) for model in self.models]
             rows.append([*shown, *(entry.text(score, level) for entry in entries)])
         return headings, rows
 
@@ -416,7 +420,7 @@ class Results:
         """Say what a reader has to know of the numbers."""
         notes = []
         for protocol in self.protocols:
-            entries = [e for e in self.entries if e.protocol == protocol and e.is_finished]
+            entries = self.finished_entries(protocol)
             names: dict[str, list[str]] = defaultdict(list)
             for entry in entries:
                 names[entry.basis()].append(f"{entry.model} {entry.interval}")
@@ -445,10 +449,9 @@ class Results:
 
     def table_names(self, protocol: Protocol) -> Iterator[tuple[str, str, str]]:
         """Name the tables that have something to add: title, score and level; accuracy first."""
-        entries = [e for e in self.entries if e.protocol == protocol and e.is_finished]
         more_stacks = any(
             len(of_stacks) > len(entry.predictions["clips"][seed])
-            for entry in entries
+            for entry in self.finished_entries(protocol)
             for seed, of_stacks in entry.predictions["stacks"].items()
         )
         for level in LEVELS if more_stacks else LEVELS[:1]:  # a stack a clip: the same numbers
@@ -581,25 +584,26 @@ def name_variants(runs: Sequence[dict]) -> list[str]:
         runs: each with its Hydra `overrides`.
 
     Returns:
-        For each run those overrides that not all runs have in common, but for the ones that the
-        table shows in another place.
+        For each run those overrides that not all runs have in common, but for the ones that change
+        no result or that the table shows in another place.
     """
     typed = []
     for run in runs:
         pairs = (override.lstrip("+").partition("=") for override in run["overrides"])
-        typed.append(
-            {
-                key: value
-                for key, _, value in pairs
-                if key not in SHOWN_ELSEWHERE and not key.startswith(SHOWN_ELSEWHERE_BELOW)
-            }
-        )
+        typed.append({key: value for key, _, value in pairs if makes_variant(key, value)})
     differing = {
         key for of in typed for key in of if len({str(other.get(key)) for other in typed}) > 1
     }
     return [
         ", ".join(f"{key}={value}" for key, value in of.items() if key in differing) for of in typed
     ]
+
+
+def makes_variant(key: str, value: str) -> bool:
+    """Tell whether an override changes a result and is shown nowhere else."""
+    if key in SHOWN_ELSEWHERE or key.startswith("split.") or (key, value) == ("ckpt_path", "last"):
+        return False
+    return not any(key == of or key.startswith((f"{of}.", f"{of}/")) for of in BESIDE_THE_POINT)
 
 
 def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

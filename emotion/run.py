@@ -15,13 +15,13 @@ from omegaconf.errors import OmegaConfBaseException
 
 import emotion.config  # noqa: F401 gives OmegaConf what a run's config asks for, such as repository
 from emotion.cache import Cache
+from emotion.cell import METRICS_FILE
 from emotion.datamodule import StackDataset
 from emotion.errors import UserError
 from emotion.manifest import StackRow
 from emotion.predictions import Predictions
 from emotion.recipe import RECIPE_FILE, Recipe
 
-METRICS_FILE = "metrics.json"
 CONFIG_FILE = ".hydra/config.yaml"
 
 

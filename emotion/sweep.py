@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 from threading import Event, Thread
-from types import TracebackType
+from typing import NamedTuple
 from unittest import mock
 
 import submitit
@@ -31,7 +31,15 @@ from submitit.core.utils import FailedJobError, pickle_load
 
 from emotion import REPOSITORY
 from emotion.cache import Cache
-from emotion.cell import LOCK, cell_id, describe_cell, read_record, why_run, write_record
+from emotion.cell import (
+    LOCK,
+    METRICS_FILE,
+    cell_id,
+    describe_cell,
+    read_record,
+    why_run,
+    write_failure,
+)
 from emotion.errors import UserError
 from emotion.estimate import cell_seconds
 from emotion.files import claimed, holder, unfinished
@@ -41,6 +49,13 @@ LONG_S = 2 * 3600.0  # a sweep that takes longer is told of at once
 SMALLER_RECIPE = "experiment=small"
 POLL_S = 1.0
 VISIBLE_S = 10.0  # until a shared file system shows what another machine has written
+
+
+class Marks(NamedTuple):
+    """When a cell's config and its record were written, in ns; None where there is none."""
+
+    config_ns: int | None
+    record_ns: int | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +88,20 @@ class Cell:
         return why_run(self.cfg, self.folder)
 
     @property
-    def marks(self) -> tuple[int | None, int | None]:
-        """When its config and its record were written, in ns: tells what a launch has changed."""
-        return (
+    def marks(self) -> Marks:
+        """What its folder shows now."""
+        return Marks(
             modified_ns(self.folder / ".hydra" / "config.yaml"),
-            modified_ns(self.folder / "metrics.json"),
+            modified_ns(self.folder / METRICS_FILE),
         )
+
+    def has_begun(self, before: Marks) -> bool:
+        """Tell whether it has been started since."""
+        return self.marks.config_ns != before.config_ns
+
+    def is_over(self, before: Marks) -> bool:
+        """Tell whether it has come to an end since; an old record that is gone is no end."""
+        return self.marks.record_ns not in (None, before.record_ns)
 
 
 def modified_ns(path: Path) -> int | None:
@@ -205,7 +228,7 @@ class Sweep:
         """
         todo = [cell for cell in cells if cell.why_run]
         if todo:
-            with Watch(todo, self.estimate(todo), self.console):
+            with Watch(todo, self.estimate(todo), self.console).watching():
                 self.finish(todo)
         return [read_record(cell.folder) for cell in cells]
 
@@ -264,12 +287,12 @@ class Sweep:
         """
         together, suspects = list(cells), []
         while together:
-            before = {cell.folder: cell.marks for cell in together}
+            before = {cell: cell.marks for cell in together}
             death = self._launch_once(together)
             if not death:
                 break
-            left = [cell for cell in together if cell.marks[1] == before[cell.folder][1]]
-            in_flight = [cell for cell in left if cell.marks[0] != before[cell.folder][0]] or left
+            left = [cell for cell in together if not cell.is_over(before[cell])]
+            in_flight = [cell for cell in left if cell.has_begun(before[cell])] or left
             together = [cell for cell in left if cell not in in_flight]
             names = ", ".join(cell.name for cell in in_flight)
             self.console.print(f"a worker died ({death}); once more, one by one: {names}")
@@ -297,14 +320,14 @@ class Sweep:
         for cell, marks, result in zip(cells, before, results, strict=True):
             if isinstance(result, JobReturn):
                 result = result._return_value if result.status == JobStatus.FAILED else None
-            if result and cell.marks[1] == marks[1]:
+            if result and not cell.is_over(marks):
                 self._fail(cell, str(result))
         return ""
 
     def _fail(self, cell: Cell, error: str) -> None:
         """Note for a cell that it failed, since it could not do so itself."""
         self.console.print(f"cell {cell.name} failed: {error}")
-        write_record(cell.folder, cell.head | {"status": "failed", "error": error})
+        write_failure(cell.folder, cell.head, error)
 
     def _submit(self, jobs: Sequence[Sequence[str]]) -> list[JobReturn | str]:
         """Submit jobs by submitit and wait until all are over.
@@ -382,8 +405,7 @@ def result_of(job: submitit.Job) -> JobReturn | str:
 class Watch:
     """Says after each cell how many are done, and when all will be.
 
-    Looks at the cells' records, and so sees those that run in other processes or elsewhere. Use it
-    in a `with` statement.
+    Looks at the cells' records, and so sees those that run in other processes or elsewhere.
     """
 
     def __init__(
@@ -403,23 +425,18 @@ class Watch:
         self.failed: list[str] = []
         self.console = console
         self.over = Event()
-        self.thread = Thread(target=self._watch, daemon=True)
 
-    def __enter__(self) -> "Watch":
-        """Start to watch."""
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Look again and again, and a last time at the end."""
         self.start_s = time.monotonic()
-        self.thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Look a last time."""
-        self.over.set()
-        self.thread.join()
+        thread = Thread(target=self._watch, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            self.over.set()
+            thread.join()
 
     def _watch(self) -> None:
         while not self.over.wait(POLL_S):
@@ -428,7 +445,7 @@ class Watch:
 
     def look(self) -> None:
         """Say so if cells have ended since the last look."""
-        ended = [cell for cell in self.waiting if cell.marks[1] != self.marks[cell][1]]
+        ended = [cell for cell in self.waiting if cell.is_over(self.marks[cell])]
         if not ended:
             return
         for cell in ended:
@@ -447,6 +464,6 @@ class Watch:
 
     def seconds_left(self) -> float:
         """Go by the pace so far; cells that run beside another count as half done."""
-        begun = [s for cell, s in self.waiting.items() if cell.marks[0] != self.marks[cell][0]]
+        begun = [s for cell, s in self.waiting.items() if cell.has_begun(self.marks[cell])]
         left = sum(self.waiting.values()) - sum(sorted(begun)[:-1]) / 2
         return (time.monotonic() - self.start_s) * left / (self.total - left)

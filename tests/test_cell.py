@@ -82,11 +82,15 @@ def test_why_a_cell_runs_again(compose, demo_cache, tmp_path: Path):
         assert why_run(cfg, tmp_path) == why
 
 
-def test_clearing_keeps_config_log_and_lock(tmp_path: Path):
+def test_clearing_keeps_config_log_and_lock_and_training_if_it_goes_on(tmp_path: Path):
     for name in (".hydra/config.yaml", "wandb/run/file", "curves/metrics.csv"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text("x")
-    for name in ("train.log", ".cell.lock", "best.ckpt", "metrics.json", "error.txt"):
+    for name in ("train.log", ".cell.lock", "best.ckpt", "last.ckpt", "metrics.json", "error.txt"):
         (tmp_path / name).write_text(json.dumps({}))
+    (tmp_path / ".last.machine-123.ckpt").write_text("half")
+    kept, training = {".hydra", "train.log", ".cell.lock"}, {"best.ckpt", "last.ckpt"}
+    clear(tmp_path, but_for_training=True)
+    assert {path.name for path in tmp_path.iterdir()} == kept | training | {"wandb", "curves"}
     clear(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {".hydra", "train.log", ".cell.lock"}
+    assert {path.name for path in tmp_path.iterdir()} == kept

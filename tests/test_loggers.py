@@ -199,6 +199,42 @@ def test_sweep_has_one_run_with_its_results(sweep, runs):
     assert run.file(picture["path"]).read_bytes() == (sweep / "confusion.png").read_bytes()
 
 
+def test_run_that_goes_on_is_one_run_of_wandb(tmp_path, demo_cache, monkeypatch, capsys):
+    def parts(*arguments, folder="run"):
+        """Train and give the ids, the history's rows and the gallery of each part, in order."""
+        small = ["data.max_clips_per_class=2", "loader.batch_size=4", "loader.image_px=64",
+                 "loader.num_workers=0", "model.pretrained=false", "interval=15",
+                 "model.backbone=mobilenetv3_small_050"]  # fmt: skip
+        paths = [
+            f"paths.cache={demo_cache.directory.parents[1]}",
+            f"hydra.run.dir={tmp_path}/{folder}",
+        ]
+        monkeypatch.setattr("sys.argv", ["train.py", *small, *paths, *arguments])
+        train()
+        return [
+            OfflineRun(path) for path in sorted((tmp_path / folder).glob("wandb/offline-run-*"))
+        ]
+
+    parts("trainer.max_epochs=1")
+    parts("trainer.max_epochs=2", "ckpt_path=last")
+    first, second, third = parts("trainer.max_epochs=3", "ckpt_path=last")
+    assert first.run.run_id == second.run.run_id == third.run.run_id
+    steps = [row["_step"] for part in (first, second, third) for row in part.history]
+    assert len(steps) == len(set(steps)) and steps == sorted(steps)
+    assert [len(part.logged("train/loss")) for part in (first, second, third)] == [1, 1, 1]
+    assert [len(part.logged("train/stacks")) for part in (first, second, third)] == [1, 0, 0]
+    upload = f"wandb sync {first.folder} && wandb sync --append {second.folder} {third.folder}"
+    assert f"upload it with: {upload}\n" in capsys.readouterr().out
+
+    (elsewhere,) = parts(
+        "trainer.max_epochs=4", f"ckpt_path={tmp_path}/run/last.ckpt", folder="other"
+    )
+    *_, anew = parts("trainer.max_epochs=1")
+    assert len({first.run.run_id, elsewhere.run.run_id, anew.run.run_id}) == 3
+    assert len(anew.logged("train/stacks")) == 1
+    assert f"upload it with: wandb sync {anew.folder}\n" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("setting", "message"),
     [

@@ -101,7 +101,8 @@ def table_sweep(folder: Path) -> None:
     )
     (folder / "multirun.yaml").write_text(
         "hydra:\n  overrides:\n    hydra: [hydra.mode=MULTIRUN, hydra/launcher=joblib]\n"
-        """    task: ["model=mobilenetv3,effv2s,effv2m", "interval='5','10','15'", "seed=0,1"]\n"""
+        """    task: ["model=mobilenetv3,effv2s,effv2m", "interval='5','10','15'", "seed=0,1","""
+        """ "+n=${hydra:job.num}"]\n"""
     )
 
 
@@ -242,7 +243,7 @@ def test_page_tells_data_and_the_commands_that_repeat_it(tmp_path: Path):
     assert "Sad_0003, segment 2 (3 of 18)" in page.text
     assert (
         "python train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 seed=0,1 "
-        "hydra/launcher=joblib"
+        "'+n=${hydra:job.num}' hydra/launcher=joblib"
     ) in page.text
     assert "python train.py model=effv2s interval=10 seed=1" in page.text
     assert f"python -m emotion.report {tmp_path}" in page.text

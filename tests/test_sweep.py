@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,23 +10,30 @@ import time
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from emotion.cache import Cache
+from emotion.cell import write_record
 from emotion.config import REPOSITORY
 from emotion.progress import duration
+from emotion.sweep import Cell
 from train import train
 
 SEEDS = "seed=0,1,2"
+KEEPS_LAST = (  # as callbacks=default does, and experiment=smoke does not
+    "callbacks.last={_target_:emotion.checkpoint.RunCheckpoint,"
+    "dirpath:${hydra:runtime.output_dir},filename:last}"
+)
 
 
 @pytest.fixture
 def sweep(demo_cache: Cache, tmp_path: Path):
     """Give a function that starts train.py on the small demo, in a process group of its own."""
 
-    def start(*arguments: str, name: str = "s") -> subprocess.Popen:
+    def start(*arguments: str, name: str = "s", logger: str = "csv") -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, "train.py", "-m", "interval=15", "experiment=smoke", "logger=csv",
-             f"sweep={name}", f"paths.output={tmp_path}",
+            [sys.executable, "train.py", "-m", "interval=15", "experiment=smoke",
+             f"logger={logger}", f"sweep={name}", f"paths.output={tmp_path}",
              f"paths.cache={demo_cache.directory.parents[1]}", *arguments],
             cwd=REPOSITORY, start_new_session=True, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -86,6 +94,55 @@ def test_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(sweep, tmp_path: Pa
     assert status == 0 and "3 cells, 3 of them finished" in said and "epoch   1 of" not in said
 
 
+def wandb_ids(cell: Path) -> list[str]:
+    """Give the id of the W&B run that each part of a cell's log belongs to, in order."""
+    return [path.name.rpartition("-")[2] for path in sorted(cell.glob("wandb/offline-run-*"))]
+
+
+def test_cell_cut_off_in_a_later_epoch_goes_on_if_asked_and_else_begins_anew(sweep, tmp_path: Path):
+    def curves(cell: Path) -> str:
+        return (cell / "curves" / "metrics.csv").read_text()
+
+    settings = ["seed=0,1", "trainer.max_epochs=3", KEEPS_LAST]
+    status, said = ended(sweep(*settings, name="undisturbed"))
+    assert status == 0, said
+    undisturbed = cells_of(tmp_path / "sweeps" / "undisturbed")
+
+    killed = sweep(*settings, logger="default")
+    second_epochs = (line for line in killed.stdout if line.startswith("epoch   2 of 3"))
+    assert next(second_epochs) and next(second_epochs)  # of the first cell, and of the second
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    folder, anew = tmp_path / "sweeps" / "s", tmp_path / "sweeps" / "anew"
+    (done,) = cells_of(folder).values()
+    written_ns = (done / "metrics.json").stat().st_mtime_ns
+    (half,) = (path.name for path in folder.glob("*_seed1_*"))
+    (id_at_first,) = wandb_ids(folder / half)
+    shutil.copytree(folder, anew, symlinks=True)
+
+    status, said = ended(sweep(*settings, "ckpt_path=last", logger="default"))
+    assert status == 0, said
+    assert f"finished, not run again: {done.name}\n" in said
+    assert f"cut off: {half}\n" in said and said.count("goes on after epoch") == 1
+    assert "epoch   1 of 3" not in said and "epoch   3 of 3" in said
+    assert (done / "metrics.json").stat().st_mtime_ns == written_ns
+    assert wandb_ids(folder / half) == [id_at_first] * 2
+    assert wandb_ids(done) != [id_at_first]
+
+    status, said = ended(sweep(*settings, name="anew", logger="default"))
+    assert status == 0, said
+    assert "goes on after epoch" not in said and said.count("epoch   1 of 3") == 1
+    (id_anew,) = wandb_ids(anew / half)
+    assert id_anew != id_at_first
+
+    for name in ("s", "anew"):
+        cells = cells_of(tmp_path / "sweeps" / name)
+        assert {seed: curves(cell) for seed, cell in cells.items()} == {
+            seed: curves(cell) for seed, cell in undisturbed.items()
+        }
+        assert table_of(tmp_path / "sweeps" / name) == table_of(undisturbed[0].parent)
+
+
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_failing_cell_is_told_and_stops_no_other(sweep, tmp_path: Path, launcher: str):
     status, said = ended(sweep(SEEDS, dies("raise"), f"hydra/launcher={launcher}"))
@@ -108,14 +165,15 @@ def test_failing_cell_is_told_and_stops_no_other(sweep, tmp_path: Path, launcher
 
 def test_cell_that_dies_in_a_worker_costs_itself_alone(sweep, tmp_path: Path):
     how = "SIGSEGV"
-    status, said = ended(sweep(SEEDS, dies(how), "hydra/launcher=joblib"))
     folder = tmp_path / "sweeps" / "s"
-    assert status == 1 and "1 of 3 cells failed" in said
-    records = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/metrics.json")}
-    assert len(records) == 3
-    (bad,) = (record for record in records.values() if record["status"] == "failed")
-    assert bad["seed"] == 1 and how in bad["error"]
-    assert "1 of 3 failed" in table_of(folder)
+    for _ in ("first", "again, with the record of its failure there"):
+        status, said = ended(sweep(SEEDS, dies(how), "hydra/launcher=joblib"))
+        assert status == 1 and "1 of 3 cells failed" in said
+        records = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/metrics.json")}
+        assert len(records) == 3
+        (bad,) = (record for record in records.values() if record["status"] == "failed")
+        assert bad["seed"] == 1 and how in bad["error"]
+        assert "1 of 3 failed" in table_of(folder)
 
 
 def test_changed_stacks_broken_records_and_other_configs_run_again(sweep, tmp_path: Path):
@@ -205,6 +263,18 @@ def test_joblib_shares_out_the_cores_and_runs_side_by_side(sweep, tmp_path: Path
     threads = [record["machine"]["torch_threads"] for record in records]
     assert threads == [max(1, len(os.sched_getaffinity(0)) // 2)] * 2
     assert said.index("6 images") < said.index("best epoch") > said.index("9 images")
+
+
+def test_cell_is_over_with_its_new_record_not_when_the_old_one_goes(tmp_path: Path):
+    cell, record = Cell((), OmegaConf.create(), tmp_path), tmp_path / "metrics.json"
+    write_record(tmp_path, {"status": "failed"})
+    os.utime(record, ns=(0, 10**9))
+    before = cell.marks
+    assert not cell.is_over(before)
+    record.unlink()
+    assert not cell.is_over(before)
+    write_record(tmp_path, {"status": "finished"})
+    assert cell.is_over(before)
 
 
 @pytest.mark.parametrize(
