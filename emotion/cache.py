@@ -100,6 +100,7 @@ class Cache:
             label_map=OmegaConf.to_container(data.label_map) if data.label_map else {},
             split_by=split.pop("by", "id"),
             split=split,
+            kind=data.kind,
         )
         name = data.name
         if data.max_clips_per_class is not None:

@@ -2,7 +2,7 @@
 
 The first step of the way of the data. A data set is described by a pattern of its file names or by
 a list of its clips, a map from what they say to the classes, and a rule that splits; no clip is
-opened.
+opened. A data set of stills has a picture in place of each clip.
 """
 
 import csv
@@ -18,12 +18,14 @@ from pathlib import Path
 from emotion.errors import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".flv", ".m4v"})
+STILL_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+KINDS = {"clips": ("video files", VIDEO_SUFFIXES), "stills": ("pictures", STILL_SUFFIXES)}
 SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A video file of one person showing one emotion.
+    """A video file, or a picture, of one person showing one emotion.
 
     Attributes:
         path: the file.
@@ -71,6 +73,7 @@ class Scheme:
         split_by: the group of the pattern, or the column of the list, that decides a clip's split.
         split: name of a split -> values of that group, single (`"03"`) or as a range
             (`"0016-0020"`). What none names is `train`.
+        kind: `clips` or `stills`: which files are meant, where videos and pictures lie together.
     """
 
     pattern: str | None
@@ -78,6 +81,7 @@ class Scheme:
     label_map: Mapping[str, str | None] = field(default_factory=dict)
     split_by: str = "id"
     split: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    kind: str = "clips"
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong.
@@ -95,6 +99,8 @@ class Scheme:
                     raise UserError(
                         f"data.pattern has no group (?P<{group}>...); it has: {', '.join(groups)}"
                     )
+        if self.kind not in KINDS:
+            raise UserError(f"data.kind={self.kind}: it is one of {', '.join(KINDS)}")
         if unknown := set(self.split) - set(SPLITS):
             raise UserError(f"data.split: {sorted(unknown)} is not one of {', '.join(SPLITS)}")
         check_entries("data.split", self.split)
@@ -103,7 +109,7 @@ class Scheme:
         """Read one file's name.
 
         Args:
-            path: a video file below `root`; it need not exist.
+            path: a file below `root`; it need not exist.
             root: the data set's folder.
 
         Returns:
@@ -187,10 +193,10 @@ def find_clips(
         root: the data set's folder; clips may lie in folders below it.
         scheme: how their names, or the rows of the list, are read.
         max_per_class: see `limit_clips`.
-        clip_list: see `read_list`; None takes all video files below `root`.
+        clip_list: see `read_list`; None takes all files of the scheme's kind below `root`.
 
     Returns:
-        The clips, and the video files or rows that are none, each with the reason.
+        The clips, and the files or rows that are none, each with the reason.
 
     Raises:
         UserError: the folder or the list is missing or has no clip of the scheme.
@@ -199,8 +205,8 @@ def find_clips(
         clips, dropped = read_list(clip_list, root, scheme)
         searched = f"rows of {clip_list}"
     else:
-        clips, dropped = read_names(video_files(root), root, scheme)
-        searched = f"video files in {root}"
+        clips, dropped = read_names(clip_files(root, scheme.kind), root, scheme)
+        searched = f"{KINDS[scheme.kind][0]} in {root}"
     if not clips:
         raise UserError(
             f"none of the {len(dropped)} {searched} is a clip of this data set; "
@@ -209,28 +215,38 @@ def find_clips(
     return limit_clips(clips, max_per_class), dropped
 
 
-def video_files(root: Path) -> list[Path]:
-    """Find all video files below a folder but the hidden ones, in the order of their names.
+def clip_files(root: Path, kind: str) -> list[Path]:
+    """Find all files of a kind below a folder but the hidden ones, in the order of their names.
+
+    Args:
+        root: the folder.
+        kind: `clips` or `stills`.
 
     Raises:
-        UserError: there is no such folder, or no video file in it.
+        UserError: there is no such folder, or no such file in it.
     """
     if not root.is_dir():
-        raise UserError(f"no folder {root}: put the clips there, or set data.root=DIR")
-    if not (paths := videos_below(root)):
-        raise UserError(
-            f"no video files in {root} (looked for {', '.join(sorted(VIDEO_SUFFIXES))}): "
-            "put the clips there, or set data.root=DIR"
+        raise UserError(f"no folder {root}: put the {kind} there, or set data.root=DIR")
+    if not (paths := files_below(root, kind)):
+        noun, suffixes = KINDS[kind]
+        message = (
+            f"no {noun} in {root} (looked for {', '.join(sorted(suffixes))}): "
+            f"put the {kind} there, or set data.root=DIR"
         )
+        (other,) = set(KINDS) - {kind}
+        if others := files_below(root, other):
+            message += f"; data.kind={other} takes the {len(others)} {KINDS[other][0]} there"
+        raise UserError(message)
     return paths
 
 
-def videos_below(root: Path) -> list[Path]:
-    """List all video files below a folder but the hidden ones, in the order of their names."""
+def files_below(root: Path, kind: str) -> list[Path]:
+    """List all files of a kind below a folder but the hidden ones, in the order of their names."""
+    _, suffixes = KINDS[kind]
     return sorted(
         path
         for path in root.rglob("*")
-        if path.suffix.lower() in VIDEO_SUFFIXES
+        if path.suffix.lower() in suffixes
         and not path.is_dir()
         and not any(name.startswith(".") for name in path.relative_to(root).parts)  # hidden
     )
@@ -240,18 +256,19 @@ def named_clips(named: str) -> list[Path]:
     """Find the clips that somebody has named.
 
     Args:
-        named: a file, a folder with video files in it or below it, or a pattern such as
-            `clips/*.mp4` or `clips/**/*.mov`; `~` is the home folder.
+        named: a file, a folder with video files in it or below it, or else with pictures, or a
+            pattern such as `clips/*.mp4` or `clips/**/*.mov`; `~` is the home folder.
 
     Raises:
         UserError: there is none.
     """
     path = Path(named).expanduser()
     if path.is_dir():
-        if not (paths := videos_below(path)):
+        if not (paths := files_below(path, "clips") or files_below(path, "stills")):
+            looked_for = ", ".join([*sorted(VIDEO_SUFFIXES), *sorted(STILL_SUFFIXES)])
             raise UserError(
-                f"clips={named}: no video files in that folder "
-                f"(looked for {', '.join(sorted(VIDEO_SUFFIXES))})"
+                f"clips={named}: no video files or pictures in that folder "
+                f"(looked for {looked_for})"
             )
         return paths
     if os.path.lexists(path):
@@ -294,6 +311,13 @@ def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], 
             dropped.append(Dropped(row["path"] or "no path", reason, f"line {line}"))
             continue
         clip_id = listed_id(path, root)
+        is_still = path.suffix.lower() in STILL_SUFFIXES
+        if is_still != (scheme.kind == "stills"):
+            reason = "a picture, and data.kind=stills takes those"
+            if not is_still:
+                reason = "no picture by its suffix, and data.kind=clips takes videos"
+            dropped.append(Dropped(row["path"], f"{clip_list.name} lists {reason}", f"line {line}"))
+            continue
         if clip_id in clips:
             reason = f"{clip_list.name} lists a clip of the same name before it"
             dropped.append(Dropped(row["path"], reason, f"line {line}, first {lines[clip_id]}"))
@@ -373,7 +397,7 @@ def read_names(
     """Read many files' names; of files that differ in their suffix alone only the first counts.
 
     Args:
-        paths: video files below `root`, which need not exist.
+        paths: files below `root`, which need not exist.
         root: the data set's folder.
         scheme: how the names are read.
 

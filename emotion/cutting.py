@@ -26,7 +26,7 @@ from emotion.stack import (
     write_landmarks,
     write_stack,
 )
-from emotion.video import Video, VideoError
+from emotion.video import Still, VideoError, open_clip
 
 CHUNK_BYTES = 1 << 20
 one_at_a_time = threading.Lock()  # a Dask worker may have many threads, the face mesh serves one
@@ -241,7 +241,8 @@ class Cutter:
             VideoError: the clip can't be read.
         """
         settings = self.settings
-        video = Video(clip.path)
+        video = open_clip(clip.path)
+        num_images = 1 if isinstance(video, Still) else settings.num_images  # of what is written
         record.fps = video.fps
         segments = crop_segments(
             video,
@@ -255,8 +256,8 @@ class Cutter:
             if flaw := unfit(segment, settings):
                 record.dropped.append({"segment": segment.number, **flaw})
                 continue
-            stack = stack_crops(segment.crops, settings.num_images)
-            landmarks = stack_crops(segment.landmarks, settings.num_images)
+            stack = stack_crops(segment.crops, num_images)
+            landmarks = stack_crops(segment.landmarks, num_images)
             write_stack(self.stack_path(clip.id, segment.number), stack)
             write_landmarks(self.landmarks_path(clip.id, segment.number), landmarks)
             has_face = own_crops(segment.crops, settings.num_images)

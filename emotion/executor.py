@@ -24,7 +24,8 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 UNDER_WAY = 2  # things that are handed out ahead, for each process
-PIXEL_PACKAGES = ("av", "mediapipe", "numpy", "opencv-contrib-python")  # may change a crop
+# may change a crop; pillow that of a still
+PIXEL_PACKAGES = ("av", "mediapipe", "numpy", "opencv-contrib-python", "pillow")
 
 
 class Executor(Protocol):

@@ -36,7 +36,7 @@ from emotion.stack import (
     own_crops,
     stack_crops,
 )
-from emotion.video import ReadAhead, Video
+from emotion.video import ReadAhead, open_clip
 
 log = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ class EmotionRecognizer:
         """Tell the emotion in a clip.
 
         Args:
-            clip: a video file.
+            clip: a video file, or a picture.
             stride: frames from one window to the next, for answers over the clip; a multiple of
                 the interval that crops are taken at. None for no windows.
 
@@ -139,7 +139,7 @@ class EmotionRecognizer:
         """
         settings = self.recipe.settings
         self.check_stride(stride)
-        video = Video(Path(clip))
+        video = open_clip(Path(clip))
         segments: list[RecognizedSegment] = []
         windows: list[Window] = []
         faces: list[FoundFace] = []

@@ -21,7 +21,7 @@ from emotion.files import unfinished
 from emotion.recognition import FoundFace, Probabilities, Recognition, Window, top_label, verdict
 from emotion.sampling import number_frames
 from emotion.stack import Box
-from emotion.video import Video
+from emotion.video import open_clip
 
 ANNOTATED, TIMELINE, COVER = "annotated.mp4", "timeline.png", "cover.jpg"
 SHORT_SIDE_PX = 480  # of a smaller clip, once it is annotated: below it no text can be read
@@ -49,7 +49,7 @@ def render(recognition: Recognition, by: str, unsure_below: float, folder: Path)
     Raises:
         VideoError: the clip can't be read any more.
     """
-    video = Video(Path(recognition.clip))
+    video = open_clip(Path(recognition.clip))
     cover = cover_frame(recognition)
     shown = np.linspace(0, recognition.num_frames - 1, THUMBNAILS).round().astype(int).tolist()
     thumbnails: dict[int, np.ndarray] = {}

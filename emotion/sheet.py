@@ -14,7 +14,9 @@ TILE_PX = 56
 
 
 def contact_sheet(paths: Sequence[Path]) -> np.ndarray:
-    """Draw stacks, a row each, with up to nine of their images from left to right.
+    """Draw stacks, a row each, with nine of their images from left to right.
+
+    Of stacks that have but one image, such as those of stills, nine make a row.
 
     Args:
         paths: TIFFs of stacks, at least one.
@@ -22,12 +24,15 @@ def contact_sheet(paths: Sequence[Path]) -> np.ndarray:
     Returns:
         (rows * 56, 9 * 56) uint8 gray; at most 60 rows, evenly chosen from all.
     """
-    rows = []
-    for number in np.unique(np.linspace(0, len(paths) - 1, MAX_ROWS).round().astype(int)):
-        stack = read_stack(paths[number])
-        places = np.linspace(0, len(stack) - 1, IMAGES).round().astype(int)
-        rows.append(strip(stack[places], TILE_PX))
-    return np.vstack(rows)
+    in_row = IMAGES if len(read_stack(paths[0])) == 1 else 1
+    numbers = np.linspace(0, len(paths) - 1, MAX_ROWS * in_row).round().astype(int)
+    stacks = [read_stack(paths[number]) for number in np.unique(numbers)]
+    if in_row > 1:
+        images = np.concatenate(stacks)
+        blank = np.zeros((-len(images) % in_row, *images.shape[1:]), np.uint8)
+        stacks = np.concatenate([images, blank]).reshape(-1, in_row, *images.shape[1:])
+    places = [np.linspace(0, len(stack) - 1, IMAGES).round().astype(int) for stack in stacks]
+    return np.vstack([strip(stack[p], TILE_PX) for stack, p in zip(stacks, places, strict=True)])
 
 
 def strip(stack: np.ndarray, tile_px: int = 96) -> np.ndarray:

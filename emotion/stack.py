@@ -2,7 +2,8 @@
 
 The fifth step of the way of the data. A cached stack holds a crop at every `sampling.interval`;
 stacks of longer intervals are taken from it without the clip. Its landmarks, (T, 468, 3) in a NumPy
-file, are those of the same images.
+file, are those of the same images. The cached stack of a still holds its one image and stands for
+T of them, of which the first alone counts as a crop of its own frame.
 """
 
 import io
@@ -231,7 +232,7 @@ def model_images(
     """Make of a cached stack what a model takes.
 
     Args:
-        stack: (T, H, W) uint8, of crops at every `sampling.interval`.
+        stack: (T, H, W) uint8, of crops at every `sampling.interval`; (1, H, W) of a still.
         has_face: for each of the T images, whether it is a crop of its own frame.
         step: every how many of them one is taken.
         image_px: height and width of the images given out.
@@ -251,7 +252,7 @@ def model_landmarks(landmarks: np.ndarray, has_face: Sequence[bool], step: int) 
     """Make of cached landmarks what a model takes beside `model_images`.
 
     Args:
-        landmarks: (T, 468, 3) float32, of the images of a cached stack.
+        landmarks: (T, 468, 3) float32, of the images of a cached stack; (1, 468, 3) of a still.
         has_face: for each of the T images, whether it is a crop of its own frame.
         step: every how many of them one is taken.
 

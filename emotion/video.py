@@ -11,6 +11,7 @@ BT.709, a tag that OpenCV ignores. What decided is this:
 """
 
 import os
+import warnings
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
@@ -22,10 +23,15 @@ from typing import Protocol
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from PIL import Image, ImageOps
+
+from emotion.clips import STILL_SUFFIXES
 
 av.logging.set_level(av.logging.PANIC)  # what matters of damage is a VideoError, or too few frames
 
 MAX_FPS = 1000.0  # a header that declares more is wrong
+MAX_STILL_PIXELS = 50_000_000  # 0.7 GB while it is read and framed
+STILL_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # whatever the name; GIF is common
 AHEAD = 8  # frames that are decoded while the one before is worked on; of 4K, 100 MB
 # What a clip's file may be, whatever its name, and the sounds and pictures that we know as such.
 # FFmpeg reads lists of other files too (ffconcat, HLS), but no clip may send us elsewhere.
@@ -37,7 +43,7 @@ FORMATS = (
 
 
 class VideoError(ValueError):
-    """A file that is no video, or one without a frame that decodes."""
+    """A file that is no video or picture, or one without a frame that decodes."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +67,7 @@ class Picture:
 
 
 class Pictures(Protocol):
-    """What shows one frame after another: a clip, or a camera.
+    """What shows one frame after another: a clip, a still, or a camera.
 
     Attributes:
         fps: frames per second, roughly.
@@ -96,7 +102,7 @@ class Video:
                 options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"},
             )
         except (av.FFmpegError, OSError) as error:
-            raise VideoError(why_unreadable(path, error)) from None
+            raise VideoError(why_unreadable(path, error, "video")) from None
         try:
             self._stream = moving_picture(self._container)
         except VideoError:
@@ -135,6 +141,107 @@ class Video:
         is_avi = self._container.format.name == "avi"
         ticks = frame.dts if is_avi else frame.pts
         return None if ticks is None else float(ticks * frame.time_base)
+
+
+class Still:
+    """A picture, as a clip of one frame.
+
+    Faces fill the pictures of data sets such as FER2013. So the frame is the picture in a black
+    border: of 300 (60 of each class of muxspace/facial_expressions) the face is found in 297, in
+    291 without it, in 294 if the edge goes on instead. And in all of them the crop, whose margin
+    goes with the face, reaches into the border, with 15 % of its area; without one it would be cut
+    off there, and stretched. The boxes of faces are places in the frame, border included.
+
+    Attributes:
+        path: the file.
+        fps: 30, of no meaning.
+        num_frames: 1 once it has been read, else 0.
+    """
+
+    fps = 30.0
+
+    def __init__(self, path: Path) -> None:
+        """Take a file, not read yet."""
+        self.path = path
+        self.num_frames = 0
+
+    def pictures(self) -> Iterator[Picture]:
+        """Give the picture in its border.
+
+        Raises:
+            VideoError: it can't be read; says why.
+        """
+        framed = with_border(read_still(self.path))
+        yield Picture(av.VideoFrame.from_ndarray(framed, "rgb24"), 0.0, VideoReformatter())
+        self.num_frames = 1
+
+
+def open_clip(path: Path) -> Video | Still:
+    """Open a clip, or a still, which its suffix tells.
+
+    Raises:
+        VideoError: see `Video`; what is wrong with a still, reading it says.
+    """
+    return Still(path) if path.suffix.lower() in STILL_SUFFIXES else Video(path)
+
+
+def read_still(path: Path) -> np.ndarray:
+    """Read a picture, upright; of one with several frames, the first.
+
+    Args:
+        path: a file in one of `STILL_FORMATS`.
+
+    Returns:
+        (H, W, 3) uint8 RGB; black where it is transparent.
+
+    Raises:
+        VideoError: it can't be read; says why.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what matters of damage is an error
+            with Image.open(path, formats=STILL_FORMATS) as image:
+                if image.width * image.height > MAX_STILL_PIXELS:
+                    raise VideoError(f"it has more than {MAX_STILL_PIXELS:,} pixels")
+                return as_rgb(ImageOps.exif_transpose(image))
+    except (VideoError, MemoryError):
+        raise
+    except Image.DecompressionBombError:
+        raise VideoError(f"it has more than {MAX_STILL_PIXELS:,} pixels") from None
+    except Exception as error:  # Pillow raises whatever a damaged file makes it stumble over
+        if str(error).lower().startswith(("image file is truncated", "truncated file")):
+            raise VideoError("the picture breaks off") from None
+        raise VideoError(why_unreadable(path, error, "picture")) from None
+
+
+def as_rgb(image: Image.Image) -> np.ndarray:
+    """Give a picture of any mode as (H, W, 3) uint8 RGB.
+
+    Raises:
+        VideoError: its levels have no known range.
+    """
+    if image.mode == "F":
+        raise VideoError("its gray levels are floating-point numbers, of no known range")
+    if image.mode.startswith("I"):  # 16 bits of gray, which Pillow would clip to 8
+        levels = np.asarray(image).clip(0, 65535) / 257
+        return np.repeat(levels.round().astype(np.uint8)[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image)
+    return np.asarray(image.convert("RGB"))
+
+
+def with_border(picture: np.ndarray) -> np.ndarray:
+    """Put a black border around a picture, of a quarter of its longer side.
+
+    Args:
+        picture: (H, W, 3) uint8.
+
+    Returns:
+        (H + 2 B, W + 2 B, 3) uint8.
+    """
+    border_px = max(picture.shape[:2]) // 4
+    return np.pad(picture, ((border_px, border_px), (border_px, border_px), (0, 0)))
 
 
 class ReadAhead:
@@ -231,8 +338,14 @@ def moving_picture(container: av.container.InputContainer) -> av.VideoStream:
     raise VideoError("there is no video in it")
 
 
-def why_unreadable(path: Path, error: Exception) -> str:
-    """Say in words that many files may share why one can't be opened."""
+def why_unreadable(path: Path, error: Exception, noun: str) -> str:
+    """Say in words that many files may share why one can't be opened.
+
+    Args:
+        path: the file.
+        error: what went wrong.
+        noun: what the file should be.
+    """
     if path.is_symlink() and not path.exists():
         return "it is a symbolic link to a file that is not there"
     if isinstance(error, FileNotFoundError):
@@ -241,4 +354,4 @@ def why_unreadable(path: Path, error: Exception) -> str:
         return "permission to read it is denied"
     if path.is_file() and path.stat().st_size == 0:
         return "the file is empty"
-    return "no video, or damaged beyond reading"
+    return f"no {noun}, or damaged beyond reading"

@@ -87,6 +87,21 @@ def cache_of(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[...
     return name_cache
 
 
+@pytest.fixture
+def stills(demo_cache: Cache, tmp_path: Path) -> Path:
+    """Give a folder of stills, four drawn faces a class, that fill their pictures; and a clip."""
+    folder = tmp_path / "stills"
+    for label in ("Happy", "Sad"):
+        (folder / label).mkdir(parents=True)
+        for number in (1, 2):
+            clip = demo_cache.root / f"{label}_{number:04d}.mp4"
+            for place, picture in list(enumerate(Video(clip).pictures()))[30:60:29]:
+                frame = cv2.cvtColor(picture.rgb(), cv2.COLOR_RGB2BGR)[40:230, 40:216]
+                cv2.imwrite(str(folder / label / f"{number}-{place}.png"), frame)
+    (folder / "Happy" / "beside.mp4").symlink_to(demo_cache.root / "Happy_0001.mp4")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
     """Give a function that writes (H, W, 3) uint8 BGR frames to an MPEG-4 file."""

@@ -491,7 +491,7 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
 
     before = stamps(cache)
     for name in (
-        "emotion.cutting.Video",
+        "emotion.cutting.open_clip",
         "emotion.cutting.content_of",
         "emotion.cutting.face_cropper",
         "emotion.cutting.write_stack",
@@ -642,3 +642,95 @@ def test_parallel_and_single_builds_give_the_same_cache(
     found = tifffile.imread(cache.directory / "stacks" / "Happy_0001_0001.tiff")
     expected = tifffile.imread(demo_cache.directory / "stacks" / "Happy_0001_0001.tiff")
     np.testing.assert_array_equal(found, expected)
+
+
+# Stills
+
+
+def test_stills_make_stacks_of_one_image_and_its_landmarks(cache_of: CutCache, stills: Path):
+    (stills / "Sad" / "text.jpg").write_text("no picture")
+    cv2.imwrite(str(stills / "Sad" / "gray.png"), np.full((90, 80), 127, np.uint8))
+    cache = cache_of(stills, data="stills")
+    cache.build()
+    rows = cache.manifest()
+    assert len(rows) == 8 and {row.clip.split("/")[0] for row in rows} == {"Happy", "Sad"}
+    for row in rows:
+        assert row.label == row.clip.split("/")[0]
+        assert (row.stack, row.segment) == (f"stacks/{row.clip}_0001.tiff", 1)
+        assert (row.num_frames, row.sampled_frames, row.face_frames) == (1, 1, 1)
+        assert row.has_face == "1" + 17 * "0"
+        stack = read_stack(cache.directory / row.stack)
+        landmarks = np.load(cache.directory / row.landmarks)
+        assert (stack.shape, stack.dtype) == ((1, 224, 224), np.uint8) and stack.std() > 10
+        assert (landmarks.shape, landmarks.dtype) == ((1, 468, 3), np.float32)
+    reasons = {name: (row["reason"], row["detail"]) for name, row in dropped(cache).items()}
+    assert reasons == {
+        "Sad/text": ("no picture, or damaged beyond reading", ""),
+        "Sad/gray": (
+            "a face in less of it than sampling.min_face_fraction=0.5",
+            "in 0 of 1 sampled frames",
+        ),
+    }
+    report = {row["class"]: row for row in read_table(cache.directory / "report.csv")}
+    assert (report["Sad"]["clips"], report["Sad"]["stacks"]) == ("6", "4")
+    sheet = cv2.imread(str(cache.directory / "sheets" / "Sad.png"), cv2.IMREAD_GRAYSCALE)
+    assert sheet.shape == (56, 9 * 56) and sheet[:, : 4 * 56].any() and not sheet[:, 4 * 56 :].any()
+
+
+def test_a_stills_crop_depends_on_it_alone(cache_of: CutCache, stills: Path):
+    every = cache_of(stills, data="stills")
+    every.build()
+    shutil.rmtree(stills / "Happy")
+    alone = cache_of(stills, f"paths.cache={stills}/cache", data="stills")
+    alone.build()
+    for row in alone.manifest():
+        for path in (row.stack, row.landmarks):
+            content = (alone.directory / path).read_bytes()
+            assert content == (every.directory / path).read_bytes()
+
+
+@pytest.mark.parametrize("by", ["frames", "time"])
+@pytest.mark.parametrize("start", ["clip", "first_face"])
+def test_stills_have_one_frame_however_frames_are_counted(
+    cache_of: CutCache, stills: Path, by: str, start: str
+):
+    overrides = [f"sampling.by={by}", f"sampling.start={start}", "face.tracking=none"]
+    cache = cache_of(stills, *overrides, data="stills")
+    cache.build()
+    assert [row.has_face for row in cache.manifest()] == ["1" + 17 * "0"] * 8
+
+
+def test_a_list_of_stills_makes_the_same_stacks(cache_of: CutCache, stills: Path):
+    rows = "".join(f"{p.relative_to(stills)},{p.parent.name}\n" for p in stills.rglob("*.png"))
+    (stills / "list.csv").write_text("path,label\n" + rows)
+    overrides = [f"data.list={stills}/list.csv", "data.min_frames=1"]
+    listed = cache_of(stills, *overrides, "data.kind=stills", data="csv")
+    listed.build()
+    named = cache_of(stills, data="stills")
+    named.build()
+    stacks = {row.clip: read_stack(named.directory / row.stack) for row in named.manifest()}
+    assert len(stacks) == len(listed.manifest()) == 8
+    for row in listed.manifest():
+        np.testing.assert_array_equal(read_stack(listed.directory / row.stack), stacks[row.clip])
+    with pytest.raises(UserError, match=r"list\.csv lists a picture, and data\.kind=stills takes"):
+        cache_of(stills, *overrides, data="csv").build()
+
+
+def test_another_kind_is_another_cache_to_whoever_asks(cache_of: CutCache, stills: Path):
+    cache_of(stills, data="stills").ensure()
+    clips = cache_of(stills, "data.kind=clips", data="stills")
+    clips.ensure()
+    assert [row.clip for row in clips.manifest()] == ["Happy/beside"]
+    assert [row.has_face for row in clips.manifest()] == ["1" * 18]
+    assert read_stack(clips.directory / clips.manifest()[0].stack).shape == (18, 224, 224)
+
+
+def test_faces_that_fill_real_stills_are_found(cache_of: CutCache, shared_data: Path):
+    cache = cache_of(shared_data / "stills", "data.max_clips_per_class=20", data="stills")
+    cache.build()
+    rows = cache.manifest()
+    assert len(rows) >= 97  # of 100
+    assert {row.label for row in rows} == {"Anger", "Happy", "Neutral", "Sad", "Shock"}
+    stacks = np.concatenate([read_stack(cache.directory / row.stack) for row in rows])
+    rim = np.r_[stacks[:, 0].ravel(), stacks[:, -1].ravel()]  # the crop's margin is the border's
+    assert (rim == 0).mean() > 0.3 and (stacks[:, 60:160, 60:160] == 0).mean() < 0.02

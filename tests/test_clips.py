@@ -12,6 +12,7 @@ from emotion.clips import (
     find_torn,
     limit_clips,
     matches,
+    named_clips,
     read_list,
 )
 from emotion.errors import UserError
@@ -281,6 +282,71 @@ def test_hidden_folders_and_folders_named_as_clips_are_passed_over(tmp_path: Pat
     (tmp_path / "Happy_0003.mp4").mkdir()
     clips, dropped = find_clips(tmp_path, Scheme(r"(?P<label>[A-Z][a-z]+)_(?P<id>\d+)", LABELS))
     assert [clip.id for clip in clips] == ["Happy_0002"] and dropped == []
+
+
+# Stills
+
+STILLS = Scheme(r"(?P<label>[A-Z][a-z]+)/(?P<id>.+)", LABELS, kind="stills")
+
+
+def test_only_files_of_the_kind_are_taken(tmp_path: Path):
+    pictures = ["a.jpg", "b.JPEG", "c.png", "d.bmp", "e.WebP", "f.tif", "g.tiff"]
+    touch(tmp_path, *(f"Happy/{name}" for name in [*pictures, "x.mp4", "y.gif", ".hidden.png"]))
+    clips, dropped = find_clips(tmp_path, STILLS)
+    assert [c.path.name for c in clips] == pictures and dropped == []
+    assert [c.id for c in clips][:2] == ["Happy/a", "Happy/b"]
+    clips, dropped = find_clips(tmp_path, Scheme(STILLS.pattern, LABELS))
+    assert [c.path.name for c in clips] == ["x.mp4"] and dropped == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "names", "message"),
+    [
+        (
+            "stills",
+            ["a.mp4", "b.MOV"],
+            r"no pictures in .*\.png.*; data\.kind=clips takes the 2 vid",
+        ),
+        ("stills", ["a.txt"], r"no pictures in .* put the stills there, or set data\.root=DIR$"),
+        (
+            "clips",
+            ["a.jpg"],
+            r"no video files in .*\.mp4.*; data\.kind=stills takes the 1 pictures",
+        ),
+    ],
+)
+def test_folder_of_the_other_kind_is_told_the_key(
+    tmp_path: Path, kind: str, names: list[str], message: str
+):
+    touch(tmp_path, *(f"Happy/{name}" for name in names))
+    with pytest.raises(UserError, match=message):
+        find_clips(tmp_path, Scheme(STILLS.pattern, LABELS, kind=kind))
+
+
+def test_kind_that_is_none_is_refused():
+    with pytest.raises(UserError, match=r"data\.kind=photos: it is one of clips, stills"):
+        Scheme(STILLS.pattern, LABELS, kind="photos")
+
+
+def test_a_list_names_files_of_the_kind(tmp_path: Path):
+    rows = "path,label\n1.mp4,Sad\n2.PNG,Sad\n3.take,Sad\n"
+    path = write_list(tmp_path, rows, "1.mp4", "2.PNG", "3.take")
+    clips, (other,) = find_clips(tmp_path, Scheme(None, LABELS), None, path)
+    assert [c.id for c in clips] == ["1", "3"]  # any other suffix may be a video's
+    assert (other.clip, other.detail) == ("2.PNG", "line 3")
+    assert other.reason == "clips.csv lists a picture, and data.kind=stills takes those"
+    clips, others = find_clips(tmp_path, Scheme(None, LABELS, kind="stills"), None, path)
+    assert [c.id for c in clips] == ["2"] and [o.clip for o in others] == ["1.mp4", "3.take"]
+    assert "no picture by its suffix, and data.kind=clips takes videos" in others[0].reason
+
+
+def test_pictures_are_answered_where_they_are_named_or_alone(tmp_path: Path):
+    touch(tmp_path, "both/a.mp4", "both/cover.jpg", "alone/b.png", "alone/a.JPG", "none/a.txt")
+    assert [p.name for p in named_clips(str(tmp_path / "both"))] == ["a.mp4"]
+    assert [p.name for p in named_clips(str(tmp_path / "alone"))] == ["a.JPG", "b.png"]
+    assert [p.name for p in named_clips(str(tmp_path / "both" / "*.jpg"))] == ["cover.jpg"]
+    with pytest.raises(UserError, match=r"no video files or pictures in that folder.*\.png"):
+        named_clips(str(tmp_path / "none"))
 
 
 # Lists

@@ -51,6 +51,13 @@ def scheme_of(compose: Callable) -> Callable[[str], Scheme]:
         ("folders", "val/Surprise/02536.mp4", "Shock", "", "val"),
         ("folders", "test/Neutral/1.mp4", "Neutral", "", "test"),
         ("folders", "Happy/1.mp4", "Happy", "", "train"),
+        ("stills", "train/angry/Training_3908.jpg", "Anger", "", "train"),
+        ("stills", "test/surprise/PublicTest_9987.jpg", "Shock", "", "test"),
+        ("stills", "validation/sad/1.jpg", "Sad", "", "val"),
+        ("stills", "Val/happiness/test_0001_aligned.png", "Happy", "", "val"),
+        ("stills", "neutral/1.2.webp", "Neutral", "", "train"),
+        ("stills", "Shock/00001.jpg", "Shock", "", "train"),
+        ("stills", "sadness/S011_005_00000020.png", "Sad", "S011", "train"),
     ],
 )  # fmt: skip
 def test_published_name_gives_class_subject_and_split(
@@ -79,6 +86,11 @@ def test_published_name_gives_class_subject_and_split(
         ("folders", "Val_AFEW/Fear/000223480.avi", "label Fear is left out"),
         ("folders", "Test_AFEW/000223480.avi", "label Test_AFEW is none of"),
         ("folders", "holiday/Angry/1.avi", "outside the scheme"),
+        ("stills", "train/disgust/Training_1.jpg", "label disgust is left out"),
+        ("stills", "fear/1.jpg", "label fear is left out"),
+        ("stills", "contempt/S138_008_00000009.png", "label contempt is left out"),
+        ("stills", "train/7/1.jpg", "label 7 is none of"),
+        ("stills", "1.jpg", "outside the scheme"),
     ],
 )
 def test_what_a_data_set_has_beside_the_five_is_left_out(
@@ -86,6 +98,14 @@ def test_what_a_data_set_has_beside_the_five_is_left_out(
 ):
     read = scheme_of(data).read(Path("/clips", name), Path("/clips"))
     assert isinstance(read, Dropped) and reason in read.reason
+
+
+def test_stills_have_a_frame_each(compose: Callable):
+    cache = Cache.from_config(compose("train", ["data=stills", "data.root=/stills"]))
+    assert (cache.scheme.kind, cache.settings.min_frames) == ("stills", 1)
+    for data in ("demo", "csv", "folders"):
+        cfg = compose("train", [f"data={data}", "data.root=/clips", "++data.list=/clips.csv"])
+        assert cfg.data.kind == "clips"
 
 
 SEXES = {  # F and M, from actor 1001 on, as in CREMA-D's VideoDemographics.csv

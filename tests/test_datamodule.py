@@ -21,7 +21,7 @@ from emotion.augmentation import Augmentation
 from emotion.cache import Cache
 from emotion.datamodule import StackDataModule
 from emotion.errors import UserError
-from emotion.split import IdSplit, KFold
+from emotion.split import GroupedSplit, IdSplit, KFold
 
 LABELS = ["Anger", "Happy", "Neutral", "Sad", "Shock"]
 NO_CHANGE = Augmentation()
@@ -379,6 +379,37 @@ def test_asking_for_landmarks_changes_no_stack(make: Make):
     loader = make(augmentation=VARIED, landmarks=True).train_dataloader()
     for (stacks, labels), ((same, _), same_labels) in zip(plain, loader, strict=True):
         assert torch.equal(stacks, same) and torch.equal(labels, same_labels)
+
+
+# Stills
+
+
+@pytest.mark.parametrize(("interval", "num_images"), [(5, 18), (10, 9), (15, 6)])
+def test_a_stills_image_stands_at_every_place_of_its_stack(
+    make: Make, cache_of: Callable, stills: Path, interval: int, num_images: int
+):
+    cache = cache_of(stills, data="stills")
+    split = GroupedSplit("grouped", train=0.5, val=0.5, test=0)
+    datamodule = make(interval, cache=cache, split=split, landmarks=True, image_px=None)
+    assert {name: len(rows) for name, rows in datamodule.rows.items()} == {
+        "train": 4, "val": 4, "test": 0,
+    }  # fmt: skip
+    dataset = datamodule.val_dataloader().dataset
+    for index, row in enumerate(dataset.rows):
+        (stack, landmarks), _ = dataset[index, 0]
+        (image,) = tifffile.imread(cache.directory / row.stack)[None]
+        assert stack.shape == (num_images, 224, 224)
+        assert landmarks.shape == (num_images, 468, 3)
+        np.testing.assert_array_equal(stack, np.broadcast_to(image, stack.shape))
+        (points,) = np.load(cache.directory / row.landmarks)
+        np.testing.assert_array_equal(landmarks, np.broadcast_to(points, landmarks.shape))
+    (smaller,), _ = next(
+        iter(make(interval, cache=cache, split=split, batch_size=1).val_dataloader())
+    )
+    assert smaller.shape == (num_images, 64, 64)
+    varied = make(interval, VARIED, cache=cache, split=split).train_dataloader()
+    for stack in epoch(varied, 0)[0]:
+        assert torch.equal(stack, stack[:1].expand_as(stack)) and stack.any()
 
 
 def test_balanced_weights_are_scikit_learns(make: Make):

@@ -53,6 +53,20 @@ def clips(tmp_path, demo_cache, join_clips, write_video) -> Path:
     return folder
 
 
+def test_stills_are_answered_and_drawn(run_predict, stills):
+    (stills / "Happy" / "beside.mp4").unlink()
+    (stills / "Sad" / "broken.jpg").write_text("no picture")
+    folder = run_predict(f"clips={stills}", "min_frames=1", "render=true", "num_workers=1")
+    lines = lines_of(folder)
+    assert len(lines) == 5  # of two folders, of the same four names
+    assert lines.pop("broken.jpg")["reasons"] == ["no picture, or damaged beyond reading"]
+    assert all(line["label"] and line["num_frames"] == 1 for line in lines.values())
+    drawn = sorted(p.name for p in (folder / "rendered" / "Happy" / "1-30").iterdir())
+    assert drawn == ["annotated.mp4", "cover.jpg", "timeline.png"]
+    (picture,) = Video(folder / "rendered" / "Happy" / "1-30" / "annotated.mp4").pictures()
+    assert picture.rgb().std() > 10
+
+
 def lines_of(folder: Path) -> dict[str, dict]:
     lines = (folder / "predictions.jsonl").read_text().splitlines()
     return {Path(line["clip"]).name: line for line in map(json.loads, lines)}

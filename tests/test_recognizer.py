@@ -135,6 +135,33 @@ def test_a_training_clips_landmarks_are_those_of_training_bit_for_bit(
         np.testing.assert_array_equal(listener.heard[row.segment - 1], expected.numpy())
 
 
+def test_a_still_is_answered_as_in_training(cache_of: Callable, stills: Path, recipe: Recipe):
+    cache = cache_of(stills, data="stills")
+    cache.build()
+    trained_on_stills = replace(recipe, settings=cache.settings, interval=10, image_px=224)
+    for row in cache.manifest()[:3]:
+        listener = Listener(Recorder(), trained_on_stills)
+        answer = listener.predict(stills / f"{row.clip}.png")
+        assert answer.label is not None and (answer.num_frames, answer.reasons) == (1, [])
+        (stack,) = listener.runtime.stacks
+        assert stack.shape == (9, 224, 224)
+        cached = read_stack(cache.directory / row.stack)
+        np.testing.assert_array_equal(stack, np.broadcast_to(cached, stack.shape))
+        (landmarks,) = listener.heard
+        cached = np.load(cache.directory / row.landmarks)
+        np.testing.assert_array_equal(landmarks, np.broadcast_to(cached, landmarks.shape))
+
+
+def test_a_model_of_clips_says_how_it_answers_a_still(recipe: Recipe, stills: Path):
+    path = next(stills.glob("Sad/*.png"))
+    answer = EmotionRecognizer(Recorder(), recipe).predict(path)
+    assert answer.label is None
+    assert answer.reasons == ["1 frames, fewer than 75 (min_frames=1 answers all the same)"]
+    answer = EmotionRecognizer(Recorder(), recipe, min_frames=1).predict(path, stride=15)
+    assert answer.label is not None and not answer.reasons
+    assert [(w.first_frame, w.num_frames) for w in answer.windows] == [(0, 1)]
+
+
 def test_windows_have_the_landmarks_of_their_own_crops(
     recipe: Recipe, happy: Path, sad: Path, join_clips: Callable[..., Path], tmp_path: Path
 ):

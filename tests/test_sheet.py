@@ -30,6 +30,19 @@ def test_of_many_stacks_every_few_are_shown_from_first_to_last(stacks):
     assert len(shown) == 60 == len(set(shown)) and (shown[0], shown[-1]) == (0, 79)
 
 
+def test_nine_stills_make_a_row(tmp_path):
+    paths = []
+    for number in range(1300):
+        paths.append(tmp_path / f"{number:04d}.tiff")
+        write_stack(paths[-1], np.full((1, 8, 8), number % 251, np.uint8))
+    sheet = contact_sheet(paths[1:12])
+    assert sheet.shape == (2 * 56, 9 * 56)
+    assert sheet[28, 28::56].tolist() == list(range(1, 10))
+    assert sheet[56 + 28, 28::56].tolist() == [10, 11, *[0] * 7]  # the rest is blank
+    sheet = contact_sheet(paths)
+    assert sheet.shape == (60 * 56, 9 * 56) and sheet[-28, -28] == 1299 % 251
+
+
 def test_picture_is_written(stacks, tmp_path):
     write_sheet(tmp_path / "sheets" / "Happy.png", stacks[:2])
     picture = cv2.imread(str(tmp_path / "sheets" / "Happy.png"), cv2.IMREAD_GRAYSCALE)

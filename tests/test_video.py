@@ -7,8 +7,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from emotion.video import MAX_FPS, Picture, ReadAhead, Video, VideoError
+from emotion.video import MAX_FPS, Picture, ReadAhead, Still, Video, VideoError, open_clip
 
 STEP = 8  # gray levels from one frame to the next: more than compression can blur
 
@@ -152,6 +153,175 @@ def test_damage_is_told_by_the_error_alone(shared_data: Path, tmp_path: Path, ca
         Video(tmp_path / "text.mp4")
     list(Video(shared_data / "odd" / "corrupted.mp4").pictures())
     assert capfd.readouterr() == ("", "")
+
+
+# Stills
+
+
+@pytest.fixture
+def colours() -> np.ndarray:
+    """Give (48, 64, 3) uint8 RGB, lit from the left and red at the top."""
+    picture = np.zeros((48, 64, 3), np.uint8)
+    picture[:] = np.linspace(60, 250, 64, dtype=np.uint8)[None, :, None]
+    picture[:24, :, 1:] //= 2
+    return picture
+
+
+def shown(path: Path) -> np.ndarray:
+    """Give the one frame of a still, without its border."""
+    (picture,) = Still(path).pictures()
+    framed = picture.rgb()
+    border_px = max(framed.shape[:2]) // 6  # a quarter of the longer side, on both sides of it
+    assert not framed[:border_px].any() and not framed[:, -border_px:].any()
+    return framed[border_px:-border_px, border_px:-border_px]
+
+
+@pytest.mark.parametrize(
+    "suffix", [".png", ".bmp", ".tif", ".tiff", ".PNG", ".webp", ".jpg", ".jpeg"]
+)
+def test_a_still_is_one_frame_in_a_black_border(tmp_path: Path, colours: np.ndarray, suffix: str):
+    path = tmp_path / f"a{suffix}"
+    Image.fromarray(colours).save(path, **({"lossless": True} if suffix == ".webp" else {}))
+    still = open_clip(path)
+    assert isinstance(still, Still) and (still.num_frames, still.fps) == (0, 30)
+    (picture,) = still.pictures()
+    framed = picture.rgb()
+    assert still.num_frames == 1 and picture.time_s == 0
+    assert framed.shape == (48 + 32, 64 + 32, 3) and framed.dtype == np.uint8
+    expected = np.zeros_like(framed)
+    expected[16:64, 16:80] = colours
+    loss = 25 if suffix.startswith(".j") else 0  # JPEG blurs the red edge
+    assert np.abs(framed.astype(int) - expected).max() <= loss
+
+
+def test_other_suffixes_are_clips(numbered: Path):
+    assert isinstance(open_clip(numbered), Video)
+
+
+@pytest.mark.parametrize(
+    ("mode", "suffix"), [("L", ".png"), ("1", ".png"), ("LA", ".png"), ("P", ".png"), ("L", ".jpg")]
+)
+def test_pictures_of_few_colours_are_rgb(
+    tmp_path: Path, colours: np.ndarray, mode: str, suffix: str
+):
+    image = Image.fromarray(colours).convert("L").convert(mode)
+    image.save(tmp_path / f"a{suffix}")
+    expected = np.asarray(image.convert("L"))[..., None]
+    found = shown(tmp_path / f"a{suffix}")
+    assert np.abs(found.astype(int) - expected).max() <= (12 if suffix == ".jpg" else 1)
+
+
+def test_what_is_transparent_is_black(tmp_path: Path, colours: np.ndarray):
+    alpha = np.full((48, 64), 255, np.uint8)
+    alpha[:, :20], alpha[:, 20:40] = 0, 128
+    Image.fromarray(np.dstack([colours, alpha])).save(tmp_path / "a.png")
+    found = shown(tmp_path / "a.png").astype(int)
+    assert not found[:, :20].any()
+    assert np.abs(found[:, 20:40] - colours[:, 20:40] * (128 / 255)).max() <= 1
+    np.testing.assert_array_equal(found[:, 40:], colours[:, 40:])
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+def test_sixteen_bits_are_eight_bits_not_white(tmp_path: Path, colours: np.ndarray, suffix: str):
+    gray = colours[..., 0].astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / f"gray{suffix}"), gray)
+    np.testing.assert_array_equal(shown(tmp_path / f"gray{suffix}")[..., 1], colours[..., 0])
+    wide = colours[..., ::-1].astype(np.uint16) * 257
+    cv2.imwrite(str(tmp_path / f"rgb{suffix}"), wide)
+    np.testing.assert_array_equal(shown(tmp_path / f"rgb{suffix}"), colours)
+
+
+def test_the_four_inks_of_print_are_rgb(tmp_path: Path, colours: np.ndarray):
+    Image.fromarray(colours).convert("CMYK").save(tmp_path / "a.jpg", quality=98)
+    assert np.abs(shown(tmp_path / "a.jpg").astype(int) - colours).mean() < 6
+
+
+@pytest.mark.parametrize(  # EXIF 2.3, 4.6.4 A: which side of the scene row 0 and column 0 show
+    ("orientation", "stored"),
+    [
+        (2, lambda upright: upright[:, ::-1]),
+        (3, lambda upright: upright[::-1, ::-1]),
+        (4, lambda upright: upright[::-1]),
+        (5, lambda upright: upright.transpose(1, 0, 2)),  # left, top
+        (6, lambda upright: np.rot90(upright, 1)),  # right, top: the camera was turned
+        (8, lambda upright: np.rot90(upright, -1)),  # left, bottom
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_a_picture_stored_lying_is_upright(
+    tmp_path: Path, colours: np.ndarray, orientation: int, stored: Callable, suffix: str
+):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = Image.fromarray(np.ascontiguousarray(stored(colours)))
+    image.save(tmp_path / f"a{suffix}", exif=exif, quality=95)
+    found = shown(tmp_path / f"a{suffix}")
+    assert found.shape == colours.shape
+    assert np.abs(found.astype(int) - colours).mean() < 3
+
+
+def test_a_name_that_lies_about_the_format_does_not_matter(tmp_path: Path, colours: np.ndarray):
+    for name, form in (("a.jpg", "PNG"), ("b.png", "GIF")):
+        Image.fromarray(colours).quantize(64).convert("RGB").save(tmp_path / name, form)
+        assert np.abs(shown(tmp_path / name).astype(int) - colours).mean() < 3
+
+
+def test_one_pixel_is_a_picture(tmp_path: Path):
+    Image.new("RGB", (1, 1), "red").save(tmp_path / "a.png")
+    (picture,) = Still(tmp_path / "a.png").pictures()
+    assert picture.rgb().tolist() == [[[255, 0, 0]]]
+
+
+def spoil(path: Path, colours: np.ndarray, how: str) -> None:
+    """Write a picture that can't be read."""
+    if how == "empty":
+        path.touch()
+    elif how == "text":
+        path.write_text("this is no picture, only its name says so, truncated\n" * 50)
+    elif how == "folder":
+        path.mkdir()
+    elif how == "link":
+        path.symlink_to(path.with_name("nowhere.png"))
+    elif how in ("huge", "huger"):
+        side_px = {"huge": 7100, "huger": 20_000}[how]  # a bomb to Pillow is the second alone
+        Image.new("1", (side_px, side_px)).save(path)
+    elif how == "floats":
+        Image.fromarray(colours[..., 0].astype(np.float32)).save(path, "TIFF")
+    elif how != "missing":
+        noise = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+        Image.fromarray(noise).save(path, "PNG" if how == "cut PNG" else "JPEG")
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    ("how", "reason"),
+    [
+        ("empty", "the file is empty"),
+        ("text", "no picture, or damaged beyond reading"),
+        ("folder", "no picture, or damaged beyond reading"),
+        ("link", "it is a symbolic link to a file that is not there"),
+        ("missing", "there is no such file"),
+        ("cut PNG", "the picture breaks off"),
+        ("cut JPEG", "the picture breaks off"),
+        ("huge", "it has more than 50,000,000 pixels"),
+        ("huger", "it has more than 50,000,000 pixels"),
+        ("floats", "its gray levels are floating-point numbers, of no known range"),
+    ],
+)
+def test_a_picture_that_cannot_be_read_says_why_and_nothing_else(
+    tmp_path: Path, colours: np.ndarray, how: str, reason: str, capfd
+):
+    spoil(tmp_path / "a.png", colours, how)
+    still = Still(tmp_path / "a.png")
+    with pytest.raises(VideoError, match=f"^{reason}$"):
+        list(still.pictures())
+    assert still.num_frames == 0 and capfd.readouterr() == ("", "")
+
+
+def test_a_video_is_no_picture_whatever_its_name(tmp_path: Path, numbered: Path):
+    path = numbered.rename(tmp_path / "a.jpg")
+    with pytest.raises(VideoError, match="no picture"):
+        list(Still(path).pictures())
 
 
 # Reading ahead
