@@ -48,12 +48,12 @@ def answer_clips(cfg: DictConfig, model: Path, recipe: Recipe, folder: Path) -> 
     Raises:
         UserError: there are no clips, none gave an answer, or with `strict` one failed.
     """
-    named = cfg.clips if isinstance(cfg.clips, ListConfig) else [cfg.clips]
-    clips = list(dict.fromkeys(clip for each in named for clip in named_clips(str(each))))
+    clips = all_named(cfg.clips, "clips")
     predictor = Predictor(
         model,
         cfg.min_frames,
         cfg.unsure_below,
+        named_neutral(cfg),
         stride=cfg.stride if cfg.render else None,
         rendered=folder / "rendered" if cfg.render else None,
     )
@@ -82,6 +82,17 @@ def answer_clips(cfg: DictConfig, model: Path, recipe: Recipe, folder: Path) -> 
         raise UserError(f"strict=true, and {len(failed)} clips failed: {', '.join(failed)}")
 
 
+def named_neutral(cfg: DictConfig) -> tuple[Path, ...]:
+    """Find the neutral clips of the person; none if none are named."""
+    return tuple(all_named(cfg.calibrate, "calibrate")) if cfg.calibrate is not None else ()
+
+
+def all_named(named: str | ListConfig, key: str) -> list[Path]:
+    """Find the clips that the name, or the list of names, under a key stands for; each once."""
+    names = named if isinstance(named, ListConfig) else [named]
+    return list(dict.fromkeys(clip for name in names for clip in named_clips(str(name), key)))
+
+
 def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
     """Answer again and again what a camera, or a clip taken for one, shows.
 
@@ -99,6 +110,7 @@ def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
     recognizer = EmotionRecognizer.load(
         model, min_frames=cfg.min_frames, unsure_below=cfg.unsure_below
     )
+    recognizer.calibrate(named_neutral(cfg))
     unsure_below = recognizer.recipe.unsure_below
     with ExitStack() as stack, suppress(KeyboardInterrupt):  # which is how to end it
         lines = stack.enter_context(open(folder / "live.jsonl", "w", encoding="utf-8"))

@@ -25,6 +25,7 @@ from rich.console import Console
 from emotion.backbone import Pretrained, load_pretrained, num_parameters
 from emotion.cache import Cache
 from emotion.calibration import Calibration, Calibrator
+from emotion.callbacks import SeededEpochs
 from emotion.cell import (
     ERROR_FILE,
     LOCK,
@@ -44,6 +45,7 @@ from emotion.loggers import Curves, Wandb, finish_wandb
 from emotion.metrics import judge_splits
 from emotion.module import EmotionModule
 from emotion.parallel import processes
+from emotion.person import mean_neutral
 from emotion.predictions import Predictions
 from emotion.provenance import memory_mb, provenance
 from emotion.recipe import RECIPE_FILE, Recipe, package_versions
@@ -190,17 +192,25 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     best = callbacks["best"]
     checkpoint = Path(best.best_model_path)
     best_epoch = load_weights(checkpoint, module)
-    predictions = predict(trainer, module, datamodule)
+    judged = [split for split in ("val", "test") if datamodule.rows[split]]
+    of_splits = {split: predict(trainer, module, datamodule, split) for split in judged}
+    if cfg.refit:
+        module, checkpoint = refit(cfg, run_dir, datamodule, best_epoch)
+        if "test" in judged:
+            of_splits["test"] = predict(trainer, module, datamodule, "test")
+    predictions = Predictions.joined(list(of_splits.values()))
     predictions.write(run_dir / "predictions.csv")
     result = judge_run(predictions, best_epoch)
     calibration, calibrated = calibrator.calibrate(predictions)
     log_calibration(calibrated, result["reported_on"])
-    recipe = describe_recipe(cfg, datamodule, calibration)
+    neutral = mean_neutral(predictions.of_split("val"))  # of faces that it was not trained on
+    recipe = describe_recipe(cfg, datamodule, calibration, neutral)
     recipe.write(run_dir / RECIPE_FILE)
     record = {
         **setup,
         "epochs": trainer.current_epoch,
         "best_epoch": best_epoch,
+        "refit": cfg.refit,
         "seconds": round(seconds, 1),
         **result,
         "calibration": calibrated,
@@ -214,7 +224,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         "throughput": {
             "train_stacks_per_s": clock.stacks_per_s,
             "ms_per_stack": ms_per_stack(
-                module.to(trainer.strategy.root_device), datamodule.num_images, datamodule.image_px
+                module.to(trainer.strategy.root_device), module.example(1, datamodule.image_px)
             ),
         },
     }
@@ -234,6 +244,7 @@ def build_datamodule(cfg: DictConfig) -> StackDataModule:
         instantiate(cfg.augmentation),
         split=instantiate(cfg.split, _convert_="all"),
         seed=cfg.seed,
+        landmarks=cfg.model.landmarks,
         **cfg.loader,
     )
     datamodule.prepare_data()
@@ -249,12 +260,15 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> EmotionModule:
     """
     if cfg.loss.class_weights not in (None, "balanced"):
         raise UserError(f"loss.class_weights={cfg.loss.class_weights}: it is null or balanced")
-    return EmotionModule(
+    module = EmotionModule(
         backbone=cfg.model.backbone,
         num_images=datamodule.num_images,
         labels=datamodule.labels,
         hidden=cfg.model.hidden,
         dropout=tuple(cfg.model.dropout),
+        fusion=cfg.model.fusion,
+        normalize=cfg.model.normalize,
+        landmarks=cfg.model.landmarks,
         channels_last=cfg.model.channels_last,
         freeze_epochs=cfg.model.freeze_epochs,
         class_weights=datamodule.balanced_weights() if cfg.loss.class_weights else None,
@@ -263,6 +277,9 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> EmotionModule:
         optimizer=OmegaConf.to_container(cfg.optimizer),
         schedule=OmegaConf.to_container(cfg.schedule),
     )
+    if module.network.geometry is not None:
+        module.network.geometry.fit(*datamodule.train_landmarks(), **cfg.model.discriminant)
+    return module
 
 
 def start_backbone(cfg: DictConfig, module: EmotionModule) -> Pretrained:
@@ -394,23 +411,63 @@ def starting_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
     return None
 
 
-def predict(trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule) -> Predictions:
-    """Let a trained module say what it makes of every stack that it was not trained on.
+def predict(
+    trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
+) -> Predictions:
+    """Let a trained module say what it makes of every stack of a split.
 
     In this process alone, and as training has validated: on its device and in its precision.
     """
     module.eval().to(trainer.strategy.root_device)
-    parts = []
-    for split in (split for split in ("val", "test") if datamodule.rows[split]):
-        with torch.inference_mode(), trainer.precision_plugin.val_step_context():
-            batches = [
-                module.predict_step((stacks.to(module.device), targets), 0).cpu()
-                for stacks, targets in datamodule.evaluation_dataloader(split)
-            ]
-        probabilities = torch.cat(batches).numpy()
-        rows = datamodule.rows[split]
-        parts.append(Predictions.of_rows(rows, datamodule.labels, probabilities))
-    return Predictions.joined(parts)
+    with torch.inference_mode(), trainer.precision_plugin.val_step_context():
+        batches = [
+            module.predict_step(module.transfer_batch_to_device(batch, module.device, 0), 0).cpu()
+            for batch in datamodule.evaluation_dataloader(split)
+        ]
+    rows = datamodule.rows[split]
+    return Predictions.of_rows(rows, datamodule.labels, torch.cat(batches).numpy())
+
+
+def refit(
+    cfg: DictConfig, run_dir: Path, datamodule: StackDataModule, best_epoch: int
+) -> tuple[EmotionModule, Path]:
+    """Train once more, on the val stacks too, which have told by now how many epochs are good.
+
+    Args:
+        cfg: the composed config.
+        run_dir: the run's folder.
+        datamodule: of the run; its val stacks are train stacks from now on as well.
+        best_epoch: the number of the best epoch, counted from 1.
+
+    Returns:
+        The module, and its checkpoint.
+
+    Raises:
+        UserError: the config asks for what can't be refitted.
+    """
+    if cfg.refit not in ("best", "all"):
+        raise UserError(f"refit={cfg.refit}: it is null, best or all")
+    if cfg.trainer.strategy != "auto":
+        raise UserError("refit is for one process: trainer=ddp can't")
+    epochs = best_epoch if cfg.refit == "best" else cfg.trainer.max_epochs
+    datamodule.add_val_to_train()
+    log.info("once more for %d epochs on %d stacks", epochs, len(datamodule.rows["train"]))
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    datamodule.first_epoch = 0
+    module = build_module(cfg, datamodule)
+    start_backbone(cfg, module)
+    trainer = instantiate(
+        cfg.trainer,
+        logger=False,
+        callbacks=[SeededEpochs(cfg.seed)],
+        enable_checkpointing=False,
+        max_epochs=epochs,
+        limit_val_batches=0,
+    )
+    trainer.fit(module, datamodule=datamodule)
+    checkpoint = run_dir / "refit.ckpt"
+    trainer.save_checkpoint(checkpoint, weights_only=True)
+    return module, checkpoint
 
 
 def judge_run(predictions: Predictions, best_epoch: int) -> dict:
@@ -457,7 +514,10 @@ def log_calibration(calibrated: dict, reported_on: str) -> None:
 
 
 def describe_recipe(
-    cfg: DictConfig, datamodule: StackDataModule, calibration: Calibration
+    cfg: DictConfig,
+    datamodule: StackDataModule,
+    calibration: Calibration,
+    neutral: Sequence[float],
 ) -> Recipe:
     """Give what the model needs to be used on new clips."""
     return Recipe(
@@ -468,6 +528,8 @@ def describe_recipe(
         interval=cfg.interval.frames,
         image_px=datamodule.image_px,
         versions=package_versions(),
+        landmarks=cfg.model.landmarks,
+        neutral=neutral,
         **asdict(calibration),
     )
 

@@ -8,6 +8,7 @@ to the time.
 
 import argparse
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,7 @@ from emotion.module import EmotionModule
 from emotion.onnx_runtime import RECIPE_KEY, OnnxRuntime
 from emotion.quantization import quantize
 from emotion.recipe import RECIPE_FILE, Recipe, package_versions
-from emotion.runtime import Runtime, TorchRuntime
+from emotion.runtime import Runtime, TorchRuntime, random_inputs
 
 MODELS = ("mobilenetv3", "effv2s", "effv2m")
 PAUSE_S = 0.05  # before each call, until the threads of the runtime before have stopped waiting
@@ -73,7 +74,7 @@ def runtimes(model: str, image_px: int, threads: int, folder: Path) -> dict[str,
     metadata = {RECIPE_KEY: recipe.to_json()}
     float32, int8 = folder / "model.onnx", folder / "model.int8.onnx"
     write_model(to_onnx(before.module, recipe), float32, metadata)
-    write_model(quantize(float32, random_stacks(recipe, 4)), int8, metadata)
+    write_model(quantize(float32, random_inputs(recipe, 4)), int8, metadata)
     return {
         before.name: before,
         "ONNX Runtime float32": OnnxRuntime(float32, threads),
@@ -81,20 +82,16 @@ def runtimes(model: str, image_px: int, threads: int, folder: Path) -> dict[str,
     }
 
 
-def random_stacks(recipe: Recipe, num: int) -> np.ndarray:
-    """Draw (N, T, image_px, image_px) uint8."""
-    shape = (num, recipe.num_images, recipe.image_px, recipe.image_px)
-    return np.random.default_rng(0).integers(256, size=shape, dtype=np.uint8)
-
-
-def medians_ms(of: dict[str, Runtime], stacks: np.ndarray, repeats: int) -> dict[str, float]:
+def medians_ms(
+    of: dict[str, Runtime], inputs: Sequence[np.ndarray], repeats: int
+) -> dict[str, float]:
     """Classify stacks with one runtime after the other, again and again; name -> median in ms."""
     times_s: dict[str, list[float]] = {name: [] for name in of}
     for repeat in range(repeats + 2):  # two to warm up
         for name, runtime in of.items():
             time.sleep(PAUSE_S)
             start_s = time.perf_counter()
-            runtime.classify(stacks)
+            runtime.classify(*inputs)
             if repeat >= 2:
                 times_s[name].append(time.perf_counter() - start_s)
     return {name: 1000 * float(np.median(times)) for name, times in times_s.items()}
@@ -116,7 +113,7 @@ def main() -> None:
             folder = Path(name)
             of = runtimes(model, arguments.image_px, arguments.threads, folder)
             recipe = Recipe.read(folder / RECIPE_FILE)
-            medians = medians_ms(of, random_stacks(recipe, 1), arguments.repeats)
+            medians = medians_ms(of, random_inputs(recipe, 1), arguments.repeats)
             files = ("best.ckpt", "model.onnx", "model.int8.onnx")
             sizes = [(folder / file).stat().st_size / 1e6 for file in files]
         first = next(iter(medians.values()))

@@ -1,7 +1,10 @@
 """stacks ──learn──> logits: a timm backbone whose first convolution takes T images, and a head.
 
 T gray images stand where a picture has red, green and blue, so time is read by 2D convolutions
-from the first layer on. Weights trained on pictures are carried over by `adapt_stem`.
+from the first layer on (early fusion); or the backbone sees one image after the other, and their
+features are averaged (late fusion: Karpathy et al., "Large-scale Video Classification with
+Convolutional Neural Networks", CVPR 2014). Weights trained on pictures are carried over by
+`adapt_stem`.
 """
 
 from collections.abc import Mapping
@@ -19,43 +22,65 @@ from timm.models import load_state_dict
 from torch import nn
 
 from emotion.errors import UserError
+from emotion.geometry import LandmarkClassifier
 
+FUSIONS = ("early", "late")
 STEMS = ("mean", "balanced")
 HUB_TIMEOUT_S = 5.0
 
 
 class StackClassifier(nn.Module):
-    """Backbone, global average pooling, and the seed's head of two layers."""
+    """Backbone, global average pooling, and the seed's head of two layers.
+
+    Attributes:
+        geometry: a classifier of landmarks, whose log-probabilities are added to the network's; or
+            all there is, where there is no backbone.
+    """
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | None,
         num_images: int,
         num_classes: int,
         *,
         hidden: int = 512,
         dropout: tuple[float, float] = (0.6, 0.5),
+        fusion: str = "early",
+        landmarks: bool = False,
     ) -> None:
         """Build the network with random weights.
 
         Args:
-            backbone: a convolutional network's name in timm.
+            backbone: a convolutional network's name in timm; None for landmarks alone.
             num_images: T.
             num_classes: length of the logits.
             hidden: width of the head's first layer.
             dropout: probability before its first and before its second layer.
+            fusion: `early`, the first convolution takes T images; or `late`, one after the other.
+            landmarks: take landmarks beside the stacks.
 
         Raises:
-            UserError: timm has no such network.
+            UserError: timm has no such network, or there is none and no landmarks either.
         """
         super().__init__()
+        if fusion not in FUSIONS:
+            raise UserError(f"model.fusion={fusion}: it is one of {', '.join(FUSIONS)}")
+        self.fusion = fusion
+        self.frozen = False
+        self.geometry = LandmarkClassifier(num_classes) if landmarks else None
+        self.backbone = None
+        if backbone is None:
+            if not landmarks:
+                raise UserError("model.backbone=null leaves nothing without model.landmarks=true")
+            return
         if not timm.is_model(backbone):
             near = timm.list_models(f"*{backbone[:6]}*")[:5]
             raise UserError(
                 f"model.backbone={backbone}: timm has no such network"
                 + (f"; it has {', '.join(near)}" if near else "")
             )
-        self.backbone = timm.create_model(backbone, in_chans=num_images, num_classes=0)
+        channels = num_images if fusion == "early" else 1
+        self.backbone = timm.create_model(backbone, in_chans=channels, num_classes=0)
         if hasattr(self.backbone, "norm_head"):
             # MobileNetV3 widens the pooled features once more before its classifier; the seed's
             # head takes them as they are.
@@ -68,25 +93,38 @@ class StackClassifier(nn.Module):
             nn.Dropout(dropout[1]),
             nn.Linear(hidden, num_classes),
         )
-        self.frozen = False
 
     def freeze(self, frozen: bool) -> None:
         """Keep the backbone as it is in training, batch norm's statistics too, or set it free."""
         self.frozen = frozen
-        self.backbone.train(not frozen)
+        if self.backbone is not None:
+            self.backbone.train(not frozen)
 
-    def forward(self, stacks: torch.Tensor) -> torch.Tensor:
+    def forward(self, stacks: torch.Tensor, landmarks: torch.Tensor | None = None) -> torch.Tensor:
         """Classify stacks.
 
         Args:
-            stacks: (N, T, H, W) float, 0 to 1.
+            stacks: (N, T, H, W) float.
+            landmarks: (N, T, 468, 3) float, of their images, for a network that takes them.
 
         Returns:
-            (N, num_classes) logits.
+            (N, num_classes) logits. While a network with a backbone learns, they are its own: it
+            would have nothing to learn from faces that the landmarks' classifier was fitted on.
         """
+        if self.backbone is None:
+            return self.geometry(landmarks)
+        num, num_images = stacks.shape[:2]
+        if self.fusion == "late":
+            stacks = stacks.reshape(num * num_images, 1, *stacks.shape[2:])
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen):
             features = self.backbone.forward_features(stacks)  # (N, F, h, w)
-        return self.head(features.mean(dim=(2, 3)))
+        features = features.mean(dim=(2, 3))
+        if self.fusion == "late":
+            features = features.reshape(num, num_images, -1).mean(dim=1)  # (N, F)
+        logits = self.head(features)
+        if self.geometry is None or self.training:
+            return logits
+        return logits.log_softmax(dim=1) + self.geometry(landmarks).log_softmax(dim=1)
 
 
 def num_parameters(network: nn.Module) -> int:
@@ -151,6 +189,8 @@ def load_pretrained(
     """
     if stem not in STEMS:
         raise UserError(f"model.stem={stem}: it is one of {', '.join(STEMS)}")
+    if network.backbone is None:
+        return Pretrained(False, "no backbone")
     if pretrained is False:
         return Pretrained(False, "random weights, as asked for (model.pretrained=false)")
     if pretrained is True or pretrained == "auto":

@@ -252,12 +252,13 @@ def files_below(root: Path, kind: str) -> list[Path]:
     )
 
 
-def named_clips(named: str) -> list[Path]:
+def named_clips(named: str, key: str = "clips") -> list[Path]:
     """Find the clips that somebody has named.
 
     Args:
         named: a file, a folder with video files in it or below it, or else with pictures, or a
             pattern such as `clips/*.mp4` or `clips/**/*.mov`; `~` is the home folder.
+        key: of the config, for errors.
 
     Raises:
         UserError: there is none.
@@ -267,7 +268,7 @@ def named_clips(named: str) -> list[Path]:
         if not (paths := files_below(path, "clips") or files_below(path, "stills")):
             looked_for = ", ".join([*sorted(VIDEO_SUFFIXES), *sorted(STILL_SUFFIXES)])
             raise UserError(
-                f"clips={named}: no video files or pictures in that folder "
+                f"{key}={named}: no video files or pictures in that folder "
                 f"(looked for {looked_for})"
             )
         return paths
@@ -275,7 +276,7 @@ def named_clips(named: str) -> list[Path]:
         return [path]
     paths = sorted(Path(found) for found in glob(str(path), recursive=True))
     if not (paths := [path for path in paths if not path.is_dir()]):
-        raise UserError(f"clips={named}: no such file or folder, and no pattern of any")
+        raise UserError(f"{key}={named}: no such file or folder, and no pattern of any")
     return paths
 
 

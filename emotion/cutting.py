@@ -52,6 +52,7 @@ class CacheSettings:
     align: bool
     size_px: int
     min_confidence: float
+    refine: bool = False
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong.
@@ -101,7 +102,7 @@ class CacheSettings:
             f"{self.segment_frames}{self.by}-every{self.interval}-from_{self.start}"
             f"-min{self.min_frames}-faces{self.min_face_fraction}_{self.tracking}-{self.follow}"
             f"-margin{self.margin}{'-level' * self.align}"
-            f"-{self.size_px}px-confidence{self.min_confidence}"
+            f"-{self.size_px}px-confidence{self.min_confidence}{'-refined' * self.refine}"
         )
 
 
@@ -297,6 +298,7 @@ def face_cropper(settings: CacheSettings) -> FaceCropper:
         settings.align,
         settings.size_px,
         settings.min_confidence,
+        settings.refine,
     )
 
 

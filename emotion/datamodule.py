@@ -25,6 +25,7 @@ from emotion.stack import model_images, model_landmarks, read_landmarks, read_st
 
 Inputs = torch.Tensor | tuple[torch.Tensor, torch.Tensor]  # stacks, or stacks and landmarks
 Sample = tuple[Inputs, int]
+Batch = tuple[Inputs, torch.Tensor]
 
 
 class StackDataset(Dataset):
@@ -241,6 +242,11 @@ class StackDataModule(pl.LightningDataModule):
             judged = [replace(row, split="val") for row in batch]
             self.rows = {"train": batch, "val": judged, "test": []}
 
+    def add_val_to_train(self) -> None:
+        """Make train stacks of the val stacks too, once they have told what they can."""
+        also = [replace(row, split="train") for row in self.rows["val"]]
+        self.rows["train"] = self.rows["train"] + also
+
     def balanced_weights(self) -> list[float]:
         """Weigh classes by the inverse of their share of the train stacks.
 
@@ -253,6 +259,21 @@ class StackDataModule(pl.LightningDataModule):
             counts.total() / (len(counts) * counts[label]) if counts[label] else 1.0
             for label in self.labels
         ]
+
+    def train_landmarks(self) -> tuple[np.ndarray, np.ndarray]:
+        """Read the landmarks of all train stacks, as a model takes them.
+
+        Returns:
+            (N, T, 468, 3) float32, and (N,) class indices.
+        """
+        rows = self.rows["train"]
+        landmarks = [
+            model_landmarks(
+                read_landmarks(self.cache.directory / row.landmarks), row.crop_found, self.step
+            )
+            for row in rows
+        ]
+        return np.stack(landmarks), np.array([self.labels.index(row.label) for row in rows])
 
     def train_dataloader(self) -> DataLoader:
         """Batches of (N, T, H, W) uint8 stacks, varied, in a new order every epoch."""
@@ -312,7 +333,7 @@ class StackDataModule(pl.LightningDataModule):
         )
 
 
-def collate(samples: Sequence[Sample]) -> tuple[Inputs, torch.Tensor]:
+def collate(samples: Sequence[Sample]) -> Batch:
     """Make a batch of samples, with channels last in memory as they are.
 
     PyTorch's own way would bring them into another order, and the model bring them back.
@@ -332,6 +353,12 @@ def collate(samples: Sequence[Sample]) -> tuple[Inputs, torch.Tensor]:
     if has_landmarks:
         batch = batch, torch.stack([landmarks for _, landmarks in inputs])
     return batch, torch.tensor(labels)
+
+
+def apart(batch: Batch) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+    """Take a batch apart: what a model takes, (stacks,) or (stacks, landmarks); and targets."""
+    inputs, targets = batch
+    return (inputs,) if isinstance(inputs, torch.Tensor) else tuple(inputs), targets
 
 
 def cv2_single_thread(worker: int = 0) -> None:

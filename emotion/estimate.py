@@ -43,8 +43,12 @@ def cell_seconds(cells: Sequence[DictConfig], negligible_s: float) -> list[float
             return None
         images = max(num_images(c.sampling.segment_frames, c.interval.frames) for c in cells)
         for cfg, count in zip(cells, passes, strict=True):
+            if cfg.model.backbone is None:
+                seconds.append(0.0)  # landmarks alone take no time to speak of
+                continue
             network = (
                 cfg.model.backbone,
+                cfg.model.fusion,
                 images,  # more of them cost the first convolution alone: not timed one by one
                 cfg.loader.image_px or cfg.face.size_px,
                 cfg.model.channels_last,
@@ -69,12 +73,13 @@ def stack_passes(cfg: DictConfig) -> float:
 
 
 def time_stack(
-    backbone: str, images: int, image_px: int, channels_last: bool, accelerator: str
+    backbone: str, fusion: str, images: int, image_px: int, channels_last: bool, accelerator: str
 ) -> float:
     """Time training steps of a network on random stacks.
 
     Args:
         backbone: its name in timm.
+        fusion: how it sees a stack's images.
         images: T.
         image_px: height and width.
         channels_last: order of images in memory.
@@ -87,7 +92,8 @@ def time_stack(
     device = torch.device("cuda" if use_gpu else "cpu")
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     with torch.random.fork_rng():  # a sweep's cells must not notice
-        network = StackClassifier(backbone, images, 5).to(device, memory_format=memory_format)
+        network = StackClassifier(backbone, images, 5, fusion=fusion)
+        network.to(device, memory_format=memory_format)
         stacks = torch.rand(BATCH, images, image_px, image_px, device=device)
         stacks = stacks.to(memory_format=memory_format)
         targets = torch.arange(BATCH, device=device) % 5

@@ -20,12 +20,20 @@ from emotion.errors import UserError
 from emotion.files import unfinished
 from emotion.manifest import StackRow
 from emotion.model_card import CARD_FILE, ExportedFile, model_card
-from emotion.onnx_runtime import INPUT, OUTPUT, RECIPE_KEY, OnnxRuntime, import_onnx, with_digest
+from emotion.onnx_runtime import (
+    INPUT,
+    LANDMARKS,
+    OUTPUT,
+    RECIPE_KEY,
+    OnnxRuntime,
+    import_onnx,
+    with_digest,
+)
 from emotion.provenance import code_version, cpu_name, num_cores
 from emotion.quantization import quantize
 from emotion.recipe import Recipe
 from emotion.run import Run, spread
-from emotion.runtime import Runtime, load_model
+from emotion.runtime import Runtime, load_model, random_inputs
 
 OPSET = 18  # what torch's exporter writes without converting; any ONNX Runtime since 1.14 reads it
 TOLERANCE = 1e-4  # of probabilities, between PyTorch and ONNX Runtime
@@ -96,12 +104,12 @@ def export_int8(run: Run, num_threads: int) -> ExportedFile:
     path.unlink(missing_ok=True)
     rows = run.rows("val")
     targets = np.array([run.recipe.labels.index(row.label) for row in rows])
-    train = run.stacks(spread(run.rows("train"), RANGE_STACKS))
+    train = run.inputs(spread(run.rows("train"), RANGE_STACKS))
     with unfinished(path) as temporary:
         write_model(quantize(source, train), temporary, describe(run, "int8"))
         before, after = (
             np.concatenate(
-                [runtime.classify(stacks).argmax(axis=1) for stacks in real_batches(run, rows)]
+                [runtime.classify(*inputs).argmax(axis=1) for inputs in real_batches(run, rows)]
             )
             for runtime in (OnnxRuntime(source, num_threads), OnnxRuntime(temporary, num_threads))
         )
@@ -127,8 +135,7 @@ def to_onnx(module: torch.nn.Module, recipe: Recipe) -> "onnx.ModelProto":  # no
     which torch is giving up, has EfficientNetV2 find out the padding of its convolutions anew with
     every stack, and needs twice the operators.
     """
-    px = recipe.image_px
-    example = torch.zeros(2, recipe.num_images, px, px, dtype=torch.uint8)
+    num = torch.export.Dim("N")
     exporter = logging.getLogger("torch.onnx")
     level = exporter.level
     exporter.setLevel(logging.ERROR)
@@ -137,10 +144,10 @@ def to_onnx(module: torch.nn.Module, recipe: Recipe) -> "onnx.ModelProto":  # no
             warnings.simplefilter("ignore")  # torch's parts have things to say to one another
             program = torch.onnx.export(
                 module,
-                (example,),
-                input_names=[INPUT],
+                module.example(2, recipe.image_px),
+                input_names=[INPUT, LANDMARKS][: 1 + recipe.landmarks],
                 output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("N")},),
+                dynamic_shapes=({0: num},) * (1 + recipe.landmarks),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -186,38 +193,36 @@ def forget(message: "google.protobuf.message.Message") -> None:  # noqa: F821
                 forget(each)
 
 
-def random_batches(recipe: Recipe) -> Iterator[np.ndarray]:
-    """Draw stacks: (N, T, image_px, image_px) uint8, for each N of `RANDOM_BATCHES`."""
-    generator = np.random.default_rng(0)
-    for num in RANDOM_BATCHES:
-        shape = (num, recipe.num_images, recipe.image_px, recipe.image_px)
-        yield generator.integers(256, size=shape, dtype=np.uint8)
+def random_batches(recipe: Recipe) -> Iterator[tuple[np.ndarray, ...]]:
+    """Draw what `Runtime.classify` takes, for each number of stacks of `RANDOM_BATCHES`."""
+    for seed, num in enumerate(RANDOM_BATCHES):
+        yield random_inputs(recipe, num, seed)
 
 
-def real_batches(run: Run, rows: Sequence[StackRow]) -> Iterator[np.ndarray]:
-    """Load a run's stacks: (N, T, image_px, image_px) uint8, up to `REAL_BATCH` at once."""
+def real_batches(run: Run, rows: Sequence[StackRow]) -> Iterator[tuple[np.ndarray, ...]]:
+    """Load what `Runtime.classify` takes of a run's stacks, up to `REAL_BATCH` at once."""
     for first in range(0, len(rows), REAL_BATCH):
-        yield run.stacks(rows[first : first + REAL_BATCH])
+        yield run.inputs(rows[first : first + REAL_BATCH])
 
 
 def largest_difference(
-    one: Runtime, other: Runtime, batches: Iterable[np.ndarray], temperature: float
+    one: Runtime, other: Runtime, batches: Iterable[Sequence[np.ndarray]], temperature: float
 ) -> float:
     """Compare what two runtimes make of stacks.
 
     Args:
         one: a runtime.
         other: another one, of the same model.
-        batches: (N, T, image_px, image_px) uint8 each.
+        batches: what `Runtime.classify` takes, each.
         temperature: the model's.
 
     Returns:
         The largest difference between two probabilities; NaN where one is no number.
     """
     differences = []
-    for stacks in batches:
+    for inputs in batches:
         first, second = (
-            torch.from_numpy(runtime.classify(stacks)).double().div(temperature).softmax(dim=1)
+            torch.from_numpy(runtime.classify(*inputs)).double().div(temperature).softmax(dim=1)
             for runtime in (one, other)
         )
         differences.append((first - second).abs().max().item())

@@ -14,6 +14,8 @@ import cv2
 import mediapipe as mp
 import numpy as np
 
+from emotion.mirror import NUM_POINTS
+
 BLACK_FRAME = np.zeros((8, 8, 3), np.uint8)
 TRACKING = ("every_frame", "sampled", "none")
 FOLLOW = ("largest", "central")
@@ -47,6 +49,7 @@ class FaceCropper:
         align: bool,
         size_px: int,
         min_confidence: float,
+        refine: bool = False,
     ) -> None:
         """Load the face mesh.
 
@@ -58,6 +61,8 @@ class FaceCropper:
             align: turn the face so that its eyes are level.
             size_px: height and width of a crop.
             min_confidence: 0 to 1, of detection and of tracking.
+            refine: find eyes, lips and brows a second time, more exactly: Grishchenko et al.,
+                "Attention Mesh", CVPR Workshop 2020, https://arxiv.org/abs/2006.10962.
         """
         assert tracking in TRACKING and follow in FOLLOW, (tracking, follow)
         self.tracking = tracking
@@ -66,6 +71,7 @@ class FaceCropper:
         self.align = align
         self.size_px = size_px
         self.min_confidence = min_confidence
+        self.refine = refine
         with quiet_mediapipe():
             self._several = self._load_mesh(MAX_FACES)
             if tracking != "none":
@@ -81,7 +87,7 @@ class FaceCropper:
         return mp.solutions.face_mesh.FaceMesh(
             static_image_mode=self.tracking == "none",
             max_num_faces=max_faces,
-            refine_landmarks=False,
+            refine_landmarks=self.refine,
             min_detection_confidence=self.min_confidence,
             min_tracking_confidence=self.min_confidence,
         )
@@ -113,9 +119,9 @@ class FaceCropper:
             found = mesh.process(frame).multi_face_landmarks or []
         height, width = frame.shape[:2]
         faces = [
-            np.array([[getattr(point, axis) for point in face.landmark] for axis in "xyz"]).T
+            np.array([[getattr(point, axis) for point in points] for axis in "xyz"]).T
             * (width, height, width)  # MediaPipe gives z on the scale of x
-            for face in found
+            for points in (face.landmark[:NUM_POINTS] for face in found)
         ]
         self.num_seen = len(faces)
         landmarks = self._choose(faces, frame.shape)

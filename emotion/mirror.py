@@ -36,6 +36,7 @@ PARTNERS = np.array([
     217, 218, 219, 220, 221, 222, 223, 224, 225, 226, 227, 228, 229, 230, 231, 232, 233, 234,
     235, 236, 237, 238, 239, 240, 241, 242, 243, 244, 245, 246, 247,
 ])  # fmt: skip
+NUM_POINTS = len(PARTNERS)  # of the mesh; a refined one has ten more, of the irises
 
 
 def mirror_landmarks(landmarks: np.ndarray) -> np.ndarray:

@@ -12,10 +12,14 @@ from torchmetrics import MeanMetric
 
 from emotion.augmentation import mix
 from emotion.backbone import StackClassifier
+from emotion.datamodule import Batch, apart
 from emotion.errors import UserError
 from emotion.metrics import running_metrics
+from emotion.mirror import NUM_POINTS
 from emotion.optimizer import build_optimizer, build_schedule
 from emotion.parallel import share_batches, total
+
+NORMALIZE = ("range", "stack", "difference")
 
 
 class EmotionModule(pl.LightningModule):
@@ -28,12 +32,15 @@ class EmotionModule(pl.LightningModule):
 
     def __init__(
         self,
-        backbone: str,
+        backbone: str | None,
         num_images: int,
         labels: Sequence[str],
         *,
         hidden: int = 512,
         dropout: tuple[float, float] = (0.6, 0.5),
+        fusion: str = "early",
+        normalize: str = "range",
+        landmarks: bool = False,
         channels_last: bool = False,
         freeze_epochs: int = 0,
         class_weights: Sequence[float] | None = None,
@@ -45,11 +52,14 @@ class EmotionModule(pl.LightningModule):
         """Build the network with random weights.
 
         Args:
-            backbone: a convolutional network's name in timm.
+            backbone: a convolutional network's name in timm; None for landmarks alone.
             num_images: T.
             labels: the classes, in the order of their indices.
             hidden: width of the head's first layer.
             dropout: probability before the head's first and second layer.
+            fusion: how the network sees a stack's images, see `StackClassifier`.
+            normalize: what it sees of their gray levels, see `normalized`.
+            landmarks: take their landmarks too.
             channels_last: keep images and kernels with channels last in memory; the same results
                 to rounding, faster on some networks and slower on others.
             freeze_epochs: epochs in which the head alone is trained; batch norm keeps its
@@ -67,13 +77,23 @@ class EmotionModule(pl.LightningModule):
         super().__init__()
         if not 0 <= label_smoothing < 1:
             raise UserError(f"loss.label_smoothing={label_smoothing}: it is from 0 to below 1")
+        if normalize not in NORMALIZE:
+            raise UserError(f"model.normalize={normalize}: it is one of {', '.join(NORMALIZE)}")
+        if mixup and backbone is None:
+            raise UserError(f"loss.mixup={mixup}: landmarks can't be mixed, images can")
         if mixup < 0:
             raise UserError(f"loss.mixup={mixup}: it is 0 (mix nothing) or above, such as 0.2")
         if freeze_epochs < 0:
             raise UserError(f"model.freeze_epochs={freeze_epochs}: it is 0 or above")
         self.save_hyperparameters(logger=False)  # the loggers have the config, which says more
         self.network = StackClassifier(
-            backbone, num_images, len(labels), hidden=hidden, dropout=tuple(dropout)
+            backbone,
+            num_images,
+            len(labels),
+            hidden=hidden,
+            dropout=tuple(dropout),
+            fusion=fusion,
+            landmarks=landmarks,
         )
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
@@ -85,22 +105,34 @@ class EmotionModule(pl.LightningModule):
         )  # "train" alone would hide a method of the module
         self.losses = nn.ModuleDict({f"{phase}_": MeanMetric() for phase in phases})
 
-    def forward(self, stacks: torch.Tensor) -> torch.Tensor:
+    def forward(self, stacks: torch.Tensor, landmarks: torch.Tensor | None = None) -> torch.Tensor:
         """Classify stacks.
 
         Args:
             stacks: (N, T, H, W) uint8.
+            landmarks: (N, T, 468, 3) float32, of their images, for a module that takes them.
 
         Returns:
             (N, C) logits.
         """
-        return self.network(self._images(stacks))
+        return self.network(self._images(stacks), landmarks)
+
+    def example(self, num: int, image_px: int) -> tuple[torch.Tensor, ...]:
+        """Give `num` black stacks, and landmarks of no face if they are taken, on its device."""
+        images = self.hparams.num_images
+        shape = (num, images, image_px, image_px)
+        stacks = torch.zeros(shape, dtype=torch.uint8, device=self.device)
+        if not self.hparams.landmarks:
+            return (stacks,)
+        points = torch.linspace(-1, 1, NUM_POINTS * 3, device=self.device).sin()
+        return stacks, points.reshape(NUM_POINTS, 3).expand(num, images, -1, -1)
 
     def _images(self, stacks: torch.Tensor) -> torch.Tensor:
-        """Turn (N, T, H, W) uint8 into what the network takes, 0 to 1."""
+        """Turn (N, T, H, W) uint8 into what the network takes."""
         assert stacks.dtype == torch.uint8 and stacks.shape[1] == self.hparams.num_images
         # Converted first: dividing uint8 gives the same numbers and takes twice as long.
-        return stacks.to(self.dtype, memory_format=self.memory_format).div_(255)
+        images = stacks.to(self.dtype, memory_format=self.memory_format).div_(255)
+        return normalized(images, self.hparams.normalize)
 
     def setup(self, stage: str) -> None:
         """Prepare for a batch that is shared out over processes."""
@@ -113,19 +145,19 @@ class EmotionModule(pl.LightningModule):
         head = self.trainer.optimizers[0].param_groups[-1]
         self.log("train/lr", head["lr"], on_step=False, on_epoch=True, sync_dist=True)
 
-    def training_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
+    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Give the loss of a batch of stacks and class indices.
 
         The train metrics compare with the class of which a mixed stack has more.
         """
-        stacks, targets = batch
-        images = self._images(stacks)
+        inputs, targets = apart(batch)
+        images = self._images(inputs[0])
         if alpha := self.hparams.mixup:
             images, others, share = mix(images, targets, alpha)
             logits = self.network(images)
             loss = share * self._loss(logits, targets) + (1 - share) * self._loss(logits, others)
         else:
-            logits = self.network(images)
+            logits = self.network(images, *inputs[1:])
             loss = self._loss(logits, targets)
         num = total(torch.tensor(len(targets), device=self.device)) if self._is_shared else None
         self._log("train", loss, logits, targets, num)
@@ -150,13 +182,13 @@ class EmotionModule(pl.LightningModule):
             loss = loss * weights.sum() * self.trainer.world_size / total(weights.sum())
         return loss
 
-    def validation_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> None:
+    def validation_step(self, batch: Batch, _: int) -> None:
         """Score a batch of stacks and class indices.
 
         The loss is the plain cross-entropy, so that runs with other losses can be compared.
         """
-        stacks, targets = batch
-        logits = self(stacks)
+        inputs, targets = apart(batch)
+        logits = self(*inputs)
         self._log("val", cross_entropy(logits, targets), logits, targets)
 
     def _log(
@@ -176,9 +208,9 @@ class EmotionModule(pl.LightningModule):
         self.log(f"{phase}/loss", losses, **on_epoch)
         self.log_dict(metrics, **on_epoch)
 
-    def predict_step(self, batch: tuple[torch.Tensor, torch.Tensor], _: int) -> torch.Tensor:
+    def predict_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Give the (N, C) probabilities of a batch, float32."""
-        return self(batch[0]).float().softmax(dim=1)
+        return self(*apart(batch)[0]).float().softmax(dim=1)
 
     def configure_optimizers(self) -> dict:
         """Set up the optimizer and its schedule."""
@@ -220,3 +252,24 @@ class EmotionModule(pl.LightningModule):
                     f"these settings give {steps:.0f}; give the run's own trainer.max_epochs and "
                     "loader.batch_size, or begin anew"
                 )
+
+
+def normalized(images: torch.Tensor, normalize: str) -> torch.Tensor:
+    """Bring the gray levels of stacks to what a network takes.
+
+    Args:
+        images: (N, T, H, W), 0 to 1.
+        normalize: `range`, as they are; `stack`, with mean 0 and deviation 1 over each stack, which
+            takes out light and skin; `difference`, the same of each image's difference to the mean
+            image of its stack, which takes out the face and leaves what moves.
+
+    Returns:
+        (N, T, H, W).
+    """
+    if normalize == "range":
+        return images
+    if normalize == "difference":
+        images = images - images.mean(dim=1, keepdim=True)
+    centered = images - images.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = centered.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()
+    return centered / (deviation + 1e-3)  # of one gray level in four, for stacks of one gray

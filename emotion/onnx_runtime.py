@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from emotion.errors import UserError
+from emotion.mirror import NUM_POINTS
 from emotion.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime
     from google.protobuf.message import Message
 
-INPUT, OUTPUT = "stacks", "logits"
+INPUT, LANDMARKS, OUTPUT = "stacks", "landmarks", "logits"
 RECIPE_KEY = "recipe"
 # The last entry of the file's metadata, in the bytes that protobuf makes of it: field 14 of a
 # model, with a key, field 1, and a value, field 2, of 64 hexadecimal digits. It is written behind
@@ -63,9 +64,12 @@ class OnnxRuntime:
         self.name = f"ONNX Runtime {onnxruntime.__version__}"
         self._session = session
 
-    def classify(self, stacks: np.ndarray) -> np.ndarray:
+    def classify(self, stacks: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
         """See `Runtime.classify`."""
-        (logits,) = self._session.run([OUTPUT], {INPUT: np.ascontiguousarray(stacks)})
+        inputs = {INPUT: np.ascontiguousarray(stacks)}
+        if landmarks is not None:
+            inputs[LANDMARKS] = np.ascontiguousarray(landmarks)
+        (logits,) = self._session.run([OUTPUT], inputs)
         return logits
 
 
@@ -159,7 +163,8 @@ def check_shapes(session: "onnxruntime.InferenceSession", recipe: Recipe, path: 
     inputs = [(node.name, node.type, node.shape[1:]) for node in session.get_inputs()]
     outputs = [(node.name, node.type, node.shape[1:]) for node in session.get_outputs()]
     images = [recipe.num_images, recipe.image_px, recipe.image_px]
-    if inputs != [(INPUT, "tensor(uint8)", images)] or outputs != [
-        (OUTPUT, "tensor(float)", [len(recipe.labels)])
-    ]:
+    expected = [(INPUT, "tensor(uint8)", images)]
+    if recipe.landmarks:
+        expected.append((LANDMARKS, "tensor(float)", [recipe.num_images, NUM_POINTS, 3]))
+    if inputs != expected or outputs != [(OUTPUT, "tensor(float)", [len(recipe.labels)])]:
         raise UserError(f"{path} is damaged: the model in it is not the one of its recipe")

@@ -24,6 +24,7 @@ class Predictor:
         model: its file.
         min_frames: see `EmotionRecognizer`.
         unsure_below: likewise.
+        neutral: neutral clips of the person who is seen, see `EmotionRecognizer.calibrate`.
         stride: frames from one window to the next; None for no windows.
         rendered: the folder that pictures go to, one below it for each clip; None for none.
     """
@@ -31,6 +32,7 @@ class Predictor:
     model: Path
     min_frames: int | None = None
     unsure_below: float | None = None
+    neutral: tuple[Path, ...] = ()
     stride: int | None = None
     rendered: Path | None = None
 
@@ -66,7 +68,7 @@ class Predictor:
         Raises:
             UserError: see `predict_all`.
         """
-        recognizer = loaded(self.model, self.min_frames, self.unsure_below)
+        recognizer = loaded(self.model, self.min_frames, self.unsure_below, self.neutral)
         recognizer.check_stride(self.stride)
         try:
             answer = recognizer.predict(clip, self.stride)
@@ -88,14 +90,18 @@ def predict_in_worker(predictor: Predictor, named: tuple[Path, str]) -> Recognit
 
 
 @lru_cache(maxsize=1)
-def loaded(model: Path, min_frames: int | None, unsure_below: float | None) -> EmotionRecognizer:
-    """Load a model once a process."""
-    return EmotionRecognizer.load(
+def loaded(
+    model: Path, min_frames: int | None, unsure_below: float | None, neutral: tuple[Path, ...]
+) -> EmotionRecognizer:
+    """Load a model, and see the person's neutral clips, once a process."""
+    recognizer = EmotionRecognizer.load(
         model,
         min_frames=min_frames,
         unsure_below=unsure_below,
         read_ahead=parent_process() is None,
     )
+    recognizer.calibrate(neutral)
+    return recognizer
 
 
 def failed(clip: Path, reason: str) -> Recognition:

@@ -5,6 +5,7 @@ stacks. Dynamic quantization, which measures them for every stack, has nothing t
 ONNX Runtime runs such convolutions slower than those in float32.
 """
 
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotion.onnx_runtime import INPUT
+from emotion.onnx_runtime import INPUT, LANDMARKS
 
 if TYPE_CHECKING:
     import onnx
@@ -25,13 +26,13 @@ PERCENTILE = 99.99
 AT_ONCE = 4  # stacks whose activations are held in memory; all of 64 would take gigabytes
 
 
-def quantize(path: Path, stacks: np.ndarray) -> "onnx.ModelProto":
+def quantize(path: Path, inputs: Sequence[np.ndarray]) -> "onnx.ModelProto":
     """Quantize whatever ONNX Runtime can compute in 8 bits.
 
     Args:
         path: of a float32 model.
-        stacks: (N, T, image_px, image_px) uint8, from which ranges are taken; those beyond the
-            last multiple of `AT_ONCE` are not looked at, unless there are fewer.
+        inputs: what `Runtime.classify` takes, of N stacks, from which ranges are taken; those
+            beyond the last multiple of `AT_ONCE` are not looked at, unless there are fewer.
 
     Returns:
         The model, with no metadata.
@@ -46,8 +47,8 @@ def quantize(path: Path, stacks: np.ndarray) -> "onnx.ModelProto":
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    at_once = min(AT_ONCE, len(stacks))
-    stacks = stacks[: len(stacks) // at_once * at_once]
+    at_once = min(AT_ONCE, len(inputs[0]))
+    num = len(inputs[0]) // at_once * at_once
 
     class Reader(CalibrationDataReader):
         """Gives one stack after another of those that it is set to."""
@@ -56,14 +57,17 @@ def quantize(path: Path, stacks: np.ndarray) -> "onnx.ModelProto":
             self.left = iter(())
 
         def __len__(self) -> int:
-            return len(stacks)
+            return num
 
         def set_range(self, start_index: int, end_index: int) -> None:
-            self.left = iter(stacks[start_index:end_index])
+            self.left = iter(range(start_index, min(end_index, num)))
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            stack = next(self.left, None)
-            return None if stack is None else {INPUT: stack[None]}
+            place = next(self.left, None)
+            if place is None:
+                return None
+            names = (INPUT, LANDMARKS)[: len(inputs)]
+            return {n: each[place : place + 1] for n, each in zip(names, inputs, strict=True)}
 
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"

@@ -39,8 +39,11 @@ class Recipe:
         interval: frames from one image of a stack to the next, as the model takes them.
         image_px: height and width of these images.
         versions: package -> version, of those that may change crops or logits.
+        landmarks: whether the model takes the landmarks of the images as well.
         temperature: what logits are divided by before softmax; 1 where nothing was calibrated.
         unsure_below: a clip whose top probability is lower is unsure; 0 where none was set.
+        neutral: the mean log-probabilities of val stacks whose class is Neutral, what a person's
+            own neutral clips are compared with; none where there is no such class or stack.
     """
 
     title: str
@@ -50,8 +53,10 @@ class Recipe:
     interval: int
     image_px: int
     versions: Mapping[str, str]
+    landmarks: bool = False
     temperature: float = 1.0
     unsure_below: float = 0.0
+    neutral: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         """Check that the values can be.
@@ -61,6 +66,7 @@ class Recipe:
         """
         object.__setattr__(self, "labels", tuple(self.labels))
         object.__setattr__(self, "versions", dict(self.versions))
+        object.__setattr__(self, "neutral", tuple(self.neutral))
         interval_step(self.interval, self.settings.interval, self.settings.segment_frames)
         if not self.labels or len(set(self.labels)) < len(self.labels):
             raise UserError(f"labels {list(self.labels)} are none, or one of them twice")
@@ -68,6 +74,8 @@ class Recipe:
             raise UserError(f"image_px {self.image_px} is below 1")
         if not 0 < self.temperature < math.inf:
             raise UserError(f"temperature {self.temperature} is not above 0")
+        if len(self.neutral) not in (0, len(self.labels)):
+            raise UserError(f"neutral has {len(self.neutral)} logits for {len(self.labels)} labels")
         if not 0 <= self.unsure_below <= 1:
             raise UserError(f"unsure_below {self.unsure_below} is no probability")
 
@@ -180,6 +188,8 @@ def is_of(kind: type | GenericAlias, value: Any) -> bool:
     """Tell whether a value, as JSON gives it, is of a field's type."""
     if kind == Sequence[str]:
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if kind == Sequence[float]:
+        return isinstance(value, list) and all(is_of(float, each) for each in value)
     if kind == Mapping[str, str]:
         return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
     if kind is float:

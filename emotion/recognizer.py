@@ -5,7 +5,7 @@ settings in the model's recipe, so that the model sees what it has learned from.
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 from os import PathLike
@@ -17,6 +17,7 @@ import numpy as np
 
 from emotion.cutting import face_cropper, one_at_a_time, unfit
 from emotion.errors import UserError
+from emotion.person import PERSON_SHARE
 from emotion.recipe import Recipe
 from emotion.recognition import (
     FoundFace,
@@ -36,7 +37,7 @@ from emotion.stack import (
     own_crops,
     stack_crops,
 )
-from emotion.video import ReadAhead, open_clip
+from emotion.video import ReadAhead, Still, Video, VideoError, open_clip
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ class EmotionRecognizer:
         self.recipe = recipe
         self.runtime = runtime
         self.read_ahead = read_ahead
+        self._shift = np.zeros(len(recipe.labels))  # of logits, from `calibrate`
 
     @classmethod
     def load(
@@ -122,6 +124,67 @@ class EmotionRecognizer:
         """The emotions that the model tells apart."""
         return self.recipe.labels
 
+    def calibrate(self, clips: Sequence[str | PathLike], share: float = PERSON_SHARE) -> None:
+        """Take a person's resting face into account: call it before their clips are answered.
+
+        The logits of their neutral clips are compared with those of everybody's in training, and
+        a share of the difference is taken off all of this person's answers from now on. Calling
+        it again begins anew; with no clips it goes back to everybody's face.
+
+        Args:
+            clips: neutral clips of this person, a few seconds each; one does.
+            share: of the difference. All of it would take one clip's chance for the person
+                (docs/results.md).
+
+        Raises:
+            UserError: the model does not know what neutral is, `share` is no share, or a clip
+                can't be read or shows no face for long enough.
+        """
+        if not 0 <= share <= 1:
+            raise UserError(f"calibrate: share={share} is no share, 0 to 1")
+        self._shift = np.zeros(len(self.labels))
+        if not clips:
+            return
+        if not self.recipe.neutral:
+            raise UserError(
+                "calibrate: the model was trained without neutral stacks, or by an older version"
+            )
+        logits = [self._neutral_logits(Path(clip)) for clip in clips]
+        self._shift = share * (np.array(self.recipe.neutral) - np.mean(logits, axis=0))
+
+    def _neutral_logits(self, clip: Path) -> np.ndarray:
+        """Give the mean logits, (C,), of a clip's segments.
+
+        Raises:
+            UserError: it can't be read, or the model could not answer any of it.
+        """
+        try:
+            with one_at_a_time:
+                segments = list(self._segments(open_clip(clip)))
+        except VideoError as error:
+            raise UserError(f"calibrate={clip}: {error}") from None
+        logits = [
+            self._logits(segment.crops, segment.landmarks)
+            for segment in segments
+            if not unfit(segment, self.recipe.settings)
+        ]
+        if not logits:
+            reasons = "; ".join(self._reasons([self._unanswered(segment) for segment in segments]))
+            raise UserError(f"calibrate={clip}: {reasons}")
+        return np.mean(logits, axis=0)
+
+    def _segments(self, video: Video | Still) -> Iterator[Segment]:
+        """Cut a clip and crop its faces, as for training."""
+        settings = self.recipe.settings
+        return crop_segments(
+            ReadAhead(video) if self.read_ahead else video,
+            face_cropper(settings),
+            settings.segment_frames,
+            settings.interval,
+            settings.by,
+            settings.start,
+        )
+
     def predict(self, clip: str | PathLike, stride: int | None = None) -> Recognition:
         """Tell the emotion in a clip.
 
@@ -147,14 +210,7 @@ class EmotionRecognizer:
         points: list[np.ndarray | None] = []  # the landmarks of their faces
         begin = None
         with one_at_a_time:
-            for segment in crop_segments(
-                ReadAhead(video) if self.read_ahead else video,
-                face_cropper(settings),
-                settings.segment_frames,
-                settings.interval,
-                settings.by,
-                settings.start,
-            ):
+            for segment in self._segments(video):
                 segments.append(self._recognize(segment))
                 faces += found_faces(segment, settings.interval)
                 if stride is None:
@@ -249,13 +305,30 @@ class EmotionRecognizer:
         found = sum(crop is not None for crop in crops)
         if not self.recipe.settings.enough_faces(found, len(crops)):
             return None
-        (logits,) = self.runtime.classify(self.images(crops)[None]).astype(np.float64)
-        scaled = logits / self.recipe.temperature
+        scaled = (self._logits(crops, points) + self._shift) / self.recipe.temperature
         odds = np.exp(scaled - scaled.max())
         return dict(zip(self.labels, (odds / odds.sum()).tolist(), strict=True))
 
+    def _logits(
+        self, crops: Sequence[np.ndarray | None], points: Sequence[np.ndarray | None]
+    ) -> np.ndarray:
+        """Give the model's logits, (C,) float64, for a stretch of a clip; see `probabilities`."""
+        inputs = [self.images(crops)[None]]
+        if self.recipe.landmarks:
+            inputs.append(self.landmarks(points)[None])
+        return self.runtime.classify(*inputs)[0].astype(np.float64)
+
     def _recognize(self, segment: Segment) -> RecognizedSegment:
         """Ask the model about a segment, if it would have made a stack."""
+        unanswered = self._unanswered(segment)
+        if unanswered.reason:
+            return unanswered
+        return replace(
+            unanswered, probabilities=self.probabilities(segment.crops, segment.landmarks)
+        )
+
+    def _unanswered(self, segment: Segment) -> RecognizedSegment:
+        """Say what is known of a segment without the model, and why it would make no stack."""
         settings = self.recipe.settings
         reason = ""
         if unfit(segment, settings):
@@ -265,7 +338,7 @@ class EmotionRecognizer:
         return RecognizedSegment(
             segment.first_frame,
             segment.num_frames,
-            None if reason else self.probabilities(segment.crops, segment.landmarks),
+            None,
             number=segment.number,
             num_faces=segment.num_faces,
             face_frames=segment.face_frames,

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 import emotion.config  # noqa: F401 gives OmegaConf what a run's config asks for, such as repository
 from emotion.cache import Cache
 from emotion.cell import METRICS_FILE
-from emotion.datamodule import StackDataset
+from emotion.datamodule import StackDataset, apart, collate
 from emotion.errors import UserError
 from emotion.manifest import StackRow
 from emotion.predictions import Predictions
@@ -113,17 +113,22 @@ class Run:
                 )
         return [rows[key] for key in names]
 
-    def stacks(self, rows: Sequence[StackRow]) -> np.ndarray:
+    def inputs(self, rows: Sequence[StackRow]) -> tuple[np.ndarray, ...]:
         """Load stacks as the model takes them.
 
         Args:
             rows: N, of `rows`.
 
         Returns:
-            (N, T, image_px, image_px) uint8.
+            What `Runtime.classify` takes: (N, T, image_px, image_px) uint8, and for a model that
+            takes landmarks (N, T, 468, 3) float32.
         """
-        dataset = StackDataset(self.cache, rows, self.recipe.step, self.recipe.image_px)
-        return np.stack([dataset[index, 0][0].numpy() for index in range(len(rows))])
+        recipe = self.recipe
+        dataset = StackDataset(
+            self.cache, rows, recipe.step, recipe.image_px, landmarks=recipe.landmarks
+        )
+        batch = collate([dataset[index, 0] for index in range(len(rows))])
+        return tuple(each.numpy() for each in apart(batch)[0])
 
 
 def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:

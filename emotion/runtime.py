@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 
 from emotion.errors import UserError
+from emotion.mirror import NUM_POINTS
 from emotion.recipe import RECIPE_FILE, Recipe
 
 RUNTIMES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
@@ -29,11 +30,12 @@ class Runtime(Protocol):
 
     name: str
 
-    def classify(self, stacks: np.ndarray) -> np.ndarray:
+    def classify(self, stacks: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
         """Classify stacks.
 
         Args:
             stacks: (N, T, image_px, image_px) uint8, 0 to 255.
+            landmarks: (N, T, 468, 3) float32, of their images, for a model that takes them.
 
         Returns:
             (N, C) float32 logits.
@@ -55,14 +57,24 @@ def load_model(path: Path, num_threads: int = 1) -> tuple[Runtime, Recipe]:
 
     with foreign(path):
         runtime = {".ckpt": TorchRuntime, ".onnx": OnnxRuntime}[path.suffix](path, num_threads)
-        probe = np.zeros((1, recipe.num_images, recipe.image_px, recipe.image_px), np.uint8)
-        num_labels = runtime.classify(probe).shape[1]
+        num_labels = runtime.classify(*random_inputs(recipe, 1)).shape[1]
     if num_labels != len(recipe.labels):
         raise UserError(
             f"{path} tells {num_labels} classes apart, its recipe names {len(recipe.labels)}: "
             "they are not of the same run"
         )
     return runtime, recipe
+
+
+def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> tuple[np.ndarray, ...]:
+    """Draw `num` stacks at random, and landmarks if the model takes them, as `classify` does."""
+    generator = np.random.default_rng(seed)
+    shape = (num, recipe.num_images, recipe.image_px, recipe.image_px)
+    stacks = generator.integers(256, size=shape, dtype=np.uint8)
+    if not recipe.landmarks:
+        return (stacks,)
+    shape = (num, recipe.num_images, NUM_POINTS, 3)
+    return stacks, generator.normal(size=shape).astype(np.float32)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -157,10 +169,12 @@ class TorchRuntime:
                 f"{RECIPE_FILE} says {', '.join(recipe.labels)} from {recipe.num_images}: "
                 "they are not of the same run"
             )
+        if told.get("landmarks", False) != recipe.landmarks:
+            raise UserError(f"{path} and {RECIPE_FILE} do not agree whether it takes landmarks")
         self.module = EmotionModule(**told).eval()
         self.module.load_state_dict(checkpoint["state_dict"])
 
-    def classify(self, stacks: np.ndarray) -> np.ndarray:
+    def classify(self, stacks: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
         """See `Runtime.classify`."""
         import torch
 
@@ -168,7 +182,8 @@ class TorchRuntime:
         torch.set_num_threads(self._num_threads)
         try:
             with torch.inference_mode():
-                return self.module(torch.from_numpy(stacks)).float().numpy()
+                inputs = (stacks,) if landmarks is None else (stacks, landmarks)
+                return self.module(*map(torch.from_numpy, inputs)).float().numpy()
         finally:
             torch.set_num_threads(before)
 

@@ -1,6 +1,7 @@
 """module ──time──> stacks a second in training, and milliseconds a stack afterwards."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytorch_lightning as pl
@@ -50,28 +51,26 @@ class TrainClock(Callback):
 
 
 @torch.inference_mode()
-def ms_per_stack(module: pl.LightningModule, num_images: int, image_px: int) -> float:
+def ms_per_stack(module: pl.LightningModule, inputs: Sequence[torch.Tensor]) -> float:
     """Measure how long a module takes to classify one stack: the median of up to ten passes.
 
     As in an application: a batch of one, on the module's device, float32, not compiled, from the
     stack in memory to its logits. What else runs on the machine shows in it.
 
     Args:
-        module: takes (1, T, H, W) uint8.
-        num_images: T.
-        image_px: H and W.
+        module: what classifies.
+        inputs: what its `forward` takes, on its device: (1, T, H, W) uint8, and landmarks perhaps.
     """
-    stack = torch.zeros(1, num_images, image_px, image_px, dtype=torch.uint8, device=module.device)
     was_training = module.training
     module.eval()
     times_s: list[float] = []
     with torch.compiler.set_stance("force_eager"):
         for _ in range(WARM_UP):
-            module(stack)
+            module(*inputs)
         synchronize(module.device)
         while len(times_s) < REPEATS and sum(times_s) < LIMIT_S:
             start_s = time.perf_counter()
-            module(stack)
+            module(*inputs)
             synchronize(module.device)
             times_s.append(time.perf_counter() - start_s)
     module.train(was_training)

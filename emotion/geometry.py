@@ -1,0 +1,124 @@
+"""landmarks ──learn──> logits: what the shape of a face alone tells, by a linear discriminant.
+
+An honest simple row beside the convolutional networks, and their companion: `model=landmarks` takes
+it alone, `model.landmarks=true` adds its log-probabilities to a network's.
+"""
+
+import numpy as np
+import torch
+from torch import nn
+
+from emotion.mirror import NUM_POINTS
+
+NEVER = -1e4  # the logit of a class that no stack was fitted on
+
+
+class LandmarkClassifier(nn.Module):
+    """Regularised linear discriminant analysis of aligned landmarks, fitted in one go.
+
+    Each image's points are carried onto the mean face by the affine map that brings them nearest,
+    which takes out the head's pose and the proportions of the face. What is left, in its x and y,
+    is averaged over the images, and so is how far it strays (mean and standard deviation of each
+    coordinate). The classes are taken for Gaussian with one covariance, estimated on principal
+    components and shrunk towards a multiple of the identity: Friedman, "Regularized Discriminant
+    Analysis", Journal of the American Statistical Association 84, 1989. Few faces are enough for
+    that, where gradient descent on the same features overfits (docs/results.md).
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        """Begin with a classifier that knows nothing; `fit` teaches it.
+
+        Args:
+            num_classes: length of the logits.
+        """
+        super().__init__()
+        num_features = 4 * NUM_POINTS
+        self.register_buffer("reference", torch.zeros(NUM_POINTS, 3))
+        self.register_buffer("weight", torch.zeros(num_classes, num_features))
+        self.register_buffer("bias", torch.zeros(num_classes))
+        self.scale = nn.Parameter(torch.ones(()))  # of the logits; all that gradients change
+
+    def forward(self, landmarks: torch.Tensor) -> torch.Tensor:
+        """Classify faces by their landmarks.
+
+        Args:
+            landmarks: (N, T, 468, 3) float, see `emotion.face.normalize_landmarks`.
+
+        Returns:
+            (N, num_classes) logits.
+        """
+        features = describe(align(landmarks, self.reference))
+        return self.scale * (features @ self.weight.T + self.bias)
+
+    def fit(
+        self,
+        landmarks: np.ndarray,
+        targets: np.ndarray,
+        components: int = 80,
+        shrinkage: float = 0.6,
+    ) -> None:
+        """Learn from stacks.
+
+        Args:
+            landmarks: (N, T, 468, 3) float32.
+            targets: (N,) class indices.
+            components: principal components that are kept; fewer if there are fewer stacks.
+            shrinkage: 0 to 1, the share of the identity in the covariance.
+        """
+        images = torch.from_numpy(landmarks)
+        reference = images.mean(dim=(0, 1))  # (468, 3)
+        self.reference.copy_(reference - reference.mean(dim=0))
+        features = describe(align(images, self.reference)).double().numpy()  # (N, F)
+        center = features.mean(axis=0)
+        _, _, axes = np.linalg.svd(features - center, full_matrices=False)
+        axes = axes[: min(components, len(features) - 1)]  # (K, F)
+        places = (features - center) @ axes.T  # (N, K)
+        known = np.unique(targets)
+        means = np.stack([places[targets == index].mean(axis=0) for index in known])
+        strayed = places - means[np.searchsorted(known, targets)]
+        covariance = strayed.T @ strayed / len(strayed)
+        spread = np.trace(covariance) / len(covariance)
+        covariance = (1 - shrinkage) * covariance + shrinkage * spread * np.eye(len(covariance))
+        directions = np.linalg.solve(covariance, means.T).T  # (classes, K)
+        weight = directions @ axes  # (classes, F)
+        bias = -0.5 * (directions * means).sum(axis=1) - weight @ center
+        self.bias.fill_(NEVER)
+        self.weight.zero_()
+        self.weight[known] = torch.from_numpy(weight).float()
+        self.bias[known] = torch.from_numpy(bias).float()
+
+
+def align(landmarks: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Carry faces onto a reference by the affine map of least squares.
+
+    Args:
+        landmarks: (..., P, 3).
+        reference: (P, 3), of mean 0.
+
+    Returns:
+        (..., P, 3).
+    """
+    centered = landmarks - landmarks.mean(dim=-2, keepdim=True)
+    gram = centered.transpose(-1, -2) @ centered  # (..., 3, 3)
+    return centered @ (inverse(gram) @ (centered.transpose(-1, -2) @ reference))
+
+
+def inverse(matrices: torch.Tensor) -> torch.Tensor:
+    """Invert (..., 3, 3) matrices by cross products, which ONNX knows how to do."""
+    first, second, third = matrices.unbind(dim=-2)
+    columns = [cross(second, third), cross(third, first), cross(first, second)]
+    determinant = (first * columns[0]).sum(dim=-1, keepdim=True).unsqueeze(-1)
+    return torch.stack(columns, dim=-1) / determinant
+
+
+def cross(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Give the cross product of (..., 3) vectors."""
+    return one.roll(-1, -1) * other.roll(1, -1) - one.roll(1, -1) * other.roll(-1, -1)
+
+
+def describe(aligned: torch.Tensor) -> torch.Tensor:
+    """Turn aligned landmarks, (N, T, P, 3), into (N, 4 P): means and deviations of x and y."""
+    points = aligned[..., :2].flatten(start_dim=2)  # (N, T, 2 P)
+    mean = points.mean(dim=1)
+    deviation = (points - mean.unsqueeze(1)).square().mean(dim=1).sqrt()
+    return torch.cat([mean, deviation], dim=1)
