@@ -285,7 +285,9 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> EmotionModule:
 def start_backbone(cfg: DictConfig, module: EmotionModule) -> Pretrained:
     """Load the pretrained weights that a config asks for; warn where there are none to be had."""
     model = cfg.model
-    pretrained = load_pretrained(module.network, model.backbone, model.pretrained, model.stem)
+    pretrained = load_pretrained(
+        module.network, model.backbone, model.pretrained, model.stem, model.pretrained_head
+    )
     if model.pretrained == "auto" and not pretrained.loaded:
         log.warning("WARNING: no pretrained weights; training starts from %s", pretrained.source)
     return pretrained

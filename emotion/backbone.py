@@ -169,7 +169,11 @@ class Pretrained:
 
 
 def load_pretrained(
-    network: StackClassifier, backbone: str, pretrained: bool | str, stem: str
+    network: StackClassifier,
+    backbone: str,
+    pretrained: bool | str,
+    stem: str,
+    head: bool = False,
 ) -> Pretrained:
     """Load pretrained weights into the backbone of a network.
 
@@ -180,6 +184,7 @@ def load_pretrained(
             where neither has them; True, the same or an error; False, random ones; or the path of
             a state dict (`.safetensors`, or a torch file, read without running code from it).
         stem: how the first convolution is adapted, see `adapt_stem`.
+        head: load the head as well, from the checkpoint of a run on the same classes.
 
     Returns:
         What was loaded, or why not.
@@ -204,11 +209,11 @@ def load_pretrained(
     else:
         path = Path(pretrained)
         source = str(path)
-    load_backbone(network, path, stem)
-    return Pretrained(True, source)
+    load_backbone(network, path, stem, head)
+    return Pretrained(True, f"{source}, head and all" if head else source)
 
 
-def load_backbone(network: StackClassifier, path: Path, stem: str) -> None:
+def load_backbone(network: StackClassifier, path: Path, stem: str, head: bool = False) -> None:
     """Load a state dict into the backbone of a network; what the backbone lacks is passed over.
 
     Args:
@@ -216,6 +221,7 @@ def load_backbone(network: StackClassifier, path: Path, stem: str) -> None:
         path: a state dict of the bare backbone, or of a `StackClassifier` around it, or a
             checkpoint that holds one.
         stem: how a first convolution over other than T channels is adapted.
+        head: load the head of a `StackClassifier` as well.
 
     Raises:
         UserError: no such file, or the weights are not this backbone's.
@@ -227,6 +233,8 @@ def load_backbone(network: StackClassifier, path: Path, stem: str) -> None:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"model.pretrained={path}: not a state dict: {reason}") from error
+    if head:
+        load_head(network, weights, path)
     weights = strip_prefix(weights)
     own = network.backbone.state_dict()
     stem_key = network.backbone.default_cfg["first_conv"] + ".weight"
@@ -238,6 +246,23 @@ def load_backbone(network: StackClassifier, path: Path, stem: str) -> None:
         wrong = f"lacks {missing[0]}" if missing else f"has another shape of {misshapen[0]}"
         raise UserError(f"model.pretrained={path}: not the weights of this backbone: it {wrong}")
     network.backbone.load_state_dict({key: weights[key] for key in own})
+
+
+def load_head(network: StackClassifier, weights: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Load the head out of the state dict of a `StackClassifier`, or of a module around it.
+
+    Raises:
+        UserError: it has none, or one of another shape.
+    """
+    marker = "head."
+    inside = {key.split(marker, 1)[1]: v for key, v in weights.items() if f".{marker}" in f".{key}"}
+    try:
+        network.head.load_state_dict({key: inside[key] for key in network.head.state_dict()})
+    except (KeyError, RuntimeError):
+        raise UserError(
+            f"model.pretrained_head=true: {path} has no head of "
+            f"model.hidden={network.head[1].out_features} and as many classes"
+        ) from None
 
 
 def strip_prefix(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

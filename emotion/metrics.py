@@ -201,20 +201,27 @@ def count_confusions(
     return np.bincount(place, minlength=num_units * size**2).reshape(num_units, size, size)
 
 
-def independent_units(predictions: Predictions) -> tuple[str, list[str]]:
+def independent_units(
+    predictions: Predictions, min_subjects: int = MIN_SUBJECTS
+) -> tuple[str, list[str]]:
     """Say what may be drawn anew: never stacks, for those of a clip are much the same.
 
     Returns:
-        `subjects`, if all are known and at least `MIN_SUBJECTS`, else `clips`; and whose each of
+        `subjects`, if all are known and at least `min_subjects`, else `clips`; and whose each of
         the N predictions is.
     """
     subjects = set(predictions.subjects)
-    if "" not in subjects and len(subjects) >= MIN_SUBJECTS:
+    if "" not in subjects and len(subjects) >= min_subjects:
         return "subjects", predictions.subjects
     return "clips", predictions.clips
 
 
-def bootstrap(runs: Sequence[Predictions], resamples: int = RESAMPLES, seed: int = 0) -> Confidence:
+def bootstrap(
+    runs: Sequence[Predictions],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+    min_subjects: int = MIN_SUBJECTS,
+) -> Confidence:
     """Give 95 % confidence intervals of the runs' mean scores: percentile bootstrap over units.
 
     Clips, or people, are drawn with replacement, as many as there are, each with all that belongs
@@ -226,11 +233,12 @@ def bootstrap(runs: Sequence[Predictions], resamples: int = RESAMPLES, seed: int
         runs: predictions for the same stacks or clips, one or more (of several seeds).
         resamples: R, how many draws.
         seed: of the draws.
+        min_subjects: people are drawn if there are as many, else clips.
 
     Returns:
         The bounds, and what they are over.
     """
-    unit, names = independent_units(runs[0])
+    unit, names = independent_units(runs[0], min_subjects)
     index = {name: i for i, name in enumerate(sorted(set(names)))}
     counts = []
     for run in runs:
