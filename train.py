@@ -17,7 +17,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, WeightAveraging
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
@@ -161,6 +161,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     calibrator = Calibrator(**cfg.calibration)
+    check_refit(cfg)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     start = starting_checkpoint(cfg.ckpt_path, run_dir)
@@ -430,6 +431,18 @@ def predict(
     return Predictions.of_rows(rows, datamodule.labels, torch.cat(batches).numpy())
 
 
+def check_refit(cfg: DictConfig) -> None:
+    """Refuse what can't be refitted, before hours of training rather than after them.
+
+    Raises:
+        UserError: there is no such kind of it, or it would take several processes.
+    """
+    if cfg.refit not in (None, "best", "all"):
+        raise UserError(f"refit={cfg.refit}: it is null, best or all")
+    if cfg.refit and cfg.trainer.strategy != "auto":
+        raise UserError("refit is for one process: trainer=ddp can't")
+
+
 def refit(
     cfg: DictConfig, run_dir: Path, datamodule: StackDataModule, best_epoch: int
 ) -> tuple[EmotionModule, Path]:
@@ -443,14 +456,7 @@ def refit(
 
     Returns:
         The module, and its checkpoint.
-
-    Raises:
-        UserError: the config asks for what can't be refitted.
     """
-    if cfg.refit not in ("best", "all"):
-        raise UserError(f"refit={cfg.refit}: it is null, best or all")
-    if cfg.trainer.strategy != "auto":
-        raise UserError("refit is for one process: trainer=ddp can't")
     epochs = best_epoch if cfg.refit == "best" else cfg.trainer.max_epochs
     datamodule.add_val_to_train()
     log.info("once more for %d epochs on %d stacks", epochs, len(datamodule.rows["train"]))
@@ -458,10 +464,11 @@ def refit(
     datamodule.first_epoch = 0
     module = build_module(cfg, datamodule)
     start_backbone(cfg, module)
+    callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
     trainer = instantiate(
         cfg.trainer,
         logger=False,
-        callbacks=[SeededEpochs(cfg.seed)],
+        callbacks=[c for c in callbacks if isinstance(c, (SeededEpochs, WeightAveraging))],
         enable_checkpointing=False,
         max_epochs=epochs,
         limit_val_batches=0,

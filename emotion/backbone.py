@@ -73,6 +73,8 @@ class StackClassifier(nn.Module):
             if not landmarks:
                 raise UserError("model.backbone=null leaves nothing without model.landmarks=true")
             return
+        if self.geometry is not None:
+            self.geometry.requires_grad_(False)  # no loss sees it: `trainer=ddp` would wait for it
         if not timm.is_model(backbone):
             near = timm.list_models(f"*{backbone[:6]}*")[:5]
             raise UserError(

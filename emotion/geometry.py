@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from emotion.errors import UserError
 from emotion.mirror import NUM_POINTS
 
 NEVER = -1e4  # the logit of a class that no stack was fitted on
@@ -63,21 +64,29 @@ class LandmarkClassifier(nn.Module):
             landmarks: (N, T, 468, 3) float32.
             targets: (N,) class indices.
             components: principal components that are kept; fewer if there are fewer stacks.
-            shrinkage: 0 to 1, the share of the identity in the covariance.
+            shrinkage: above 0, up to 1, the share of the identity in the covariance.
+
+        Raises:
+            UserError: a setting is out of range.
         """
+        if components < 1:
+            raise UserError(f"model.discriminant.components={components}: it is 1 or above")
+        if not 0 < shrinkage <= 1:
+            raise UserError(f"model.discriminant.shrinkage={shrinkage}: it is above 0, up to 1")
         images = torch.from_numpy(landmarks)
         reference = images.mean(dim=(0, 1))  # (468, 3)
         self.reference.copy_(reference - reference.mean(dim=0))
         features = describe(align(images, self.reference)).double().numpy()  # (N, F)
         center = features.mean(axis=0)
         _, _, axes = np.linalg.svd(features - center, full_matrices=False)
-        axes = axes[: min(components, len(features) - 1)]  # (K, F)
+        axes = axes[: max(1, min(components, len(features) - 1))]  # (K, F)
         places = (features - center) @ axes.T  # (N, K)
         known = np.unique(targets)
         means = np.stack([places[targets == index].mean(axis=0) for index in known])
         strayed = places - means[np.searchsorted(known, targets)]
         covariance = strayed.T @ strayed / len(strayed)
-        spread = np.trace(covariance) / len(covariance)
+        # With one stack of each class nothing strays, and the nearest stack tells.
+        spread = np.trace(covariance) / len(covariance) or 1.0
         covariance = (1 - shrinkage) * covariance + shrinkage * spread * np.eye(len(covariance))
         directions = np.linalg.solve(covariance, means.T).T  # (classes, K)
         weight = directions @ axes  # (classes, F)

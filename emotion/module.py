@@ -12,7 +12,7 @@ from torchmetrics import MeanMetric
 
 from emotion.augmentation import mix
 from emotion.backbone import StackClassifier
-from emotion.datamodule import Batch, apart
+from emotion.batch import Batch, apart
 from emotion.errors import UserError
 from emotion.metrics import running_metrics
 from emotion.mirror import NUM_POINTS

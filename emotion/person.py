@@ -19,11 +19,11 @@ from emotion.calibration import logs
 from emotion.errors import UserError
 from emotion.metrics import Scores, judge
 from emotion.predictions import Predictions
-from emotion.recipe import RECIPE_FILE, Recipe
+from emotion.recognizer import PERSON_SHARE
 from emotion.results import markdown_table
+from emotion.run import Run
 
 NEUTRAL = "Neutral"  # the class of a resting face
-PERSON_SHARE = 0.25  # of what a person's neutral face differs by, see `with_baselines`
 SCORES = ("accuracy", "uar", "macro_f1")
 
 
@@ -63,7 +63,7 @@ def with_baselines(
             places.append(int(place))
             shifts.append(shift)
             ids.append(f"{clips[place]} given {baseline}")
-    shifted = logits[places] + np.array(shifts).reshape(len(places), -1)
+    shifted = logits[places] + np.array(shifts).reshape(len(places), len(predictions.labels))
     powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
     probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
     return replace(predictions.take(places), clips=ids, probabilities=probabilities)
@@ -79,12 +79,11 @@ def describe(run_dirs: Sequence[Path]) -> str:
         A Markdown table: without a baseline, with one, and both with the seeds' mean probabilities.
 
     Raises:
-        UserError: a run has not come to its end, or nobody knows whose clips they are.
+        UserError: a run has not come to its end or does not know what neutral is, nobody knows
+            whose clips they are, or the seeds have answered others.
     """
     plain: dict[int, list[Predictions]] = {}
     based: dict[int, list[Predictions]] = {}
-    from emotion.run import Run
-
     for run_dir in run_dirs:
         run = Run.read(run_dir)
         predictions = run.predictions.of_split(run.metrics["reported_on"])
@@ -92,7 +91,9 @@ def describe(run_dirs: Sequence[Path]) -> str:
             raise UserError(f"{run_dir}: names don't tell who is seen in its clips")
         seed = run.metrics["seed"]
         plain.setdefault(seed, []).append(predictions)
-        neutral = Recipe.read(run_dir / RECIPE_FILE).neutral
+        neutral = run.recipe.neutral
+        if not neutral:
+            raise UserError(f"{run_dir}: its model does not know what neutral is (recipe.json)")
         based.setdefault(seed, []).append(with_baselines(predictions, neutral))
     rows = []
     for title, by_seed in (("without a baseline", plain), ("with one neutral clip", based)):
@@ -104,7 +105,13 @@ def describe(run_dirs: Sequence[Path]) -> str:
 
 
 def mean_of(runs: Sequence[Predictions]) -> Predictions:
-    """Average the probabilities of runs that answered the same clips."""
+    """Average the probabilities of runs that answered the same clips.
+
+    Raises:
+        UserError: they have answered others.
+    """
+    if any(sorted(run.clips) != sorted(runs[0].clips) for run in runs[1:]):
+        raise UserError("the seeds have not answered the same clips: name the same folds of each")
     order = [np.argsort(run.clips) for run in runs]
     first = runs[0].take(order[0].tolist())
     mean = np.mean(

@@ -24,6 +24,8 @@ Known = TypeVar("Known")
 
 RECIPE_FILE = "recipe.json"
 FORMAT = 1  # of the JSON; counts up where a key changes its meaning
+LATER = {"landmarks": False, "neutral": []}  # keys that older files lack, and what they mean
+LATER_SETTINGS = {"refine": False}
 PACKAGES = (*PIXEL_PACKAGES, "torch", "timm")
 
 
@@ -74,6 +76,8 @@ class Recipe:
             raise UserError(f"image_px {self.image_px} is below 1")
         if not 0 < self.temperature < math.inf:
             raise UserError(f"temperature {self.temperature} is not above 0")
+        if not all(map(math.isfinite, self.neutral)):
+            raise UserError(f"neutral {list(self.neutral)} has what is no number")
         if len(self.neutral) not in (0, len(self.labels)):
             raise UserError(f"neutral has {len(self.neutral)} logits for {len(self.labels)} labels")
         if not 0 <= self.unsure_below <= 1:
@@ -110,8 +114,11 @@ class Recipe:
                 raise UserError("it has no format")
             if (form := values.pop("format")) != FORMAT:
                 raise UserError(f"its format is {form!r}, and this version reads {FORMAT}")
-            settings = typed(CacheSettings, values.pop("settings", None), "settings.")
-            return typed(cls, {**values, "settings": settings}, "")
+            settings = values.pop("settings", None)
+            if isinstance(settings, dict):
+                settings = LATER_SETTINGS | settings
+            settings = typed(CacheSettings, settings, "settings.")
+            return typed(cls, {**LATER, **values, "settings": settings}, "")
         except (ValueError, RecursionError) as error:  # a UserError, or what json says
             reason = " ".join(str(error).split())
             raise UserError(f"{source} is no recipe of ours, or damaged: {reason}") from None

@@ -17,7 +17,6 @@ import numpy as np
 
 from emotion.cutting import face_cropper, one_at_a_time, unfit
 from emotion.errors import UserError
-from emotion.person import PERSON_SHARE
 from emotion.recipe import Recipe
 from emotion.recognition import (
     FoundFace,
@@ -40,6 +39,8 @@ from emotion.stack import (
 from emotion.video import ReadAhead, Still, Video, VideoError, open_clip
 
 log = logging.getLogger(__name__)
+
+PERSON_SHARE = 0.25  # of what a person's neutral face differs by, see `calibrate`
 
 
 class EmotionRecognizer:

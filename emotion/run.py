@@ -14,9 +14,10 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import emotion.config  # noqa: F401 gives OmegaConf what a run's config asks for, such as repository
+from emotion.batch import apart, collate
 from emotion.cache import Cache
 from emotion.cell import METRICS_FILE
-from emotion.datamodule import StackDataset, apart, collate
+from emotion.datamodule import StackDataset
 from emotion.errors import UserError
 from emotion.manifest import StackRow
 from emotion.predictions import Predictions

@@ -52,7 +52,7 @@ def test_timing_leaves_the_random_numbers_of_cells_alone():
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
-    time_stack("mobilenetv3_large_100", 6, 32, True, "cpu")
+    time_stack("mobilenetv3_large_100", "early", 6, 32, True, "cpu")
     assert torch.equal(torch.rand(3), expected)
 
 

@@ -83,7 +83,7 @@ def test_an_export_answers_as_the_run_was_judged(exported: Path):
     runtime = OnnxRuntime(exported / "model.onnx")
     assert runtime.recipe == run.recipe
     for split in ("val", "test"):
-        probabilities = softmax(runtime.classify(run.stacks(run.rows(split))), axis=1)
+        probabilities = softmax(runtime.classify(*run.inputs(run.rows(split))), axis=1)
         written = run.predictions.of_split(split).probabilities
         np.testing.assert_allclose(probabilities, written, atol=1e-4)
 
@@ -106,8 +106,8 @@ def test_the_eight_bit_file_is_smaller_and_nearly_as_good(exported: Path):
     assert small < 0.4 * large
     nodes = [node.op_type for node in onnx.load(paths[1]).graph.node]
     assert nodes.count("DequantizeLinear") > nodes.count("Conv") > 50
-    stacks = run.stacks(run.rows("test"))
-    before, after = (softmax(OnnxRuntime(path).classify(stacks), axis=1) for path in paths)
+    inputs = run.inputs(run.rows("test"))
+    before, after = (softmax(OnnxRuntime(path).classify(*inputs), axis=1) for path in paths)
     np.testing.assert_allclose(after, before, atol=0.05)
     assert OnnxRuntime(paths[1]).metadata["precision"] == "int8"
     assert OnnxRuntime(paths[1]).recipe == run.recipe
@@ -152,20 +152,20 @@ def test_a_number_that_is_none_is_no_agreement():
         def classify(self, stacks: np.ndarray) -> np.ndarray:
             return np.full((len(stacks), 5), np.nan, np.float32)
 
-    difference = largest_difference(Broken(), Broken(), [np.zeros((1, 6, 8, 8), np.uint8)], 1.0)
+    difference = largest_difference(Broken(), Broken(), [(np.zeros((1, 6, 8, 8), np.uint8),)], 1.0)
     assert np.isnan(difference)
 
 
 def test_eight_bits_that_cost_accuracy_are_refused(copied: Path, monkeypatch, capsys):
     run = Run.read(copied)
     rows = run.rows("val")
-    logits = OnnxRuntime(copied / "model.onnx").classify(run.stacks(rows))
+    logits = OnnxRuntime(copied / "model.onnx").classify(*run.inputs(rows))
     told = [run.recipe.labels[place] for place in logits.argmax(axis=1)]
     right = [row for row, label in zip(rows, told, strict=True) if label == row.label]
     assert right
     monkeypatch.setattr(Run, "rows", lambda run, split: right)
 
-    def spoil(path: Path, stacks: np.ndarray) -> "onnx.ModelProto":
+    def spoil(path: Path, inputs: tuple[np.ndarray, ...]) -> "onnx.ModelProto":
         return altered(path, place=(logits[0].argmax() + 1) % 5, by=1e6)
 
     checked = ExportedFile(copied / "model.onnx", "float32", "it was checked before")

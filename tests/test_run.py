@@ -29,7 +29,7 @@ def test_stacks_are_those_of_training(finished_run: Path, demo_cache: Cache):
         rows = run.rows(split)
         assert [row.stack for row in rows] == [row.stack for row in datamodule.rows[split]]
         ((expected, _),) = datamodule.evaluation_dataloader(split)
-        actual = run.stacks(rows)
+        (actual,) = run.inputs(rows)
         assert actual.dtype == np.uint8
         np.testing.assert_array_equal(actual, expected.numpy())
 
