@@ -17,7 +17,7 @@ import numpy as np
 
 from emotion.calibration import logs
 from emotion.errors import UserError
-from emotion.metrics import Scores, judge
+from emotion.metrics import bootstrap, judge
 from emotion.predictions import Predictions
 from emotion.recognizer import PERSON_SHARE
 from emotion.results import markdown_table
@@ -98,10 +98,10 @@ def describe(run_dirs: Sequence[Path]) -> str:
     rows = []
     for title, by_seed in (("without a baseline", plain), ("with one neutral clip", based)):
         pooled = [Predictions.joined(folds).of_clips() for folds in by_seed.values()]
-        rows.append(line(title, [judge(each) for each in pooled]))
+        rows.append(line(title, pooled))
         if len(pooled) > 1:
-            rows.append(line(f"{title}, mean of the seeds' answers", [judge(mean_of(pooled))]))
-    return markdown_table(["clips of people never seen", *SCORES, "95 % of accuracy"], rows)
+            rows.append(line(f"{title}, mean of the seeds' answers", [mean_of(pooled)]))
+    return markdown_table(["clips of people never seen", *SCORES], rows)
 
 
 def mean_of(runs: Sequence[Predictions]) -> Predictions:
@@ -120,16 +120,19 @@ def mean_of(runs: Sequence[Predictions]) -> Predictions:
     return replace(first, probabilities=mean)
 
 
-def line(title: str, scores: Sequence[Scores]) -> list[str]:
-    """Lay out a row: the mean over seeds of each score, its deviation, and bounds of the first."""
+def line(title: str, runs: Sequence[Predictions]) -> list[str]:
+    """Lay out a row: the mean over seeds of each score, and its 95 % interval over people.
+
+    People are drawn, however few they are: what others of them would change is what matters here,
+    and clips of one person are not independent.
+    """
+    scores = [judge(run) for run in runs]
+    bounds = bootstrap(runs, min_subjects=2).bounds
     cells = []
     for key in SCORES:
-        values = 100 * np.array([getattr(score, key) for score in scores])
-        cells.append(
-            f"{values.mean():.1f}" + (f" ± {values.std(ddof=1):.1f}" if values[1:].size else "")
-        )
-    bounds = np.mean([score.confidence.bounds["accuracy"] for score in scores], axis=0)
-    return [title, *cells, f"{100 * bounds[0]:.1f} to {100 * bounds[1]:.1f}"]
+        mean = 100 * np.mean([getattr(score, key) for score in scores])
+        cells.append(f"{mean:.1f} [{100 * bounds[key][0]:.1f}, {100 * bounds[key][1]:.1f}]")
+    return [title, *cells]
 
 
 def main() -> None:
