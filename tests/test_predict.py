@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from emotion import EmotionRecognizer
 from emotion.video import Video
 from predict import predict
 
@@ -163,6 +164,50 @@ def test_strict_makes_a_broken_clip_an_error_after_all_others(run_predict, clips
         run_predict(f"clips=[{clips}/good.mp4,{clips}/broken.mp4]", "strict=true")
     (folder,) = (tmp_path / "out" / "predict").iterdir()
     assert lines_of(folder)["good.mp4"]["label"] is not None
+
+
+def test_a_neutral_clip_is_taken_into_account(finished_run, demo_cache, tmp_path, monkeypatch):
+    clip = demo_cache.root / "Happy_0001.mp4"
+    neutral = demo_cache.root / "Neutral_0001.mp4"
+    told = {}
+    for name, arguments in {
+        "without": [f"clips={clip}"],
+        "with": [f"clips={clip}", f"calibrate={neutral}"],
+        "list": [f"clips={clip}", f"calibrate=[{neutral},{neutral}]"],
+        "watched": [f"source={clip}", f"calibrate={neutral}", "window=false", "realtime=false"],
+    }.items():
+        output = tmp_path / name
+        common = [f"model_path={finished_run}", f"paths.output={output}"]
+        monkeypatch.setattr("sys.argv", ["predict.py", *arguments, *common])
+        predict()
+        (told[name],) = (output / "predict").iterdir()
+    without, known, twice = (
+        lines_of(told[name])[clip.name]["probabilities"] for name in ("without", "with", "list")
+    )
+    assert known != without and twice == known
+    recognizer = EmotionRecognizer.load(finished_run)
+    recognizer.calibrate([neutral])
+    assert recognizer.predict(clip).probabilities == pytest.approx(known, abs=1e-5)
+    assert (told["watched"] / "live.jsonl").stat().st_size
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize(
+    ("neutral", "message"),
+    [
+        ("nowhere.mp4", "calibrate={clips}/nowhere.mp4: no such file or folder"),
+        ("notes.txt", "calibrate={clips}/notes.txt: no video"),
+        ("gray.mp4", "calibrate={clips}/gray.mp4: no face"),
+    ],
+)
+def test_a_neutral_clip_that_is_none_ends_in_one_line(
+    run_predict, clips, finished_run, neutral, message, num_workers
+):
+    with pytest.raises(SystemExit) as caught:
+        run_predict(f"model_path={finished_run}", f"clips=[{clips}/good.mp4,{clips}/sub]",
+                    f"calibrate={clips}/{neutral}", f"num_workers={num_workers}")  # fmt: skip
+    assert caught.value.code.startswith("error: " + message.format(clips=clips))
+    assert "\n" not in caught.value.code
 
 
 @pytest.mark.parametrize("realtime", ["false", "true"])
