@@ -505,8 +505,7 @@ def test_a_refined_mesh_has_the_same_points_in_better_places(shared_data: Path):
     for refine in (False, True):
         cropper = cropper_of("none", 64, refine=refine)
         cropper.start_clip()
-        crop = cropper(frame)
-        assert crop.shape == (64, 64)
+        assert cropper.crop(frame).shape == (64, 64)
         found[refine] = cropper.landmarks
     assert found[True].shape == found[False].shape == (468, 3)
     width = np.ptp(found[False][:, 0])
