@@ -163,3 +163,46 @@ def test_false_leaves_random_weights():
     before = network.backbone.conv_stem.weight.clone()
     assert not load_pretrained(network, SMALL, False, "mean").loaded
     torch.testing.assert_close(network.backbone.conv_stem.weight, before)
+
+
+def late(num_images=4):
+    torch.manual_seed(0)
+    return StackClassifier(SMALL, num_images, 5, fusion="late").eval()
+
+
+def test_late_fusion_averages_the_features_of_single_images():
+    network, stacks = late(), torch.rand(2, 4, 64, 64)
+    features = [network.backbone.forward_features(stacks[:, t : t + 1]) for t in range(4)]
+    mean = sum(each.mean(dim=(2, 3)) for each in features) / 4
+    torch.testing.assert_close(network(stacks), network.head(mean), rtol=1e-4, atol=1e-5)
+
+
+def test_late_fusion_does_not_know_the_order_of_images():
+    network, stacks = late(), torch.rand(2, 4, 64, 64)
+    expected = network(stacks)
+    torch.testing.assert_close(network(stacks[:, [2, 0, 3, 1]]), expected, rtol=1e-4, atol=1e-5)
+    early = StackClassifier(SMALL, 4, 5).eval()
+    assert not torch.allclose(early(stacks[:, [2, 0, 3, 1]]), early(stacks), rtol=1e-4, atol=1e-6)
+
+
+def test_of_a_single_image_early_is_late():
+    network, stacks = late(1), torch.rand(2, 1, 64, 64)
+    early = StackClassifier(SMALL, 1, 5).eval()
+    early.load_state_dict(network.state_dict())
+    torch.testing.assert_close(network(stacks), early(stacks))
+
+
+def test_weights_over_colours_load_into_late_fusion(tmp_path):
+    weights = rgb_weights(tmp_path / "weights.safetensors")
+    network = late()
+    load_pretrained(network, SMALL, str(tmp_path / "weights.safetensors"), "balanced")
+    expected = weights["conv_stem.weight"].sum(dim=1, keepdim=True)  # a gray picture's response
+    torch.testing.assert_close(network.backbone.conv_stem.weight.data, expected)
+
+
+def test_landmarks_beside_a_backbone_are_no_parameters():
+    alone, beside = (StackClassifier(SMALL, 6, 5, landmarks=given) for given in (False, True))
+    assert num_parameters(beside) == num_parameters(alone)
+    assert not load_pretrained(
+        StackClassifier(None, 6, 5, landmarks=True), None, "auto", "mean"
+    ).loaded

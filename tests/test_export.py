@@ -78,6 +78,34 @@ def test_every_model_gives_the_same_probabilities(model: str, compose, run_dir, 
     assert expected.std(axis=0).max() > 0.1  # or else anything would have passed
 
 
+def landmarks_of(recipe: Recipe, num: int) -> np.ndarray:
+    """Draw a face that moves."""
+    face = np.random.default_rng(99).normal(size=(468, 3))
+    moves = np.random.default_rng(num).normal(size=(num, recipe.num_images, 468, 3))
+    return (face + 0.2 * moves).astype(np.float32)
+
+
+@pytest.mark.parametrize("backbone", [None, "mobilenetv3_small_050"])
+@pytest.mark.parametrize("settings", [{}, {"fusion": "late", "normalize": "difference"}])
+def test_landmarks_and_what_is_made_of_images_are_exported(
+    backbone, settings, run_dir, tmp_path: Path
+):
+    recipe = replace(Recipe.read(run_dir / "recipe.json"), landmarks=True)
+    torch.manual_seed(0)
+    module = EmotionModule(
+        backbone, recipe.num_images, recipe.labels, landmarks=True, channels_last=True, **settings
+    ).eval()
+    module.network.geometry.fit(landmarks_of(recipe, 20), np.arange(20) % 5)
+    write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
+    runtime = OnnxRuntime(tmp_path / "model.onnx")
+    for num in (1, 2, 7):
+        inputs = stacks_of(recipe, num), landmarks_of(recipe, num)
+        with torch.no_grad():
+            expected = module(*map(torch.from_numpy, inputs)).softmax(dim=1).numpy()
+        np.testing.assert_allclose(softmax(runtime.classify(*inputs), axis=1), expected, atol=1e-4)
+    assert expected.std(axis=0).max() > 0.05  # or else anything would have passed
+
+
 def test_an_export_answers_as_the_run_was_judged(exported: Path):
     run = Run.read(exported)
     runtime = OnnxRuntime(exported / "model.onnx")

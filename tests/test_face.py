@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from emotion.cache import Cache
+from emotion.cutting import face_cropper
 from emotion.face import (
     LOOK_EVERY,
     TRACKING,
@@ -496,3 +497,27 @@ def test_without_tracking_the_sampled_frames_need_not_begin_with_the_clip(
             cropper.start_clip()
             some = [cropper.crop(frame) for frame in frames[start::step]]
             np.testing.assert_array_equal(some, every[start::step])
+
+
+def test_a_refined_mesh_has_the_same_points_in_better_places(shared_data: Path):
+    (frame,) = frames_of(shared_data / "javanese" / "06-02-06_01.mp4", 30)[29:]
+    found = {}
+    for refine in (False, True):
+        cropper = cropper_of("none", 64, refine=refine)
+        cropper.start_clip()
+        assert cropper.crop(frame).shape == (64, 64)
+        found[refine] = cropper.landmarks
+    assert found[True].shape == found[False].shape == (468, 3)
+    width = np.ptp(found[False][:, 0])
+    apart = np.linalg.norm(found[True] - found[False], axis=1)[:, None] / width
+    assert 0 < np.median(apart) < 0.05
+
+
+def test_refined_landmarks_have_a_cache_of_their_own(compose: Callable, tmp_path: Path):
+    plain, refined = (
+        Cache.from_config(compose("preprocess", ["data=demo", f"face.refine={refine}"]))
+        for refine in ("false", "true")
+    )
+    assert refined.directory == plain.directory.with_name(plain.directory.name + "-refined")
+    assert refined.settings.refine and face_cropper(refined.settings).refine
+    assert not face_cropper(plain.settings).refine

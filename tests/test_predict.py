@@ -2,12 +2,16 @@
 
 import csv
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from emotion import EmotionRecognizer
+from emotion.recipe import Recipe
 from emotion.video import Video
 from predict import predict
 
@@ -163,6 +167,54 @@ def test_strict_makes_a_broken_clip_an_error_after_all_others(run_predict, clips
         run_predict(f"clips=[{clips}/good.mp4,{clips}/broken.mp4]", "strict=true")
     (folder,) = (tmp_path / "out" / "predict").iterdir()
     assert lines_of(folder)["good.mp4"]["label"] is not None
+
+
+def test_a_neutral_clip_is_taken_into_account(finished_run, demo_cache, tmp_path, monkeypatch):
+    run_dir = tmp_path / "run"
+    shutil.copytree(finished_run, run_dir)  # whose answers to all faces are nearly one another's
+    recipe = Recipe.read(run_dir / "recipe.json")
+    assert len(recipe.neutral) == 5
+    replace(recipe, neutral=[-5, -5, 0, -5, -5]).write(run_dir / "recipe.json")
+    clip = demo_cache.root / "Happy_0001.mp4"
+    neutral = demo_cache.root / "Neutral_0001.mp4"
+    told = {}
+    for name, arguments in {
+        "without": [f"clips={clip}"],
+        "with": [f"clips={clip}", f"calibrate={neutral}"],
+        "list": [f"clips={clip}", f"calibrate=[{neutral},{neutral}]"],
+        "watched": [f"source={clip}", f"calibrate={neutral}", "window=false", "realtime=false"],
+    }.items():
+        output = tmp_path / name
+        common = [f"model_path={run_dir}", f"paths.output={output}"]
+        monkeypatch.setattr("sys.argv", ["predict.py", *arguments, *common])
+        predict()
+        (told[name],) = (output / "predict").iterdir()
+    without, known, twice = (
+        lines_of(told[name])[clip.name]["probabilities"] for name in ("without", "with", "list")
+    )
+    assert known != without and twice == known
+    recognizer = EmotionRecognizer.load(run_dir)
+    recognizer.calibrate([neutral])
+    assert recognizer.predict(clip).probabilities == pytest.approx(known, abs=1e-5)
+    assert (told["watched"] / "live.jsonl").stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("neutral", "message", "num_workers"),
+    [
+        ("nowhere.mp4", "calibrate={clips}/nowhere.mp4: no such file or folder", 1),
+        ("notes.txt", "calibrate={clips}/notes.txt: no video", 1),
+        ("gray.mp4", "calibrate={clips}/gray.mp4: no face", 2),
+    ],
+)
+def test_a_neutral_clip_that_is_none_ends_in_one_line(
+    run_predict, clips, finished_run, neutral, message, num_workers
+):
+    with pytest.raises(SystemExit) as caught:
+        run_predict(f"model_path={finished_run}", f"clips=[{clips}/good.mp4,{clips}/sub]",
+                    f"calibrate={clips}/{neutral}", f"num_workers={num_workers}")  # fmt: skip
+    assert caught.value.code.startswith("error: " + message.format(clips=clips))
+    assert "\n" not in caught.value.code
 
 
 @pytest.mark.parametrize("realtime", ["false", "true"])

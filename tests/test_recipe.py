@@ -86,6 +86,10 @@ def damaged(change):
         (damaged(lambda v: v.update(temperature=float("nan"))), "temperature nan is not"),
         (damaged(lambda v: v.update(unsure_below=1.5)), "unsure_below 1.5 is no probability"),
         (damaged(lambda v: v.update(image_px=0)), "image_px 0 is below 1"),
+        (damaged(lambda v: v.update(neutral=[1.0])), "neutral has 1 logits for 2 labels"),
+        (damaged(lambda v: v.update(neutral=["a", "b"])), 'neutral is ["a", "b"], of another'),
+        (damaged(lambda v: v.update(neutral=[float("nan")] * 2)), "has what is no number"),
+        (damaged(lambda v: v.update(landmarks=1)), "landmarks is 1, of another type"),
     ],
 )
 def test_what_is_foreign_or_damaged_is_told_in_a_line(text, reason):
@@ -109,3 +113,17 @@ def test_packages_that_may_change_crops_are_compared():
     assert replace(RECIPE, versions=here).changed_packages() == []
     other = replace(RECIPE, versions={**here, "mediapipe": "0.8.0", "torch": "1.0"})
     assert other.changed_packages() == [f"mediapipe {version('mediapipe')} instead of 0.8.0"]
+
+
+def test_a_file_of_an_older_version_is_read_as_what_it_was():
+    def older(values: dict) -> None:
+        del values["landmarks"], values["neutral"], values["settings"]["refine"]
+
+    assert Recipe.from_json(damaged(older), "recipe.json") == RECIPE
+    assert (RECIPE.landmarks, RECIPE.neutral, RECIPE.settings.refine) == (False, (), False)
+
+
+def test_what_the_model_makes_of_neutral_survives_too(tmp_path):
+    recipe = replace(RECIPE, neutral=[-1 / 3, -2.5], landmarks=True)
+    recipe.write(tmp_path / "recipe.json")
+    assert Recipe.read(tmp_path / "recipe.json") == recipe

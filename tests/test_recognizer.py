@@ -356,6 +356,111 @@ def test_other_versions_than_trainings_are_told(run_dir: Path, tmp_path: Path, c
     assert "instead of 0.1, which the model was trained with" in caplog.text
 
 
+# A person's resting face
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    return np.log(softmax(logits, axis=-1))
+
+
+@pytest.fixture
+def knowing(recipe: Recipe) -> Recipe:
+    """A recipe that knows what neutral is."""
+    return replace(recipe, neutral=log_softmax(np.array([0.0, 1.0, 3.0, 0.5, 0.0])).tolist())
+
+
+@pytest.mark.parametrize("share", [None, 1.0, 0.0])
+def test_a_neutral_clip_shifts_logits_by_a_share_of_its_difference(
+    knowing: Recipe, happy: Path, sad: Path, join_clips: Callable, tmp_path: Path, share
+):
+    neutral = join_clips(tmp_path / "two.mp4", (sad, 0, 90), (sad, 0, 80))  # two segments
+    of_neutral, of_clip = (
+        np.array([[3.0, 0, 1, 0, 0], [1, 1, 0, 0, 2]]),
+        np.array([1.0, 2, 0, 0, 1]),
+    )
+    recognizer = EmotionRecognizer(Recorder(*of_neutral.tolist(), of_clip.tolist()), knowing)
+    recognizer.calibrate([neutral], **({} if share is None else {"share": share}))
+    answer = recognizer.predict(happy)
+    difference = np.array(knowing.neutral) - log_softmax(of_neutral).mean(axis=0)
+    shifted = of_clip + (0.25 if share is None else share) * difference
+    expected = softmax(shifted / knowing.temperature)
+    np.testing.assert_allclose(list(answer.probabilities.values()), expected, rtol=1e-6)
+
+
+def test_calibrating_again_begins_anew_and_with_no_clips_undoes_it(
+    knowing: Recipe, happy: Path, sad: Path
+):
+    logits = {"first": [3.0, 0, 1, 0, 0], "second": [0, 0, 0, 2.0, 0], "clip": [1.0, 2, 0, 0, 1]}
+    runtime = Recorder()
+    recognizer = EmotionRecognizer(runtime, knowing)
+
+    def answer(*calibrate_with: str) -> list[float]:
+        if calibrate_with:
+            runtime.logits += [logits[name] for name in calibrate_with]
+            recognizer.calibrate([sad] * len(calibrate_with))
+        runtime.logits.append(logits["clip"])
+        return list(recognizer.predict(happy).probabilities.values())
+
+    before, second = answer(), answer("second")
+    assert answer("first") not in (before, second)
+    assert answer("second") == second
+    assert answer("first", "second") not in (before, second)
+    recognizer.calibrate([])
+    assert answer() == before
+
+
+def test_windows_are_calibrated_too(knowing: Recipe, happy: Path, sad: Path):
+    recognizer = EmotionRecognizer(Recorder([9.0, 0, 0, 0, 0]), knowing)
+    recognizer.calibrate([sad], share=1.0)
+    answer = recognizer.predict(happy, stride=90)
+    assert [window.label for window in answer.windows] == [answer.label] == ["Neutral"]
+
+
+def test_what_cant_be_calibrated_with_is_told_in_a_line(
+    knowing: Recipe, recipe: Recipe, happy: Path, write_video: Callable, tmp_path: Path
+):
+    gray = write_video(tmp_path / "gray.mp4", [np.full((120, 160, 3), 127, np.uint8)] * 90)
+    (tmp_path / "broken.mp4").write_bytes(b"no video" * 99)
+    mistakes = [
+        (knowing, [happy], 1.5, r"calibrate: share=1\.5 is no share, 0 to 1"),
+        (knowing, [], -0.1, r"calibrate: share=-0\.1 is no share"),
+        (recipe, [happy], 0.5, "trained without neutral stacks, or by an older version"),
+        (knowing, [happy, gray], 0.5, r"calibrate=.*gray\.mp4: no face"),
+        (knowing, [tmp_path / "broken.mp4"], 0.5, r"broken\.mp4: no video, or damaged"),
+        (knowing, [tmp_path / "nowhere.mp4"], 0.5, r"nowhere\.mp4: there is no such file"),
+    ]
+    for model, clips, share, message in mistakes:
+        recognizer = EmotionRecognizer(Recorder(), model)
+        with pytest.raises(UserError, match=message) as caught:
+            recognizer.calibrate(clips, share=share)
+        assert "\n" not in str(caught.value) and type(caught.value) is UserError
+        expected = EmotionRecognizer(Recorder(), model).predict(happy).probabilities
+        assert recognizer.predict(happy).probabilities == expected  # and it goes on as before
+
+
+def test_a_model_of_landmarks_is_given_those_of_the_clip(recipe: Recipe, happy: Path):
+    class LandmarkRecorder(Recorder):
+        def classify(self, stacks: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+            assert landmarks.dtype == np.float32 and landmarks.shape == (1, 9, 468, 3)
+            self.landmarks = landmarks[0]
+            return super().classify(stacks)
+
+    listener = Listener(LandmarkRecorder(), replace(recipe, landmarks=True))
+    listener.predict(happy)
+    np.testing.assert_array_equal(listener.runtime.landmarks, listener.heard[0])
+
+
+def test_recognizing_needs_no_torch():
+    """An exported model starts in the time that importing torch alone would take."""
+    code = """
+import sys
+from emotion import EmotionRecognizer
+heavy = {"torch", "pytorch_lightning", "torchmetrics", "timm", "omegaconf"}
+assert not heavy & set(sys.modules), heavy & set(sys.modules)
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_importing_the_package_costs_nothing():
     code = """
 import sys

@@ -12,12 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from emotion import EmotionRecognizer
 from emotion.calibration import calibration_error, fit_temperature
 from emotion.datamodule import StackDataModule
 from emotion.metrics import judge
 from emotion.module import EmotionModule
 from emotion.predictions import Predictions
 from emotion.recipe import Recipe
+from emotion.runtime import find_model
 from train import train
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -185,7 +187,7 @@ def test_folds_of_a_sweep_are_pooled(run_train, demo_cache, capsys):
     ("argument", "message"),
     [
         ("interval=7", "interval=7: no such option, interval has: 10, 15, 5"),
-        ("model=resnet", "model=resnet: no such option, model has: effv2m, effv2s, mobilenetv3"),
+        ("model=resnet", "model=resnet: no such option, model has: effv2m, effv2s, landmarks, mob"),
         ("interval.frames=7", "does not divide the segment of 90"),
         ("interval.frames=3", "python preprocess.py sampling.interval=3"),
         ("model.backbone=resnet999", "timm has no such network"),
@@ -194,6 +196,9 @@ def test_folds_of_a_sweep_are_pooled(run_train, demo_cache, capsys):
         ("calibration.accuracy=1.5", "it is from 0 (answer always) to below 1"),
         ("loss.class_weights=equal", "loss.class_weights=equal: it is null or balanced"),
         ("loss.mixup=-1", "loss.mixup=-1: it is 0"),
+        ("refit=nonsense", "error: refit=nonsense: it is null, best or all"),
+        ("model.fusion=slow", "model.fusion=slow: it is one of early, late"),
+        ("model.backbone=null", "model.backbone=null leaves nothing without model.landmarks=true"),
         ("optimizer.name=Adamm", "optimizer.name=Adamm: torch.optim has"),
         ("optimizer.lr=-1", "torch.optim.Adam refuses its settings: Invalid learning rate"),
         ("schedule.name=cosin", "schedule.name=cosin: it is one of exponential"),
@@ -304,6 +309,76 @@ def test_each_actor_is_left_out_once(monkeypatch, tmp_path, shared_data, capsys)
         run("split=ids", "split.by=sentence", "split.val=['02']")
     with pytest.raises(SystemExit, match=r"split\.fold=3: with 3 subjects \(01, 02, 03\)"):
         run("split=leave_one_subject_out", "split.fold=3")
+
+
+SMALL = ["interval=15", "logger=none", "model.backbone=mobilenetv3_small_050"]
+
+
+def tested(checkpoint, cache, split, **settings):
+    """Give the probabilities that a checkpoint has for the stacks of a split."""
+    module = EmotionModule.load_from_checkpoint(checkpoint).eval()
+    datamodule = StackDataModule(cache, 15, None, batch_size=10, image_px=64, **settings)
+    datamodule.setup()
+    (batch,) = datamodule.evaluation_dataloader(split)
+    with torch.no_grad():
+        return module.predict_step(batch, 0).numpy()
+
+
+@pytest.mark.parametrize(("refit", "callbacks"), [("best", "default"), ("all", "ema")])
+def test_refit_trains_once_more_on_val_stacks_too(run_train, demo_cache, refit, callbacks):
+    output = run_train(*SMALL, f"refit={refit}", "trainer.max_epochs=2", "optimizer.lr=1e-3",
+                       f"callbacks={callbacks}")  # fmt: skip
+    (result,) = metrics_of(output)
+    (run_dir,) = (output / "runs").iterdir()
+    epochs = result["best_epoch"] if refit == "best" else 2
+    told = (run_dir / "train.log").read_text()
+    assert f"once more for {epochs} epochs on 20 stacks" in told  # 10 train, 10 val
+    assert (result["refit"], result["checkpoint"]) == (refit, "refit.ckpt")
+    kept = torch.load(run_dir / "refit.ckpt", weights_only=True)
+    assert kept["global_step"] == 5 * epochs  # of 4 stacks each
+    written = Predictions.read(run_dir / "predictions.csv")
+    for split, checkpoint in (("val", "best.ckpt"), ("test", "refit.ckpt")):
+        expected = tested(run_dir / checkpoint, demo_cache, split)
+        np.testing.assert_allclose(written.of_split(split).probabilities, expected, atol=1e-6)
+    assert find_model(run_dir) == run_dir / "refit.ckpt"
+    assert result["stacks"] == {"train": 10, "val": 10, "test": 10}
+    of_val = written.of_split("val")
+    neutral = np.log(of_val.probabilities)[of_val.targets == 2].mean(axis=0)
+    assert Recipe.read(run_dir / "recipe.json").neutral == pytest.approx(neutral, abs=1e-5)
+
+
+def test_refit_with_several_processes_is_refused_at_once(run_train, tmp_path):
+    with pytest.raises(SystemExit, match=r"^error: refit is for one process: trainer=ddp can't$"):
+        run_train(*SMALL, "refit=all", "trainer=ddp")
+    assert not list(tmp_path.glob("**/*.ckpt"))
+
+
+def test_landmarks_are_a_model_from_end_to_end(run_train, demo_cache):
+    output = run_train("model=landmarks", "interval=15", "logger=csv")
+    (result,) = metrics_of(output)
+    (run_dir,) = (output / "runs").iterdir()
+    assert (result["model"], result["parameters"], result["status"]) == ("landmarks", 1, "finished")
+    expected = tested(run_dir / result["checkpoint"], demo_cache, "test", landmarks=True)
+    written = Predictions.read(run_dir / "predictions.csv").of_split("test")
+    np.testing.assert_allclose(written.probabilities, expected, atol=1e-6)
+    recognizer = EmotionRecognizer.load(run_dir)
+    assert recognizer.recipe.landmarks
+    answer = recognizer.predict(demo_cache.root / f"{written.clips[0]}.mp4")
+    powers = expected[0].astype(float) ** (1 / recognizer.recipe.temperature)
+    told = list(answer.segments[0].probabilities.values())
+    np.testing.assert_allclose(told, powers / powers.sum(), atol=1e-4)
+
+
+def test_landmarks_stand_beside_a_network(run_train, demo_cache):
+    output = run_train(*SMALL, "model.landmarks=true", "model.fusion=late",
+                       "model.normalize=difference", "refit=all", "loss.mixup=0.2")  # fmt: skip
+    (result,) = metrics_of(output)
+    (run_dir,) = (output / "runs").iterdir()
+    expected = tested(run_dir / "refit.ckpt", demo_cache, "test", landmarks=True)
+    written = Predictions.read(run_dir / "predictions.csv").of_split("test")
+    np.testing.assert_allclose(written.probabilities, expected, atol=1e-6)
+    weights = torch.load(run_dir / "refit.ckpt", weights_only=True)["state_dict"]
+    assert weights["network.geometry.scale"] == 1 and result["parameters"] > 1e5
 
 
 def test_run_is_repeated_from_its_folder(run_train, monkeypatch, tmp_path):
