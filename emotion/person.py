@@ -98,9 +98,10 @@ def describe(run_dirs: Sequence[Path]) -> str:
     rows = []
     for title, by_seed in (("without a baseline", plain), ("with one neutral clip", based)):
         pooled = [Predictions.joined(folds).of_clips() for folds in by_seed.values()]
+        mean = mean_of(pooled)
         rows.append(line(title, pooled))
         if len(pooled) > 1:
-            rows.append(line(f"{title}, mean of the seeds' answers", [mean_of(pooled)]))
+            rows.append(line(f"{title}, mean of the seeds' answers", [mean]))
     return markdown_table(["clips of people never seen", *SCORES], rows)
 
 
