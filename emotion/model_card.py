@@ -13,9 +13,11 @@ from pathlib import Path
 
 from emotion import REPOSITORY
 from emotion.calibration import TEMPERATURES
+from emotion.mirror import NUM_POINTS
 from emotion.run import Run
 
 CARD_FILE = "MODEL_CARD.md"
+REFITTED = ", by a model without the val stacks; then trained once more with them"
 
 
 @dataclass(frozen=True)
@@ -100,21 +102,20 @@ def details(run: Run) -> str:
     """Say what the model is and what made it."""
     made, recipe = run.metrics, run.recipe
     settings = recipe.settings
-    model = made["settings"]["model"]
     unit = "frames" if settings.by == "frames" else "thirtieths of a second"
     facts = [
-        f"Network: {made['model_title']} (`{model['backbone']}` of timm), its first convolution "
-        f"over {recipe.num_images} images, {made['parameters']:,} parameters; started from "
-        f"{made['pretrained']['source'].removesuffix('.')}.",
+        network_fact(run),
         f"Input `stacks`: (N, {recipe.num_images}, {recipe.image_px}, {recipe.image_px}) uint8, "
         f"the face in every {recipe.interval}th of {settings.segment_frames} {unit}, found by the "
         f"MediaPipe face mesh, cropped with a margin of {percent(settings.margin)}, in gray. "
         "`predict.py` makes them of a clip, by the recipe in the file.",
+        *landmark_facts(run),
         f"Output `logits`: (N, {len(recipe.labels)}) float32. Divided by the temperature, softmax "
         f"makes of them the probabilities of {words(recipe.labels, 'and')}; those of a clip are "
         "the mean over its segments.",
         f"Training: epoch {made['best_epoch']} of {made['epochs']}, the best on "
-        f"{made['selected_on']}; seed {made['seed']}; versions: "
+        f"{made['selected_on']}{REFITTED if made.get('refit') else ''}; seed {made['seed']}; "
+        "versions: "
         + ", ".join(f"{name} {number}" for name, number in recipe.versions.items())
         + ".",
         f"Licence: the code's is the {licence()}. The weights have none of their own: the terms "
@@ -122,6 +123,33 @@ def details(run: Run) -> str:
         "from.",
     ]
     return bullets(facts)
+
+
+def network_fact(run: Run) -> str:
+    """Say what computes the logits."""
+    made, model = run.metrics, run.metrics["settings"]["model"]
+    if model["backbone"] is None:
+        return "No network: a regularised linear discriminant of the landmarks of the face."
+    sees = f"its first convolution over {run.recipe.num_images} images"
+    if model.get("fusion") == "late":
+        sees = f"{run.recipe.num_images} images seen one by one"
+    return (
+        f"Network: {made['model_title']} (`{model['backbone']}` of timm), {sees}, "
+        f"{made['parameters']:,} parameters; started from "
+        f"{made['pretrained']['source'].removesuffix('.')}."
+    )
+
+
+def landmark_facts(run: Run) -> list[str]:
+    """Say what landmarks a model takes; nothing if it takes none."""
+    recipe = run.recipe
+    if not recipe.landmarks:
+        return []
+    return [
+        f"Input `landmarks`: (N, {recipe.num_images}, {NUM_POINTS}, 3) float32, the points of the "
+        f"{'refined ' * recipe.settings.refine}face mesh in the same frames, with level eyes, in "
+        "units of the distance between them."
+    ]
 
 
 def intended_use(run: Run) -> str:
@@ -183,7 +211,8 @@ def data(run: Run) -> str:
     return (
         f"Data set `{made['data']}`, split `{made['split'].get('name', made['data'])}`"
         + (f" ({settings})" if settings else "")
-        + ". Trained on train, the epoch and the calibration taken from val, reported on "
+        + f". Trained on {'train and val' if made.get('refit') else 'train'}, the epoch and the "
+        "calibration taken from val, reported on "
         f"{made['reported_on']}. Of each class: clips / stacks, which are segments of clips.\n\n"
         + table(["split", "people", "clips", "stacks", *run.recipe.labels], rows)
     )
