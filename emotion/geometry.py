@@ -20,10 +20,11 @@ class LandmarkClassifier(nn.Module):
     Each image's points are carried onto the mean face by the affine map that brings them nearest,
     which takes out the head's pose and the proportions of the face. What is left, in its x and y,
     is averaged over the images, and so is how far it strays (mean and standard deviation of each
-    coordinate). The classes are taken for Gaussian with one covariance, estimated on principal
-    components and shrunk towards a multiple of the identity: Friedman, "Regularized Discriminant
-    Analysis", Journal of the American Statistical Association 84, 1989. Few faces are enough for
-    that, where gradient descent on the same features overfits (docs/results.md).
+    coordinate). Images that repeat the one before, for want of a face or of a frame, do not count.
+    The classes are taken for Gaussian with one covariance, estimated on principal components and
+    shrunk towards a multiple of the identity: Friedman, "Regularized Discriminant Analysis",
+    Journal of the American Statistical Association 84, 1989. Few faces are enough for that, where
+    gradient descent on the same features overfits (docs/results.md).
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -48,7 +49,7 @@ class LandmarkClassifier(nn.Module):
         Returns:
             (N, num_classes) logits.
         """
-        features = describe(align(landmarks, self.reference))
+        features = describe(align(landmarks, self.reference), is_new(landmarks))
         return self.scale * (features @ self.weight.T + self.bias)
 
     def fit(
@@ -76,7 +77,9 @@ class LandmarkClassifier(nn.Module):
         images = torch.from_numpy(landmarks)
         reference = images.mean(dim=(0, 1))  # (468, 3)
         self.reference.copy_(reference - reference.mean(dim=0))
-        features = describe(align(images, self.reference)).double().numpy()  # (N, F)
+        features = (
+            describe(align(images, self.reference), is_new(images)).double().numpy()
+        )  # (N, F)
         center = features.mean(axis=0)
         _, _, axes = np.linalg.svd(features - center, full_matrices=False)
         axes = axes[: max(1, min(components, len(features) - 1))]  # (K, F)
@@ -125,9 +128,31 @@ def cross(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return one.roll(-1, -1) * other.roll(1, -1) - one.roll(1, -1) * other.roll(-1, -1)
 
 
-def describe(aligned: torch.Tensor) -> torch.Tensor:
-    """Turn aligned landmarks, (N, T, P, 3), into (N, 4 P): means and deviations of x and y."""
+def is_new(landmarks: torch.Tensor) -> torch.Tensor:
+    """Tell which images are not the one before once more.
+
+    Args:
+        landmarks: (N, T, P, 3).
+
+    Returns:
+        (N, T), 1 or 0; 1 for the first.
+    """
+    moved = (landmarks[:, 1:] - landmarks[:, :-1]).abs().sum(dim=(2, 3)) > 0  # (N, T - 1)
+    return torch.cat([torch.ones_like(landmarks[:, :1, 0, 0]), moved.to(landmarks.dtype)], dim=1)
+
+
+def describe(aligned: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Turn aligned landmarks into what is classified.
+
+    Args:
+        aligned: (N, T, P, 3).
+        counts: (N, T), what each image counts.
+
+    Returns:
+        (N, 4 P): means and standard deviations of x and y.
+    """
     points = aligned[..., :2].flatten(start_dim=2)  # (N, T, 2 P)
-    mean = points.mean(dim=1)
-    deviation = (points - mean.unsqueeze(1)).square().mean(dim=1).sqrt()
+    shares = (counts / counts.sum(dim=1, keepdim=True)).unsqueeze(-1)  # (N, T, 1)
+    mean = (shares * points).sum(dim=1)
+    deviation = (shares * (points - mean.unsqueeze(1)).square()).sum(dim=1).sqrt()
     return torch.cat([mean, deviation], dim=1)

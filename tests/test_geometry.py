@@ -7,7 +7,7 @@ from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from emotion.errors import UserError
-from emotion.geometry import LandmarkClassifier, align, describe, inverse
+from emotion.geometry import LandmarkClassifier, align, describe, inverse, is_new
 
 
 def faces(num: int, num_images: int = 4, num_classes: int = 3, seed: int = 0):
@@ -58,7 +58,19 @@ def test_features_are_means_and_deviations_of_x_and_y():
         np.concatenate([stack[..., :2].mean(axis=0).ravel(), stack[..., :2].std(axis=0).ravel()])
         for stack in landmarks
     ]
-    np.testing.assert_allclose(describe(torch.from_numpy(landmarks)).numpy(), expected)
+    counts = torch.ones(2, 5, dtype=float)
+    np.testing.assert_allclose(describe(torch.from_numpy(landmarks), counts).numpy(), expected)
+
+
+def test_images_that_repeat_the_one_before_do_not_count():
+    stacks = faces(6)[0]  # (6, 4, 468, 3)
+    own = torch.from_numpy(stacks)
+    filled = own[:, [0, 0, 1, 2, 3, 3, 3]]
+    assert is_new(own).all()
+    assert is_new(filled).tolist() == [[1, 0, 1, 1, 1, 0, 0]] * 6
+    torch.testing.assert_close(describe(filled, is_new(filled)), describe(own, is_new(own)))
+    still = own[:, [2, 2, 2]]  # deviates nowhere
+    assert is_new(still).sum() == 6 and not describe(still, is_new(still))[:, 936:].any()
 
 
 @pytest.mark.parametrize(("components", "shrinkage"), [(10, 0.6), (25, 0.2), (80, 1.0), (500, 0.5)])
@@ -70,7 +82,7 @@ def test_it_is_the_discriminant_of_scikit_learn(components: int, shrinkage: floa
 
     def features(stacks: np.ndarray) -> np.ndarray:
         aligned = align(torch.from_numpy(stacks), classifier.reference)
-        return describe(aligned).double().numpy()
+        return describe(aligned, torch.ones(stacks.shape[:2])).double().numpy()
 
     pca = PCA(min(components, 59), svd_solver="full").fit(features(landmarks))
     discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
