@@ -111,6 +111,24 @@ def test_weights_of_a_trained_classifier_load_into_another(tmp_path):
         torch.testing.assert_close(network.backbone.state_dict()[key], value)
 
 
+def test_a_head_is_taken_over_from_a_run_on_the_same_classes(tmp_path):
+    trained = StackClassifier(SMALL, 1, 5)
+    weights = {f"network.{key}": value for key, value in trained.state_dict().items()}
+    torch.save({"state_dict": weights}, tmp_path / "best.ckpt")
+    network = StackClassifier(SMALL, 6, 5, fusion="late")
+    path = str(tmp_path / "best.ckpt")
+    assert not torch.equal(network.head[1].weight, trained.head[1].weight)
+    loaded = load_pretrained(network, SMALL, path, "mean", head=True)
+    assert loaded.source.endswith("best.ckpt, head and all")
+    stacks = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(network.eval()(stacks.expand(2, 6, 32, 32)), trained.eval()(stacks))
+    with pytest.raises(UserError, match=r"pretrained_head=true.*best\.ckpt has no head of.*512"):
+        load_pretrained(StackClassifier(SMALL, 6, 4), SMALL, path, "mean", head=True)
+    torch.save(trained.backbone.state_dict(), tmp_path / "backbone.pth")
+    with pytest.raises(UserError, match="has no head of"):
+        load_pretrained(network, SMALL, str(tmp_path / "backbone.pth"), "mean", head=True)
+
+
 def test_weights_of_another_backbone_are_refused(tmp_path):
     rgb_weights(tmp_path / "weights.safetensors", "mobilenetv3_small_075")
     network = StackClassifier(SMALL, 6, 5)
