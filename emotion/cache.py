@@ -28,7 +28,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.clips import SPLITS, Clip, Dropped, Scheme, find_clips, limit_clips, read_names
-from emotion.cutting import CacheSettings, ClipRecord, Cutter, cut_in_worker, dates_of
+from emotion.cutting import (
+    LATER_SETTINGS,
+    CacheSettings,
+    ClipRecord,
+    Cutter,
+    cut_in_worker,
+    dates_of,
+)
 from emotion.demo import render_clips
 from emotion.errors import UserError
 from emotion.executor import Executor, LocalExecutor
@@ -282,7 +289,7 @@ class Cache:
         """Refuse a folder that does not hold what its name says."""
         if not self._settings_path().exists():
             return
-        made = json.loads(self._settings_path().read_text())["settings"]
+        made = LATER_SETTINGS | json.loads(self._settings_path().read_text())["settings"]
         asked = self._identity()["settings"]
         if made != asked:
             differing = ", ".join(

@@ -29,6 +29,7 @@ from emotion.stack import (
 from emotion.video import Still, VideoError, open_clip
 
 CHUNK_BYTES = 1 << 20
+LATER_SETTINGS = {"refine": False}  # those that older caches and recipes lack, as they had them
 one_at_a_time = threading.Lock()  # a Dask worker may have many threads, the face mesh serves one
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import GenericAlias
 from typing import Any, TypeVar
 
-from emotion.cutting import CacheSettings
+from emotion.cutting import LATER_SETTINGS, CacheSettings
 from emotion.errors import UserError
 from emotion.executor import PIXEL_PACKAGES
 from emotion.files import unfinished
@@ -25,7 +25,6 @@ Known = TypeVar("Known")
 RECIPE_FILE = "recipe.json"
 FORMAT = 1  # of the JSON; counts up where a key changes its meaning
 LATER = {"landmarks": False, "neutral": []}  # keys that older files lack, and what they mean
-LATER_SETTINGS = {"refine": False}
 PACKAGES = (*PIXEL_PACKAGES, "torch", "timm")
 
 
