@@ -1,6 +1,7 @@
 """Recognizing: a clip's stacks are those of training, and its probabilities the model's own."""
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -22,7 +23,7 @@ from emotion.cutting import Cutter
 from emotion.datamodule import StackDataModule
 from emotion.errors import UserError
 from emotion.module import EmotionModule
-from emotion.recipe import Recipe
+from emotion.recipe import RECIPE_FILE, Recipe
 from emotion.stack import read_stack
 from emotion.video import Video, VideoError
 
@@ -477,11 +478,16 @@ def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, mo
     readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     (tmp_path / "outputs" / "runs").mkdir(parents=True)
-    (tmp_path / "outputs" / "runs" / "mine").symlink_to(run_dir)
+    mine = shutil.copytree(run_dir, tmp_path / "outputs" / "runs" / "mine")
+    recipe = Recipe.read(mine / RECIPE_FILE)
+    replace(recipe, neutral=[-2.0, -2.0, -0.5, -2.0, -2.0]).write(mine / RECIPE_FILE)
     (tmp_path / "clip.mp4").symlink_to(happy)
+    (tmp_path / "neutral.mp4").symlink_to(happy)
     monkeypatch.chdir(tmp_path)
     exec(example, {})
     first, second = capsys.readouterr().out.splitlines()
-    told = EmotionRecognizer.load(run_dir).predict(happy)
+    recognizer = EmotionRecognizer.load(mine)
+    recognizer.calibrate([happy])
+    told = recognizer.predict(happy)
     assert first == f"{told.label} {told.probabilities}"
     assert second == f"0 {told.label} {told.probabilities}"
