@@ -314,7 +314,7 @@ def test_each_actor_is_left_out_once(monkeypatch, tmp_path, shared_data, capsys)
 SMALL = ["interval=15", "logger=none", "model.backbone=mobilenetv3_small_050"]
 
 
-def tested(checkpoint, cache, split, **settings):
+def said_of_test(checkpoint, cache, split, **settings):
     """Give the probabilities that a checkpoint has for the stacks of a split."""
     module = EmotionModule.load_from_checkpoint(checkpoint).eval()
     datamodule = StackDataModule(cache, 15, None, batch_size=10, image_px=64, **settings)
@@ -338,7 +338,7 @@ def test_refit_trains_once_more_on_val_stacks_too(run_train, demo_cache, refit, 
     assert kept["global_step"] == 5 * epochs  # of 4 stacks each
     written = Predictions.read(run_dir / "predictions.csv")
     for split, checkpoint in (("val", "best.ckpt"), ("test", "refit.ckpt")):
-        expected = tested(run_dir / checkpoint, demo_cache, split)
+        expected = said_of_test(run_dir / checkpoint, demo_cache, split)
         np.testing.assert_allclose(written.of_split(split).probabilities, expected, atol=1e-6)
     assert find_model(run_dir) == run_dir / "refit.ckpt"
     assert result["stacks"] == {"train": 10, "val": 10, "test": 10}
@@ -358,7 +358,7 @@ def test_landmarks_are_a_model_from_end_to_end(run_train, demo_cache):
     (result,) = metrics_of(output)
     (run_dir,) = (output / "runs").iterdir()
     assert (result["model"], result["parameters"], result["status"]) == ("landmarks", 1, "finished")
-    expected = tested(run_dir / result["checkpoint"], demo_cache, "test", landmarks=True)
+    expected = said_of_test(run_dir / result["checkpoint"], demo_cache, "test", landmarks=True)
     written = Predictions.read(run_dir / "predictions.csv").of_split("test")
     np.testing.assert_allclose(written.probabilities, expected, atol=1e-6)
     recognizer = EmotionRecognizer.load(run_dir)
@@ -374,7 +374,7 @@ def test_landmarks_stand_beside_a_network(run_train, demo_cache):
                        "model.normalize=difference", "refit=all", "loss.mixup=0.2")  # fmt: skip
     (result,) = metrics_of(output)
     (run_dir,) = (output / "runs").iterdir()
-    expected = tested(run_dir / "refit.ckpt", demo_cache, "test", landmarks=True)
+    expected = said_of_test(run_dir / "refit.ckpt", demo_cache, "test", landmarks=True)
     written = Predictions.read(run_dir / "predictions.csv").of_split("test")
     np.testing.assert_allclose(written.probabilities, expected, atol=1e-6)
     weights = torch.load(run_dir / "refit.ckpt", weights_only=True)["state_dict"]
