@@ -1,9 +1,9 @@
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from emotion.provenance import code_version, memory_mb, provenance
@@ -44,8 +44,17 @@ def test_versions_and_machine_are_those_in_use():
     assert told["machine"]["cores"] == len(os.sched_getaffinity(0)) and told["machine"]["cpu"]
 
 
+MEMORY = """
+from emotion.provenance import memory_mb
+before = memory_mb()
+taken = np.ones(100_000_000, np.uint8)
+after = memory_mb()
+print(after["resident"] - before["resident"], after["peak"] - before["resident"])
+"""
+
+
 def test_memory_grows_by_what_is_taken():
-    before = memory_mb()["resident"]
-    taken = np.ones(100_000_000, np.uint8)
-    assert abs(memory_mb()["resident"] - before - taken.nbytes / 1e6) < 10
-    assert memory_mb()["peak"] >= before + 90
+    """In a process of its own: one that has freed memory may get that back."""
+    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
+    resident, peak = (int(value) for value in done.stdout.split())
+    assert 90 < resident < 110 and peak >= 90
