@@ -4,9 +4,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from emotion.provenance import code_version, memory_mb, provenance
+from emotion.provenance import code_version, provenance
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -55,6 +56,6 @@ print(after["resident"] - before["resident"], after["peak"] - before["resident"]
 
 def test_memory_grows_by_what_is_taken():
     """In a process of its own: one that has freed memory may get that back."""
-    done = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, text=True, check=True)
-    resident, peak = (int(value) for value in done.stdout.split())
+    printed = subprocess.run([sys.executable, "-c", MEMORY], capture_output=True, check=True).stdout
+    resident, peak = map(int, printed.split())
     assert 90 < resident < 110 and peak >= 90
