@@ -46,6 +46,7 @@ def test_versions_and_machine_are_those_in_use():
 
 
 MEMORY = """
+import numpy as np
 from emotion.provenance import memory_mb
 before = memory_mb()
 taken = np.ones(100_000_000, np.uint8)
