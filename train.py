@@ -55,6 +55,7 @@ from emotion.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)
 
+CLASS_WEIGHTS = {"balanced": 1.0, "root": 0.5}  # what StackDataModule.class_weights takes
 # The sections of the config that metrics.json repeats; all of it is in .hydra/config.yaml.
 SETTINGS = (
     "sampling",
@@ -259,8 +260,14 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> EmotionModule:
     Raises:
         UserError: a setting is out of range.
     """
-    if cfg.loss.class_weights not in (None, "balanced"):
-        raise UserError(f"loss.class_weights={cfg.loss.class_weights}: it is null or balanced")
+    weights = cfg.loss.class_weights
+    if weights not in (None, *CLASS_WEIGHTS):
+        raise UserError(f"loss.class_weights={weights}: it is null, {' or '.join(CLASS_WEIGHTS)}")
+    if cfg.loader.train_images is not None and cfg.model.fusion != "late":
+        raise UserError(
+            f"loader.train_images={cfg.loader.train_images}: model.fusion={cfg.model.fusion} needs "
+            "all images of a stack, model.fusion=late does not"
+        )
     module = EmotionModule(
         backbone=cfg.model.backbone,
         num_images=datamodule.num_images,
@@ -272,7 +279,7 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> EmotionModule:
         landmarks=cfg.model.landmarks,
         channels_last=cfg.model.channels_last,
         freeze_epochs=cfg.model.freeze_epochs,
-        class_weights=datamodule.balanced_weights() if cfg.loss.class_weights else None,
+        class_weights=datamodule.class_weights(CLASS_WEIGHTS[weights]) if weights else None,
         label_smoothing=cfg.loss.label_smoothing,
         mixup=cfg.loss.mixup,
         optimizer=OmegaConf.to_container(cfg.optimizer),

@@ -14,7 +14,7 @@ from pathlib import Path
 from emotion.clips import Clip
 from emotion.errors import UserError
 from emotion.executor import begin_work
-from emotion.face import FOLLOW, TRACKING, FaceCropper
+from emotion.face import FITS, FOLLOW, TRACKING, FaceCropper
 from emotion.files import unfinished
 from emotion.sampling import BY, num_images
 from emotion.stack import (
@@ -29,7 +29,8 @@ from emotion.stack import (
 from emotion.video import Still, VideoError, open_clip
 
 CHUNK_BYTES = 1 << 20
-LATER_SETTINGS = {"refine": False}  # those that older caches and recipes lack, as they had them
+# Those that older caches and recipes lack, as they had them.
+LATER_SETTINGS = {"refine": False, "fit": "box"}
 one_at_a_time = threading.Lock()  # a Dask worker may have many threads, the face mesh serves one
 
 
@@ -54,6 +55,7 @@ class CacheSettings:
     size_px: int
     min_confidence: float
     refine: bool = False
+    fit: str = "box"
 
     def __post_init__(self) -> None:
         """Check what a config can get wrong.
@@ -67,6 +69,7 @@ class CacheSettings:
             ("sampling.start", self.start, STARTS),
             ("face.tracking", self.tracking, TRACKING),
             ("face.follow", self.follow, FOLLOW),
+            ("face.fit", self.fit, FITS),
         ):
             if value not in choices:
                 raise UserError(f"{key}={value}: it is one of {', '.join(choices)}")
@@ -102,7 +105,7 @@ class CacheSettings:
         return (
             f"{self.segment_frames}{self.by}-every{self.interval}-from_{self.start}"
             f"-min{self.min_frames}-faces{self.min_face_fraction}_{self.tracking}-{self.follow}"
-            f"-margin{self.margin}{'-level' * self.align}"
+            f"-margin{self.margin}{'-level' * self.align}{'-features' * (self.fit == 'features')}"
             f"-{self.size_px}px-confidence{self.min_confidence}{'-refined' * self.refine}"
         )
 
@@ -300,6 +303,7 @@ def face_cropper(settings: CacheSettings) -> FaceCropper:
         settings.size_px,
         settings.min_confidence,
         settings.refine,
+        settings.fit,
     )
 
 

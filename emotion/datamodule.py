@@ -36,6 +36,7 @@ class StackDataset(Dataset):
         image_px: int,
         augmentation: Augmentation | None = None,
         landmarks: bool = False,
+        drawn_images: int | None = None,
     ) -> None:
         """Keep what is needed to load a stack; load nothing.
 
@@ -46,6 +47,8 @@ class StackDataset(Dataset):
             image_px: height and width of the images given out.
             augmentation: varies every stack that is loaded; None leaves them as they are.
             landmarks: give the landmarks of its images with every stack.
+            drawn_images: draw so many of a stack's images at random, and leave out the others; None
+                gives all.
         """
         self.cache = cache
         self.rows = rows
@@ -53,6 +56,7 @@ class StackDataset(Dataset):
         self.image_px = image_px
         self.augmentation = augmentation
         self.landmarks = landmarks
+        self.drawn_images = drawn_images
 
     @property
     def labels(self) -> list[str]:
@@ -67,7 +71,7 @@ class StackDataset(Dataset):
         """Load a stack, and its landmarks if they are wanted.
 
         Args:
-            key: which stack, and the seed of its augmentation.
+            key: which stack, and the seed of its augmentation and of the images drawn from it.
 
         Returns:
             (T, image_px, image_px) uint8 with channels last in memory, and the class index. With
@@ -77,17 +81,22 @@ class StackDataset(Dataset):
         index, seed = key
         row = self.rows[index]
         stack = read_stack(self.cache.directory / row.stack)
+        generator = np.random.default_rng(seed)
         images = model_images(stack, row.crop_found, self.step, self.image_px)
-        images = images.transpose(1, 2, 0)  # (H, W, T)
+        drawn = np.arange(len(images))
+        if self.drawn_images is not None:
+            drawn = np.sort(generator.choice(drawn, self.drawn_images, replace=False))
+            images = images[drawn]
+        images = np.ascontiguousarray(images.transpose(1, 2, 0))  # (H, W, T)
         flipped = False
         if self.augmentation is not None:
-            images, flipped = self.augmentation.vary(images, np.random.default_rng(seed))
+            images, flipped = self.augmentation.vary(images, generator)
         label = self.labels.index(row.label)
         images = torch.from_numpy(images).permute(2, 0, 1)  # (T, H, W)
         if not self.landmarks:
             return images, label
         landmarks = read_landmarks(self.cache.directory / row.landmarks)
-        landmarks = model_landmarks(landmarks, row.crop_found, self.step)
+        landmarks = model_landmarks(landmarks, row.crop_found, self.step)[drawn]
         if flipped:
             landmarks = mirror_landmarks(landmarks)
         return (images, torch.from_numpy(landmarks)), label
@@ -176,6 +185,7 @@ class StackDataModule(pl.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         overfit: bool = False,
+        train_images: int | None = None,
         landmarks: bool = False,
     ) -> None:
         """Check that the cache serves the interval; load nothing.
@@ -191,10 +201,12 @@ class StackDataModule(pl.LightningDataModule):
             seed: of order and augmentation.
             overfit: one batch of train stacks, of all classes and unvaried, is all there is to
                 train, validate and report on.
+            train_images: images of a train stack that are drawn whenever it is loaded, for a model
+                that sees them one after the other; None gives it all.
             landmarks: give the landmarks of its images with every stack, see `StackDataset`.
 
         Raises:
-            UserError: the cache does not serve the interval.
+            UserError: the cache does not serve the interval, or a stack has not so many images.
         """
         super().__init__()
         settings = cache.settings
@@ -209,6 +221,11 @@ class StackDataModule(pl.LightningDataModule):
         self.landmarks = landmarks
         self.step = interval_step(interval, settings.interval, settings.segment_frames)
         self.num_images = num_images(settings.segment_frames, interval)
+        self.train_images = train_images
+        if train_images is not None and not 1 <= train_images <= self.num_images:
+            raise UserError(
+                f"loader.train_images={train_images}: it is 1 to {self.num_images}, or null for all"
+            )
         self.rows: dict[str, list[StackRow]] = {}
         self.first_epoch = 0  # another where training goes on from a checkpoint
 
@@ -244,18 +261,20 @@ class StackDataModule(pl.LightningDataModule):
         also = [replace(row, split="train") for row in self.rows["val"]]
         self.rows["train"] = self.rows["train"] + also
 
-    def balanced_weights(self) -> list[float]:
-        """Weigh classes by the inverse of their share of the train stacks.
+    def class_weights(self, power: float = 1.0) -> list[float]:
+        """Weigh classes by the inverse of their share of the train stacks, to some power.
+
+        Args:
+            power: 1, all classes count the same; 0, all stacks; 0.5, half-way between.
 
         Returns:
             C weights, whose mean over the train stacks is 1; 1 for a class that has none, which is
             never asked for.
         """
         counts = Counter(row.label for row in self.rows["train"])
-        return [
-            counts.total() / (len(counts) * counts[label]) if counts[label] else 1.0
-            for label in self.labels
-        ]
+        raw = {label: count**-power for label, count in counts.items()}
+        scale = counts.total() / sum(raw[label] * counts[label] for label in counts)
+        return [scale * raw[label] if label in raw else 1.0 for label in self.labels]
 
     def train_landmarks(self) -> tuple[np.ndarray, np.ndarray]:
         """Read the landmarks of all train stacks, as a model takes them.
@@ -305,6 +324,7 @@ class StackDataModule(pl.LightningDataModule):
             self.image_px,
             augmentation,
             landmarks=self.landmarks,
+            drawn_images=self.train_images if shuffle and not self.overfit else None,
         )
         cv2_single_thread()  # a worker forked while OpenCV has threads would wait for them for ever
         batch_size, share = self.batch_size, None

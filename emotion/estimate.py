@@ -49,7 +49,8 @@ def cell_seconds(cells: Sequence[DictConfig], negligible_s: float) -> list[float
             network = (
                 cfg.model.backbone,
                 cfg.model.fusion,
-                images,  # more of them cost the first convolution alone: not timed one by one
+                # More of them cost the first convolution alone: not timed one by one.
+                cfg.loader.train_images or images,
                 cfg.loader.image_px or cfg.face.size_px,
                 cfg.model.channels_last,
                 cfg.trainer.accelerator,

@@ -19,10 +19,14 @@ from emotion.mirror import NUM_POINTS
 BLACK_FRAME = np.zeros((8, 8, 3), np.uint8)
 TRACKING = ("every_frame", "sampled", "none")
 FOLLOW = ("largest", "central")
+FITS = ("box", "features")
 MAX_FACES = 4  # told apart in one frame
 LOOK_EVERY = 18  # sampled frames, a segment at the usual interval: how often faces are counted
 # Corners of the eyes on the left and on the right of the picture, by their numbers in the mesh.
 LEFT_EYE, RIGHT_EYE = (33, 133), (362, 263)
+MOUTH = (61, 291)  # its corners
+# Where both eyes and the mouth come to lie in a crop, x and y as fractions of its side.
+PLACES = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.76]])
 
 
 class FaceCropper:
@@ -50,6 +54,7 @@ class FaceCropper:
         size_px: int,
         min_confidence: float,
         refine: bool = False,
+        fit: str = "box",
     ) -> None:
         """Load the face mesh.
 
@@ -63,8 +68,10 @@ class FaceCropper:
             min_confidence: 0 to 1, of detection and of tracking.
             refine: find eyes, lips and brows a second time, more exactly: Grishchenko et al.,
                 "Attention Mesh", CVPR Workshop 2020, https://arxiv.org/abs/2006.10962.
+            fit: `box`, the box around the landmarks is stretched to a square, whatever an open
+                mouth adds to it; or `features`, see `crop_features`, whatever `align` says.
         """
-        assert tracking in TRACKING and follow in FOLLOW, (tracking, follow)
+        assert tracking in TRACKING and follow in FOLLOW and fit in FITS, (tracking, follow, fit)
         self.tracking = tracking
         self.follow = follow
         self.margin = margin
@@ -72,6 +79,7 @@ class FaceCropper:
         self.size_px = size_px
         self.min_confidence = min_confidence
         self.refine = refine
+        self.fit = fit
         with quiet_mediapipe():
             self._several = self._load_mesh(MAX_FACES)
             if tracking != "none":
@@ -178,6 +186,8 @@ class FaceCropper:
             return None
         self.box = left, top, right, bottom
         self.landmarks = normalize_landmarks(landmarks)
+        if self.fit == "features":
+            return crop_features(frame, landmarks, self.margin, self.size_px)
         if self.align:
             return crop_level(frame, landmarks, self.margin, self.size_px)
         gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
@@ -285,3 +295,36 @@ def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px:
     # First turned at its own size, then made smaller by areas: a warp alone would skip pixels.
     level = cv2.warpAffine(gray, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
     return cv2.resize(level, (size_px, size_px), interpolation=cv2.INTER_AREA)
+
+
+def crop_features(
+    frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px: int
+) -> np.ndarray:
+    """Cut a face out of a frame so that its eyes and mouth come to fixed places.
+
+    By the turn, the scale and the shift of least squares, so that the face keeps its proportions.
+
+    Args:
+        frame: (H, W, 3) uint8 RGB.
+        landmarks: (468, 3), x, y and z in pixels.
+        margin: added on each side of the square in which `PLACES` lie, as a fraction of its side.
+        size_px: height and width of the crop.
+
+    Returns:
+        (size_px, size_px) uint8 gray; beyond the frame its edge goes on.
+    """
+    features = np.stack([*eye_centers(landmarks), landmarks[list(MOUTH)].mean(axis=0)])
+    points = features[:, 0] + 1j * features[:, 1]  # turning and scaling is multiplying
+    places = (PLACES - 0.5) / (1 + 2 * margin) @ (1, 1j)  # from the middle of the crop
+    centered = points - points.mean()
+    factor = np.vdot(centered, places - places.mean()) / np.vdot(centered, centered).real
+    # Drawn at the face's own size first if that is larger, then made smaller by areas.
+    drawn_px = max(size_px, round(1 / abs(factor)))
+    factor *= drawn_px
+    shift = (0.5 + 0.5j + places.mean()) * drawn_px - factor * points.mean()
+    matrix = np.array(
+        [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
+    )
+    gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
+    drawn = cv2.warpAffine(gray, matrix, (drawn_px, drawn_px), borderMode=cv2.BORDER_REPLICATE)
+    return cv2.resize(drawn, (size_px, size_px), interpolation=cv2.INTER_AREA)

@@ -129,7 +129,9 @@ class EmotionModule(pl.LightningModule):
 
     def _images(self, stacks: torch.Tensor) -> torch.Tensor:
         """Turn (N, T, H, W) uint8 into what the network takes."""
-        assert stacks.dtype == torch.uint8 and stacks.shape[1] == self.hparams.num_images
+        assert stacks.dtype == torch.uint8
+        drawn = self.training and self.hparams.fusion == "late"  # perhaps not all of them
+        assert drawn or stacks.shape[1] == self.hparams.num_images
         # Converted first: dividing uint8 gives the same numbers and takes twice as long.
         images = stacks.to(self.dtype, memory_format=self.memory_format).div_(255)
         return normalized(images, self.hparams.normalize)

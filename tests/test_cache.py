@@ -392,7 +392,7 @@ def test_cache_of_an_older_version_is_cut_anew_and_says_so(
     sha256 = cache.manifest_sha256()
     shutil.rmtree(cache.directory / "landmarks")
     identity = json.loads((cache.directory / "settings.json").read_text())
-    del identity["settings"]["refine"]  # which came later, too
+    del identity["settings"]["refine"], identity["settings"]["fit"]  # which came later, too
     (cache.directory / "settings.json").write_text(json.dumps(identity))
     cache.ensure()
     assert "older version, without landmarks: its clips are cut anew" in caplog.text

@@ -75,6 +75,7 @@ def another(value: float | str | bool) -> float | str | bool:
     """Give another legal value of a setting: `sampled` -> `none`, 5 -> 10 and so on."""
     others = {
         "sampled": "none", "clip": "first_face", "frames": "time", "largest": "central",
+        "box": "features",
         90: 180, 75: 80, False: True,
     }  # fmt: skip
     if value in others:

@@ -412,7 +412,44 @@ def test_a_stills_image_stands_at_every_place_of_its_stack(
         assert torch.equal(stack, stack[:1].expand_as(stack)) and stack.any()
 
 
-def test_balanced_weights_are_scikit_learns(make: Make):
+def test_drawn_images_are_a_stacks_own_in_order(make: Make):
+    """Of train stacks alone, others in every epoch, and the same for a seed."""
+    whole, drawn = make(5), make(5, train_images=4)
+    stacks = torch.cat([stacks for stacks, _ in whole.evaluation_dataloader("train")])
+    assert stacks.shape[1] == 18
+    seen = set()
+    for number in (0, 1):
+        loader = drawn.train_dataloader()
+        some, _ = epoch(loader, number)
+        assert torch.equal(some, epoch(drawn.train_dataloader(), number)[0])
+        assert some.shape[1] == 4
+        for (index, _), images in zip(loader.sampler, some, strict=True):
+            equal = (stacks[index][None] == images[:, None]).flatten(start_dim=2).all(dim=2)
+            places = equal.float().argmax(dim=1).tolist()
+            assert equal.any(dim=1).all() and places == sorted(places) and len(set(places)) == 4
+            seen.add((index, *places))
+    assert len(seen) > 15  # of 10 stacks, twice
+    for split in ("train", "val", "test"):
+        assert next(iter(drawn.evaluation_dataloader(split)))[0].shape[1] == 18
+    assert next(iter(drawn.val_dataloader()))[0].shape[1] == 18
+
+
+def test_drawn_images_take_their_landmarks_along(make: Make):
+    whole, drawn = make(5, landmarks=True), make(5, landmarks=True, train_images=3)
+    stacks, points = [], []
+    for (images, landmarks), _ in whole.evaluation_dataloader("train"):
+        stacks.extend(images)
+        points.extend(landmarks)
+    loader = drawn.train_dataloader()
+    indices = [index for index, _ in loader.sampler]
+    given = [pair for batch, _ in loader for pair in zip(*batch, strict=True)]
+    for index, (images, landmarks) in zip(indices, given, strict=True):
+        for image, face in zip(images, landmarks, strict=True):
+            at = [torch.equal(image, other) for other in stacks[index]].index(True)
+            assert torch.equal(face, points[index][at])
+
+
+def test_class_weights_are_scikit_learns(make: Make):
     datamodule = make()
     rows = datamodule.rows["train"]
     datamodule.rows["train"] = [
@@ -421,9 +458,14 @@ def test_balanced_weights_are_scikit_learns(make: Make):
     labels = [row.label for row in datamodule.rows["train"]]
     assert len(set(Counter(labels).values())) > 1
     expected = compute_class_weight("balanced", classes=np.array(LABELS), y=labels)
-    assert datamodule.balanced_weights() == pytest.approx(expected)
+    assert datamodule.class_weights() == pytest.approx(expected)
+    roots = np.array(datamodule.class_weights(0.5))
+    squares = roots**2 / expected
+    assert squares == pytest.approx(np.full(5, squares[0]))
+    assert np.mean([roots[LABELS.index(label)] for label in labels]) == pytest.approx(1)
+    assert datamodule.class_weights(0.0) == pytest.approx([1.0] * 5)
     datamodule.rows["train"] = [row for row in rows if row.label != "Sad"]
-    weights = dict(zip(LABELS, datamodule.balanced_weights(), strict=True))
+    weights = dict(zip(LABELS, datamodule.class_weights(), strict=True))
     assert weights == dict.fromkeys(LABELS, 1.0)
 
 

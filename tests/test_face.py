@@ -14,8 +14,11 @@ from emotion.cache import Cache
 from emotion.cutting import face_cropper
 from emotion.face import (
     LOOK_EVERY,
+    MOUTH,
+    PLACES,
     TRACKING,
     FaceCropper,
+    crop_features,
     eye_centers,
     face_box,
     normalize_landmarks,
@@ -521,3 +524,65 @@ def test_refined_landmarks_have_a_cache_of_their_own(compose: Callable, tmp_path
     assert refined.directory == plain.directory.with_name(plain.directory.name + "-refined")
     assert refined.settings.refine and face_cropper(refined.settings).refine
     assert not face_cropper(plain.settings).refine
+
+
+# Eyes and mouth at fixed places
+
+
+def features_of(crop: np.ndarray) -> np.ndarray:
+    """Find both eyes and the mouth in a crop, as (3, 2) fractions of its side."""
+    with mp.solutions.face_mesh.FaceMesh(static_image_mode=True) as mesh:
+        (face,) = mesh.process(with_border(crop)).multi_face_landmarks
+    points = np.array([[point.x, point.y] for point in face.landmark])
+    points = (points * (len(crop) + 120) - 60) / len(crop)
+    return np.stack([*eye_centers(points), points[list(MOUTH)].mean(axis=0)])
+
+
+@pytest.mark.parametrize("deg", [0, 20])
+@pytest.mark.parametrize("margin", [0.0, 0.25])
+def test_eyes_and_mouth_come_to_their_places(frames: list[np.ndarray], deg: float, margin: float):
+    cropper = cropper_of("none", 224, fit="features", margin=margin)
+    crop = cropper.crop(turned(frames[2], deg))
+    assert crop.shape == (224, 224) and crop.dtype == np.uint8
+    expected = 0.5 + (PLACES - 0.5) / (1 + 2 * margin)
+    assert np.abs(features_of(crop) - expected).max() < 0.05
+
+
+def test_the_map_is_the_similarity_of_least_squares(monkeypatch: pytest.MonkeyPatch):
+    """Two numbers for turn and scale, two for the shift: a linear problem."""
+    landmarks = np.random.default_rng(0).uniform(40, 200, (468, 3))
+    drawn = {}
+    monkeypatch.setattr(
+        cv2, "warpAffine", lambda gray, matrix, size, **_: drawn.update(m=matrix) or gray
+    )
+    crop_features(NOISE, landmarks, 0.1, 300)
+    features = np.stack([*eye_centers(landmarks), landmarks[list(MOUTH)].mean(axis=0)])[:, :2]
+    x, y, one, zero = *features.T, np.ones(3), np.zeros(3)
+    system = np.concatenate([np.stack([x, -y, one, zero], 1), np.stack([y, x, zero, one], 1)])
+    places = 300 * (0.5 + (PLACES - 0.5) / 1.2)
+    (a, b, right, down), *_ = np.linalg.lstsq(system, places.T.ravel(), rcond=None)
+    np.testing.assert_allclose(drawn["m"], [[a, -b, right], [b, a, down]], atol=1e-9)
+
+
+def test_a_large_face_is_made_smaller_by_areas(frames: list[np.ndarray]):
+    """Of a face in fine stripes, a warp alone would take some and skip others."""
+    cropper = cropper_of("none", 24, fit="features")
+    landmarks = cropper.observe(frames[2])
+    stripes = np.zeros_like(frames[2])
+    stripes[:, ::2] = 255
+    crop = crop_features(stripes, landmarks, 0.0, 24)
+    assert np.abs(crop[4:-4, 4:-4].astype(float) - 127.5).max() < 40
+
+
+def test_an_open_mouth_moves_no_eye(frames: list[np.ndarray]):
+    """The box around the face grows by the chin, and squeezes everything above it."""
+    landmarks = cropper_of("none", 224).observe(frames[2])
+    low = landmarks.copy()
+    low[152, 1] += 60  # the chin
+    for fit, same in (("features", True), ("box", False)):
+        crops = []
+        for points in (landmarks, low):
+            cropper = cropper_of("none", 224, fit=fit)
+            cropper.observe = lambda frame, points=points: points
+            crops.append(cropper.crop(frames[2]))
+        assert np.array_equal(*crops) == same

@@ -117,7 +117,8 @@ def test_packages_that_may_change_crops_are_compared():
 
 def test_a_file_of_an_older_version_is_read_as_what_it_was():
     def older(values: dict) -> None:
-        del values["landmarks"], values["neutral"], values["settings"]["refine"]
+        del values["landmarks"], values["neutral"]
+        del values["settings"]["refine"], values["settings"]["fit"]
 
     assert Recipe.from_json(damaged(older), "recipe.json") == RECIPE
     assert (RECIPE.landmarks, RECIPE.neutral, RECIPE.settings.refine) == (False, (), False)
