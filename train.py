@@ -197,7 +197,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     judged = [split for split in ("val", "test") if datamodule.rows[split]]
     of_splits = {split: predict(trainer, module, datamodule, split) for split in judged}
     if cfg.refit:
-        module, checkpoint = refit(cfg, run_dir, datamodule, best_epoch)
+        module, checkpoint = refit(cfg, run_dir, datamodule, module, best_epoch)
         if "test" in judged:
             of_splits["test"] = predict(trainer, module, datamodule, "test")
     predictions = Predictions.joined(list(of_splits.values()))
@@ -254,8 +254,15 @@ def build_datamodule(cfg: DictConfig) -> StackDataModule:
     return datamodule
 
 
-def build_module(cfg: DictConfig, datamodule: StackDataModule) -> EmotionModule:
+def build_module(
+    cfg: DictConfig, datamodule: StackDataModule, first: EmotionModule | None = None
+) -> EmotionModule:
     """Build the module of a config for some data, its network with random weights.
+
+    Args:
+        cfg: the composed config.
+        datamodule: the data.
+        first: where val stacks are train stacks by now, the module that they have told of.
 
     Raises:
         UserError: a setting is out of range.
@@ -275,6 +282,7 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> EmotionModule:
         hidden=cfg.model.hidden,
         dropout=tuple(cfg.model.dropout),
         fusion=cfg.model.fusion,
+        flips=cfg.model.flips,
         normalize=cfg.model.normalize,
         landmarks=cfg.model.landmarks,
         channels_last=cfg.model.channels_last,
@@ -285,8 +293,13 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> EmotionModule:
         optimizer=OmegaConf.to_container(cfg.optimizer),
         schedule=OmegaConf.to_container(cfg.schedule),
     )
-    if module.network.geometry is not None:
-        module.network.geometry.fit(*datamodule.train_landmarks(), **cfg.model.discriminant)
+    geometry = module.network.geometry
+    if geometry is not None:
+        geometry.fit(*datamodule.landmarks_of("train"), **cfg.model.discriminant)
+        if first is None:
+            geometry.calibrate(*datamodule.landmarks_of("val"))
+        else:
+            geometry.scale.data.copy_(first.network.geometry.scale.data)
     return module
 
 
@@ -451,7 +464,11 @@ def check_refit(cfg: DictConfig) -> None:
 
 
 def refit(
-    cfg: DictConfig, run_dir: Path, datamodule: StackDataModule, best_epoch: int
+    cfg: DictConfig,
+    run_dir: Path,
+    datamodule: StackDataModule,
+    first: EmotionModule,
+    best_epoch: int,
 ) -> tuple[EmotionModule, Path]:
     """Train once more, on the val stacks too, which have told by now how many epochs are good.
 
@@ -459,6 +476,7 @@ def refit(
         cfg: the composed config.
         run_dir: the run's folder.
         datamodule: of the run; its val stacks are train stacks from now on as well.
+        first: the module that they were val stacks of.
         best_epoch: the number of the best epoch, counted from 1.
 
     Returns:
@@ -469,7 +487,7 @@ def refit(
     log.info("once more for %d epochs on %d stacks", epochs, len(datamodule.rows["train"]))
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule.first_epoch = 0
-    module = build_module(cfg, datamodule)
+    module = build_module(cfg, datamodule, first)
     start_backbone(cfg, module)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
     trainer = instantiate(

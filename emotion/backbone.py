@@ -46,6 +46,7 @@ class StackClassifier(nn.Module):
         hidden: int = 512,
         dropout: tuple[float, float] = (0.6, 0.5),
         fusion: str = "early",
+        flips: bool = False,
         landmarks: bool = False,
     ) -> None:
         """Build the network with random weights.
@@ -57,6 +58,8 @@ class StackClassifier(nn.Module):
             hidden: width of the head's first layer.
             dropout: probability before its first and before its second layer.
             fusion: `early`, the first convolution takes T images; or `late`, one after the other.
+            flips: when it is not learning, give the mean of the logits of a stack and of its mirror
+                image.
             landmarks: take landmarks beside the stacks.
 
         Raises:
@@ -66,6 +69,7 @@ class StackClassifier(nn.Module):
         if fusion not in FUSIONS:
             raise UserError(f"model.fusion={fusion}: it is one of {', '.join(FUSIONS)}")
         self.fusion = fusion
+        self.flips = flips
         self.frozen = False
         self.geometry = LandmarkClassifier(num_classes) if landmarks else None
         self.backbone = None
@@ -115,6 +119,17 @@ class StackClassifier(nn.Module):
         """
         if self.backbone is None:
             return self.geometry(landmarks)
+        logits = self._see(stacks)
+        if self.training:
+            return logits
+        if self.flips:
+            logits = (logits + self._see(stacks.flip(-1))) / 2
+        if self.geometry is None:
+            return logits
+        return logits.log_softmax(dim=1) + self.geometry(landmarks).log_softmax(dim=1)
+
+    def _see(self, stacks: torch.Tensor) -> torch.Tensor:
+        """Give the (N, num_classes) logits of backbone and head."""
         num, num_images = stacks.shape[:2]
         if self.fusion == "late":
             stacks = stacks.reshape(num * num_images, 1, *stacks.shape[2:])
@@ -123,10 +138,7 @@ class StackClassifier(nn.Module):
         features = features.mean(dim=(2, 3))
         if self.fusion == "late":
             features = features.reshape(num, num_images, -1).mean(dim=1)  # (N, F)
-        logits = self.head(features)
-        if self.geometry is None or self.training:
-            return logits
-        return logits.log_softmax(dim=1) + self.geometry(landmarks).log_softmax(dim=1)
+        return self.head(features)
 
 
 def num_parameters(network: nn.Module) -> int:

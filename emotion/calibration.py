@@ -168,27 +168,39 @@ def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
 
 
 def fit_temperature(predictions: Predictions) -> float:
-    """Find the temperature under which the true classes are most probable.
+    """Find the temperature under which the true classes of stacks are most probable.
+
+    Args:
+        predictions: of N stacks, at least one.
+
+    Returns:
+        See `best_temperature`.
+    """
+    return best_temperature(logs(predictions), predictions.targets)
+
+
+def best_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
+    """Find what logits are to be divided by for the true classes to be most probable.
 
     Minimises the mean negative log-likelihood with the targets smoothed by 1 / (N + 1): one stack
     more, of which every class is equally true (after Platt, "Probabilistic Outputs for Support
     Vector Machines", 1999). The slope over 1 / temperature never falls, so its zero is halved in.
 
     Args:
-        predictions: of N stacks, at least one.
+        logits: (N, C) float64, at least one row.
+        targets: (N,) class indices.
 
     Returns:
         The temperature, within `TEMPERATURES`: the upper one where a model does no better than
         guessing; 1 where it gives all classes of every stack the same probability.
     """
-    logits = logs(predictions)  # (N, C)
     if not np.ptp(logits, axis=1).any():
         return 1.0
     num, size = logits.shape
     smoothing = 1 / (num + 1)
-    targets = np.full((num, size), smoothing / size)
-    targets[np.arange(num), predictions.targets] += 1 - smoothing
-    wanted = (targets * logits).sum(axis=1).mean()
+    shares = np.full((num, size), smoothing / size)
+    shares[np.arange(num), targets] += 1 - smoothing
+    wanted = (shares * logits).sum(axis=1).mean()
 
     def slope(inverse: float) -> float:
         powers = np.exp(inverse * (logits - logits.max(axis=1, keepdims=True)))

@@ -276,13 +276,13 @@ class StackDataModule(pl.LightningDataModule):
         scale = counts.total() / sum(raw[label] * counts[label] for label in counts)
         return [scale * raw[label] if label in raw else 1.0 for label in self.labels]
 
-    def train_landmarks(self) -> tuple[np.ndarray, np.ndarray]:
-        """Read the landmarks of all train stacks, as a model takes them.
+    def landmarks_of(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Read the landmarks of all stacks of a split, as a model takes them.
 
         Returns:
             (N, T, 468, 3) float32, and (N,) class indices.
         """
-        rows = self.rows["train"]
+        rows = self.rows[split]
         landmarks = [
             model_landmarks(
                 read_landmarks(self.cache.directory / row.landmarks), row.crop_found, self.step

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from emotion.calibration import best_temperature
 from emotion.errors import UserError
 from emotion.mirror import NUM_POINTS
 
@@ -28,7 +29,7 @@ class LandmarkClassifier(nn.Module):
     """
 
     def __init__(self, num_classes: int) -> None:
-        """Begin with a classifier that knows nothing; `fit` teaches it.
+        """Begin with a classifier that knows nothing; `fit` and `calibrate` teach it.
 
         Args:
             num_classes: length of the logits.
@@ -98,6 +99,26 @@ class LandmarkClassifier(nn.Module):
         self.weight.zero_()
         self.weight[known] = torch.from_numpy(weight).float()
         self.bias[known] = torch.from_numpy(bias).float()
+
+    @torch.no_grad()
+    def calibrate(self, landmarks: np.ndarray, targets: np.ndarray) -> None:
+        """Set the scale of the logits, so that probabilities mean what they say.
+
+        The covariance knows how one person's faces differ, not how people do: on people that it was
+        not fitted on, a discriminant is far surer than it is right, and whatever else its
+        log-probabilities are added to would not be heard.
+
+        Args:
+            landmarks: (N, T, 468, 3) float32, of stacks that it was not fitted on.
+            targets: (N,) class indices; of classes that it was not fitted on nothing is learnt.
+        """
+        self.scale.fill_(1.0)
+        known = np.flatnonzero(self.bias.numpy() > NEVER)
+        of_known = np.isin(targets, known)
+        if of_known.any():
+            logits = self(torch.from_numpy(landmarks[of_known])).double().numpy()[:, known]
+            places = np.searchsorted(known, targets[of_known])
+            self.scale.fill_(1 / best_temperature(logits, places))
 
 
 def align(landmarks: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

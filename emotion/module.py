@@ -39,6 +39,7 @@ class EmotionModule(pl.LightningModule):
         hidden: int = 512,
         dropout: tuple[float, float] = (0.6, 0.5),
         fusion: str = "early",
+        flips: bool = False,
         normalize: str = "range",
         landmarks: bool = False,
         channels_last: bool = False,
@@ -58,6 +59,7 @@ class EmotionModule(pl.LightningModule):
             hidden: width of the head's first layer.
             dropout: probability before the head's first and second layer.
             fusion: how the network sees a stack's images, see `StackClassifier`.
+            flips: answer with the mean of what it makes of a stack and of its mirror image.
             normalize: what it sees of their gray levels, see `normalized`.
             landmarks: take their landmarks too.
             channels_last: keep images and kernels with channels last in memory; the same results
@@ -93,6 +95,7 @@ class EmotionModule(pl.LightningModule):
             hidden=hidden,
             dropout=tuple(dropout),
             fusion=fusion,
+            flips=flips,
             landmarks=landmarks,
         )
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format

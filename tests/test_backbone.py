@@ -210,6 +210,20 @@ def test_of_a_single_image_early_is_late():
     torch.testing.assert_close(network(stacks), early(stacks))
 
 
+@pytest.mark.parametrize("fusion", ["early", "late"])
+def test_flips_answer_a_stack_and_its_mirror_image_alike(fusion: str):
+    torch.manual_seed(0)
+    plain = StackClassifier(SMALL, 3, 5, fusion=fusion).eval()
+    both = StackClassifier(SMALL, 3, 5, fusion=fusion, flips=True).eval()
+    both.load_state_dict(plain.state_dict())
+    stacks = torch.rand(2, 3, 32, 32)
+    with torch.inference_mode():
+        expected = (plain(stacks) + plain(stacks.flip(3))) / 2
+        torch.testing.assert_close(both(stacks), expected)
+        torch.testing.assert_close(both(stacks.flip(3)), expected)
+        assert not torch.allclose(plain(stacks), expected)
+
+
 def test_weights_over_colours_load_into_late_fusion(tmp_path):
     weights = rgb_weights(tmp_path / "weights.safetensors")
     network = late()

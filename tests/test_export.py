@@ -86,7 +86,9 @@ def landmarks_of(recipe: Recipe, num: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("backbone", [None, "mobilenetv3_small_050"])
-@pytest.mark.parametrize("settings", [{}, {"fusion": "late", "normalize": "difference"}])
+@pytest.mark.parametrize(
+    "settings", [{}, {"fusion": "late", "normalize": "difference", "flips": True}]
+)
 def test_landmarks_and_what_is_made_of_images_are_exported(
     backbone, settings, run_dir, tmp_path: Path
 ):
