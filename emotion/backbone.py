@@ -241,7 +241,10 @@ def load_backbone(network: StackClassifier, path: Path, stem: str, head: bool = 
         UserError: no such file, or the weights are not this backbone's.
     """
     if not path.is_file():
-        raise UserError(f"model.pretrained={path}: no such file (or auto, true, false)")
+        raise UserError(
+            f"model.pretrained={path}: no such file (or auto, true, false); "
+            "experiment=pretrain_stills makes one from labelled pictures of faces"
+        )
     try:
         weights = load_state_dict(str(path), use_ema=False, weights_only=True)
     except Exception as error:

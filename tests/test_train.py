@@ -372,15 +372,55 @@ def test_landmarks_are_a_model_from_end_to_end(run_train, demo_cache):
 
 
 def test_landmarks_stand_beside_a_network(run_train, demo_cache):
-    output = run_train(*SMALL, "model.landmarks=true", "model.fusion=late",
-                       "model.normalize=difference", "refit=all", "loss.mixup=0.2")  # fmt: skip
+    output = run_train(*SMALL, "model.landmarks=true", "model.fusion=late", "model.flips=true",
+                       "model.normalize=difference", "refit=all", "loss.mixup=0.2",
+                       "loader.train_images=3")  # fmt: skip
     (result,) = metrics_of(output)
     (run_dir,) = (output / "runs").iterdir()
     expected = said_of_test(run_dir / "refit.ckpt", demo_cache, "test", landmarks=True)
     written = Predictions.read(run_dir / "predictions.csv").of_split("test")
     np.testing.assert_allclose(written.probabilities, expected, atol=1e-6)
-    weights = torch.load(run_dir / "refit.ckpt", weights_only=True)["state_dict"]
-    assert weights["network.geometry.scale"] == 1 and result["parameters"] > 1e5
+    first, second = (
+        torch.load(run_dir / name, weights_only=True)["state_dict"]["network.geometry.scale"]
+        for name in ("best.ckpt", "refit.ckpt")
+    )
+    assert first == second != 1  # which the val stacks have told before they were trained on
+    assert result["parameters"] > 1e5
+
+
+def test_stills_teach_a_network_that_then_learns_clips(monkeypatch, tmp_path, shared_data):
+    """Both recipes for people never seen, small: the stem and the head are taken over."""
+    stills, clips = tmp_path / "stills", tmp_path / "clips"
+    clips.mkdir()
+    for actor in ("01", "02", "06", "07"):
+        for path in (shared_data / "javanese").glob(f"{actor}-01-0[12346]_01.mp4"):
+            (clips / path.name).symlink_to(path)
+    for folder in sorted((shared_data / "stills").iterdir()):
+        (stills / folder.name).mkdir(parents=True)
+        for path in sorted(folder.iterdir())[:8]:
+            (stills / folder.name / path.name).symlink_to(path)
+
+    def run(*arguments: str) -> Path:
+        small = ["trainer.max_epochs=1", "loader.image_px=32", "logger=none", "num_workers=1",
+                 f"paths.cache={tmp_path}/cache", f"paths.output={tmp_path}"]  # fmt: skip
+        monkeypatch.setattr("sys.argv", ["train.py", *arguments, *small])
+        train()
+        return max(tmp_path.glob("**/recipe.json"), key=lambda p: p.stat().st_mtime_ns).parent
+
+    stills_run = run("experiment=pretrain_stills", f"data.root={stills}")
+    assert stills_run == tmp_path / "pretrained" / "stills"
+    joint_run = run("experiment=javanese_joint", f"data.root={clips}", "optimizer.lr=1e-9")
+    record = json.loads((joint_run / "metrics.json").read_text())
+    assert record["pretrained"]["loaded"] and record["refit"] == "all"
+    before, after = (
+        torch.load(path, weights_only=True)["state_dict"]
+        for path in (stills_run / "best.ckpt", joint_run / "refit.ckpt")
+    )
+    weights = [k for k in before if k.startswith("network.") and k.endswith("weight")]
+    assert "network.head.4.weight" in weights and len(weights) > 20
+    for key in weights:  # so little was learnt that what was taken over is still there
+        torch.testing.assert_close(after[key], before[key], atol=1e-5, rtol=1e-4)
+    assert EmotionRecognizer.load(joint_run).predict(min(clips.iterdir())).probabilities
 
 
 def test_run_is_repeated_from_its_folder(run_train, monkeypatch, tmp_path):
