@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -23,6 +24,9 @@ from emotion.module import EmotionModule
 from emotion.recipe import Recipe, package_versions
 from emotion.video import Video
 from train import train
+
+# A shell that puts pytest into the background has it, and all that it starts, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

@@ -107,7 +107,11 @@ def test_shares_make_the_same_batches_and_no_stack_counts_twice(world, num_stack
             assert max(counts) == num_stacks - 1
 
 
-LOOK = "import os; print(os.environ['LOCAL_RANK'], os.environ['MASTER_PORT'])"
+# Written at once: what two processes print piece by piece (PYTHONUNBUFFERED) would mix.
+LOOK = """
+import os
+os.write(1, f"{os.environ['LOCAL_RANK']} {os.environ['MASTER_PORT']}\\n".encode())
+"""
 
 
 def test_others_are_started_and_leave_no_trace(monkeypatch, capfd):
