@@ -170,8 +170,6 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     pretrained = start_backbone(cfg, module)
     setup = describe_setup(cfg, datamodule, module, pretrained)
     log_setup(cfg, setup)
-    if cfg.model.compile:
-        module.network.compile()  # in place, so that the names of its weights stay
 
     loggers = [instantiate(logger) for logger in cfg.logger.values()] if is_first_process() else []
     if start:
@@ -304,13 +302,18 @@ def build_module(
 
 
 def start_backbone(cfg: DictConfig, module: EmotionModule) -> Pretrained:
-    """Load the pretrained weights that a config asks for; warn where there are none to be had."""
+    """Load the pretrained weights that a config asks for; warn where there are none to be had.
+
+    The network is then compiled, if the config says so.
+    """
     model = cfg.model
     pretrained = load_pretrained(
         module.network, model.backbone, model.pretrained, model.stem, model.pretrained_head
     )
     if model.pretrained == "auto" and not pretrained.loaded:
         log.warning("WARNING: no pretrained weights; training starts from %s", pretrained.source)
+    if model.compile:
+        module.network.compile()  # in place, so that the names of its weights stay
     return pretrained
 
 
@@ -455,12 +458,15 @@ def check_refit(cfg: DictConfig) -> None:
     """Refuse what can't be refitted, before hours of training rather than after them.
 
     Raises:
-        UserError: there is no such kind of it, or it would take several processes.
+        UserError: there is no such kind of it, it would take several processes, or there are no
+            val stacks that it could add.
     """
     if cfg.refit not in (None, "best", "all"):
         raise UserError(f"refit={cfg.refit}: it is null, best or all")
     if cfg.refit and cfg.trainer.strategy != "auto":
-        raise UserError("refit is for one process: trainer=ddp can't")
+        raise UserError("refit is for one process, trainer=ddp has more: say refit=null")
+    if cfg.refit and cfg.loader.overfit:
+        raise UserError("refit adds val stacks, trainer=overfit has none: say refit=null")
 
 
 def refit(

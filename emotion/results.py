@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from emotion.cell import BESIDE_THE_POINT, read_record
+from emotion.cell import BESIDE_THE_POINT, is_begun, read_record
 from emotion.errors import UserError
 from emotion.manifest import read_table
 from emotion.metrics import Confidence, Scores, bootstrap, judge
@@ -46,7 +46,8 @@ def read_runs(sweep_dir: Path) -> list[dict]:
     for plan in plans:
         for cell in json.loads(plan.read_text(encoding="utf-8")):
             folder = plan.parent / cell["folder"]
-            record = read_record(folder) or cell | {"status": "unfinished", "error": "cut off"}
+            state = "cut off, or running now" if is_begun(folder) else "not begun"
+            record = read_record(folder) or cell | {"status": "unfinished", "error": state}
             runs.append(record | {"overrides": cell["overrides"], "folder": str(folder)})
     of_sweeps = {plan.parent for plan in plans}
     for folder in sorted(path.parent for path in sweep_dir.glob("**/metrics.json")):

@@ -83,13 +83,16 @@ def test_runs_that_the_sweep_does_not_ask_for_any_more_are_left_out(sweep: Path)
     assert len(read_runs(sweep)) == 3 and len(read_runs(sweep / "alone")) == 1
 
 
-def test_cell_that_was_cut_off_is_unfinished(sweep: Path):
+@pytest.mark.parametrize("begun, state", [(True, "cut off, or running now"), (False, "not begun")])
+def test_cell_with_no_result_is_unfinished(sweep: Path, begun: bool, state: str):
     (sweep / "net10" / "metrics.json").unlink()
+    if begun:
+        (sweep / "net10" / ".hydra").mkdir()
     head = {"model": "net", "model_title": "NET", "interval": 10, "seed": 0, "data": "demo"}
     write_plan(sweep, "net10", **head, labels=LABELS, split={"name": "data"})
     results = Results(read_runs(sweep))
     assert results.entries[0].text() == "unfinished" and not results.finished
-    assert "unfinished: net, interval 10, seed 0: cut off" in results.notes()
+    assert f"unfinished: net, interval 10, seed 0: {state}" in results.notes()
 
 
 def only_entry(folder: Path) -> Entry:

@@ -349,9 +349,10 @@ def test_refit_trains_once_more_on_val_stacks_too(run_train, demo_cache, refit, 
     assert Recipe.read(run_dir / "recipe.json").neutral == pytest.approx(neutral, abs=1e-5)
 
 
-def test_refit_with_several_processes_is_refused_at_once(run_train, tmp_path):
-    with pytest.raises(SystemExit, match=r"^error: refit is for one process: trainer=ddp can't$"):
-        run_train(*SMALL, "refit=all", "trainer=ddp")
+@pytest.mark.parametrize("trainer, why", [("ddp", "is for one process"), ("overfit", "adds val")])
+def test_refit_that_can_not_be_is_refused_at_once(run_train, tmp_path, trainer: str, why: str):
+    with pytest.raises(SystemExit, match=rf"^error: refit {why}.*=null$"):
+        run_train(*SMALL, "refit=all", f"trainer={trainer}")
     assert not list(tmp_path.glob("**/*.ckpt"))
 
 
