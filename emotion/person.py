@@ -4,7 +4,8 @@ What `EmotionRecognizer.calibrate` does to one person's clips, done to the predi
 that it can be judged: each neutral clip of a person in turn is their baseline, set aside, and all
 their other clips are answered with it.
 
-    python -m emotion.person RUN_DIR ...    of one cell, or of its folds and seeds together
+    python -m emotion.person RUN_DIR ...               of one cell, or its folds and seeds together
+    python -m emotion.person RUN_DIR ... --share 0.5   with another share of the difference
 """
 
 import argparse
@@ -69,19 +70,22 @@ def with_baselines(
     return replace(predictions.take(places), clips=ids, probabilities=probabilities)
 
 
-def describe(run_dirs: Sequence[Path]) -> str:
+def describe(run_dirs: Sequence[Path], share: float = PERSON_SHARE) -> str:
     """Judge the clips of some runs on the splits that they report on.
 
     Args:
         run_dirs: of the folds of one cell, with one seed or several.
+        share: see `with_baselines`.
 
     Returns:
         A Markdown table: without a baseline, with one, and both with the seeds' mean probabilities.
 
     Raises:
         UserError: a run has not come to its end or does not know what neutral is, nobody knows
-            whose clips they are, or the seeds have answered others.
+            whose clips they are, the seeds have answered others, or `share` is no share.
     """
+    if not 0 <= share <= 1:
+        raise UserError(f"--share={share}: it is 0 to 1")
     plain: dict[int, list[Predictions]] = {}
     based: dict[int, list[Predictions]] = {}
     for run_dir in run_dirs:
@@ -94,7 +98,7 @@ def describe(run_dirs: Sequence[Path]) -> str:
         neutral = run.recipe.neutral
         if not neutral:
             raise UserError(f"{run_dir}: its model does not know what neutral is (recipe.json)")
-        based.setdefault(seed, []).append(with_baselines(predictions, neutral))
+        based.setdefault(seed, []).append(with_baselines(predictions, neutral, share))
     rows = []
     for title, by_seed in (("without a baseline", plain), ("with one neutral clip", based)):
         pooled = [Predictions.joined(folds).of_clips() for folds in by_seed.values()]
@@ -143,8 +147,15 @@ def main() -> None:
         description="Judge runs on people never seen, without and with a neutral clip of them.",
     )
     parser.add_argument("run_dirs", type=Path, nargs="+", help="folders of finished runs")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=PERSON_SHARE,
+        help="of what a neutral clip differs by, taken off; 0 to 1 (%(default)s)",
+    )
+    arguments = parser.parse_args()
     try:
-        print(describe(parser.parse_args().run_dirs))
+        print(describe(arguments.run_dirs, arguments.share))
     except UserError as error:
         sys.exit(f"error: {error}")
 

@@ -129,6 +129,12 @@ def test_folds_are_judged_together_without_a_baseline_and_with_one(write_run):
     assert score(based[1]) == pytest.approx(100 * right / 5, abs=0.05)
 
 
+def test_no_share_counts_the_answers_as_they_are_once_for_each_baseline(write_run):
+    # a-n2 is right, a-n1 and a-h are not; both neutral clips of a are baselines: 1 of 4, and b-a
+    table = cells(describe([write_run("one", STACKS, 0)], share=0.0))
+    assert score(table[3][1]) == 40
+
+
 def test_seeds_are_judged_one_by_one_and_by_their_mean(write_run):
     better = ("a-h", 1, "a", HAPPY, (0.1, 0.8, 0.1))
     other = [better if row[0] == "a-h" else row for row in reversed(STACKS)]
@@ -155,3 +161,5 @@ def test_what_cant_be_judged_is_told_in_a_line(write_run):
     for message, run_dirs in folders.items():
         with pytest.raises(UserError, match=re.escape(message)):
             describe(run_dirs)
+    with pytest.raises(UserError, match=r"--share=1\.5: it is 0 to 1"):
+        describe([], share=1.5)
