@@ -162,7 +162,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     calibrator = Calibrator(**cfg.calibration)
-    check_refit(cfg)
+    check_length(cfg)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     start = starting_checkpoint(cfg.ckpt_path, run_dir)
@@ -454,13 +454,15 @@ def predict(
     return Predictions.of_rows(rows, datamodule.labels, torch.cat(batches).numpy())
 
 
-def check_refit(cfg: DictConfig) -> None:
-    """Refuse what can't be refitted, before hours of training rather than after them.
+def check_length(cfg: DictConfig) -> None:
+    """Refuse epochs that can't be, and what can't be refitted, before hours of training.
 
     Raises:
-        UserError: there is no such kind of it, it would take several processes, or there are no
-            val stacks that it could add.
+        UserError: there are no epochs, there is no such kind of refitting, it would take several
+            processes, or there are no val stacks that it could add.
     """
+    if not (cfg.trainer.max_epochs or 0) >= 1:
+        raise UserError(f"trainer.max_epochs={cfg.trainer.max_epochs}: it is 1 or above")
     if cfg.refit not in (None, "best", "all"):
         raise UserError(f"refit={cfg.refit}: it is null, best or all")
     if cfg.refit and cfg.trainer.strategy != "auto":

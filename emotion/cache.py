@@ -48,6 +48,8 @@ from emotion.tally import class_counts, read_dropped, report, say_dropped, say_t
 
 log = logging.getLogger(__name__)
 
+DRAWN_HERE = ".drawn"  # marks a folder that demo clips are drawn into
+
 
 @dataclass(frozen=True)
 class Cache:
@@ -324,6 +326,15 @@ class Cache:
     def _render_missing(self) -> None:
         """Draw the demo clips that are not there yet."""
         if missing := self._missing_renders():
+            mark = self.root / DRAWN_HERE
+            if self.root.is_dir() and any(self.root.iterdir()) and not mark.exists():
+                raise UserError(
+                    f"data.root={self.root} holds other files than drawn clips. For clips of your "
+                    "own say data=folders too, or another data set; data=demo draws into a folder "
+                    "that is new or empty"
+                )
+            self.root.mkdir(parents=True, exist_ok=True)
+            mark.touch()
             with ProgressBar("drawing demo clips", len(missing)) as bar:
                 render_clips(missing, self.render["seed"], self._jobs(), on_done=bar.advance)
 

@@ -5,6 +5,7 @@ Stands outside the way of the data: nothing in `emotion/` imports it.
 
 import json
 import os
+import re
 import signal
 import sys
 import warnings
@@ -19,7 +20,7 @@ from dotenv import load_dotenv
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -99,6 +100,10 @@ def mistakes_in_one_line(with_trace: bool) -> Iterator[None]:
         if with_trace:
             raise
         sys.exit(f"error: {one_line(error)}")
+    except OSError as error:
+        if with_trace or error.filename is None:  # else a folder that can't be written, or such
+            raise
+        sys.exit(f"error: {error.filename}: {error.strerror}")
     except KeyboardInterrupt:
         print("stopped; what is done is kept, and the same command goes on", file=sys.stderr)
         sys.exit(128 + signal.SIGINT)
@@ -215,11 +220,23 @@ def one_line(error: Exception) -> str:
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
         return f"{group}={option}: no such option, {group} has: {', '.join(error.options)}"
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: it is no KEY=VALUE that Hydra can read; blanks, brackets and the "
+            "like need quotes of their own: 'KEY=\"VALUE\"'"
+        )
     if isinstance(error.__cause__, UserError):  # raised by what a `_target_` names
         error = error.__cause__
     message = str(error)
+    if chosen := re.match(r"In 'experiment/(\w+)': Could not override '(\w+)'", message):
+        return (
+            f"experiment={chosen[1]} chooses a {chosen[2]}, which is for train.py: it makes the "
+            "stacks too. Here, say the experiment's data=, sampling and face alone"
+        )
     if error.__cause__ is not None and not isinstance(error, UserError):
         message += f" ({str(error.__cause__).splitlines()[0]})"
+    # which would add a key that nobody reads, where one was mistyped
+    message = re.sub(r"\s+To append to your (config|default list) use \S+", "", message)
     return " ".join(message.split())
 
 

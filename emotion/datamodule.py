@@ -206,9 +206,14 @@ class StackDataModule(pl.LightningDataModule):
             landmarks: give the landmarks of its images with every stack, see `StackDataset`.
 
         Raises:
-            UserError: the cache does not serve the interval, or a stack has not so many images.
+            UserError: the cache does not serve the interval, a stack has not so many images, or a
+                number is out of range.
         """
         super().__init__()
+        least = {"batch_size": (batch_size, 1), "num_workers": (num_workers, 0)}
+        for key, (value, limit) in (least | {"image_px": (image_px, 1)}).items():
+            if value is not None and value < limit:
+                raise UserError(f"loader.{key}={value}: it is {limit} or above")
         settings = cache.settings
         self.cache = cache
         self.augmentation = augmentation

@@ -26,6 +26,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch.utils.data import DataLoader
 
 from emotion import REPOSITORY
+from emotion.batch import apart, collate
 from emotion.datamodule import StackDataset
 from emotion.errors import UserError
 from emotion.predictions import Predictions
@@ -291,8 +292,8 @@ def stack_image(
     dataset: StackDataset, key: tuple[int, int], caption: str | None = None
 ) -> wandb.Image:
     """Draw a stack of a data set, its images side by side; `key` as the data set takes it."""
-    stack, _ = dataset[key]
-    return wandb.Image(strip(stack.numpy()), caption=caption)
+    (stacks, *_), _ = apart(collate([dataset[key]]))
+    return wandb.Image(strip(stacks[0].numpy()), caption=caption)
 
 
 def log_sweep(

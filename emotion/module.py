@@ -85,6 +85,10 @@ class EmotionModule(pl.LightningModule):
             raise UserError(f"loss.mixup={mixup}: landmarks can't be mixed, images can")
         if mixup < 0:
             raise UserError(f"loss.mixup={mixup}: it is 0 (mix nothing) or above, such as 0.2")
+        if hidden < 1:
+            raise UserError(f"model.hidden={hidden}: it is 1 or above")
+        if len(dropout) != 2 or not all(0 <= share < 1 for share in dropout):
+            raise UserError(f"model.dropout={list(dropout)}: it is two of 0 to below 1, [0.6,0.5]")
         if freeze_epochs < 0:
             raise UserError(f"model.freeze_epochs={freeze_epochs}: it is 0 or above")
         self.save_hyperparameters(logger=False)  # the loggers have the config, which says more

@@ -527,12 +527,23 @@ def test_deleted_clip_is_in_no_table_and_comes_back_without_being_cut(
 
 
 def test_demo_clips_are_drawn_once(demo_cache: Cache):
-    before = {path: path.stat().st_mtime_ns for path in demo_cache.root.iterdir()}
+    before = {path: path.stat().st_mtime_ns for path in demo_cache.root.glob("*.mp4")}
     assert len(before) == 30
     stacks = stamps(demo_cache)
     demo_cache.build()
-    assert {path: path.stat().st_mtime_ns for path in demo_cache.root.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in demo_cache.root.glob("*.mp4")} == before
     assert stamps(demo_cache) == stacks
+
+
+def test_no_clips_are_drawn_among_a_users_own(tmp_path: Path, compose: Callable):
+    own = tmp_path / "Happy_0001.mp4"
+    own.write_bytes(b"mine")
+    cache = Cache.from_config(
+        compose("train", ["data=demo", f"paths.cache={tmp_path}/cache", f"data.root={tmp_path}"])
+    )
+    with pytest.raises(UserError, match=r"holds other files than drawn clips.*data=folders"):
+        cache.build()
+    assert list(tmp_path.iterdir()) == [own] and own.read_bytes() == b"mine"
 
 
 def test_demo_of_another_seed_is_another_folder_of_clips(compose: Callable, tmp_path: Path):

@@ -301,7 +301,9 @@ def refusal_of(run: Callable[..., None], *arguments: str) -> str:
         (["executor=dask"], ["executor.address"]),
         (["data=scrapping", "data.root=/no/such/folder"], ["/no/such/folder", "data.root=DIR"]),
         (["data.root=${nowhere}"], ["nowhere"]),
-        (["data.root=[1,"], ["[1,"]),
+        (["data.root=[1,"], ["data.root=[1,", "quotes"]),
+        (["data.root=~/my clips (1)"], ["data.root=~/my clips (1)", "'KEY=\"VALUE\"'"]),
+        (["experiment=javanese"], ["experiment=javanese", "model", "train.py"]),
         (["nonsense"], ["nonsense"]),
         (["-m", "data=scrapping", "data.root=/no/a,/no/b"], ["/no/a"]),
         (["-m", "data=celebrities,demo"], ["celebrities", "javanese"]),
@@ -313,6 +315,20 @@ def test_mistake_ends_in_one_line_that_names_it(
     line = refusal_of(preprocess, *arguments)
     assert all(name in line for name in named), line
     assert capfd.readouterr().err == ""  # Python prints the line itself when it exits
+
+
+def test_folder_that_can_not_be_made_is_named(preprocess: Callable, tmp_path: Path):
+    (tmp_path / "cache").touch()  # a file
+    (tmp_path / "clips").mkdir()
+    (tmp_path / "clips" / "Happy_0001.mp4").touch()
+    line = refusal_of(preprocess, "data=scrapping", f"data.root={tmp_path}/clips")
+    assert f"{tmp_path}/cache" in line and line.endswith(": Not a directory")
+
+
+def test_a_mistyped_key_is_not_to_be_added(preprocess: Callable):
+    for mistake in ("samplng.interval=5", "data.rot=/clips", "modell=effv2s"):
+        line = refusal_of(preprocess, mistake)
+        assert mistake.partition("=")[0] in line and "+" not in line
 
 
 def test_full_error_shows_the_stack_trace(preprocess: Callable, monkeypatch: pytest.MonkeyPatch):

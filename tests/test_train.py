@@ -2,6 +2,7 @@ import csv
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -356,8 +357,20 @@ def test_refit_that_can_not_be_is_refused_at_once(run_train, tmp_path, trainer: 
     assert not list(tmp_path.glob("**/*.ckpt"))
 
 
-def test_landmarks_are_a_model_from_end_to_end(run_train, demo_cache):
-    output = run_train("model=landmarks", "interval=15", "logger=csv")
+@pytest.mark.parametrize("setting", [
+    "loader.batch_size=0", "loader.num_workers=-1", "loader.image_px=0", "trainer.max_epochs=0",
+    "trainer.max_epochs=-1", "model.hidden=0", "model.dropout=[0.5]", "model.dropout=[0.5,1.0]",
+])  # fmt: skip
+def test_number_out_of_range_is_named(run_train, tmp_path, setting: str):
+    with pytest.raises(SystemExit, match=f"^error: {re.escape(setting.replace(',', ', '))}: it is"):
+        run_train(*SMALL, setting)
+    assert not list(tmp_path.glob("**/*.ckpt"))
+
+
+def test_landmarks_are_a_model_from_end_to_end(run_train, demo_cache, monkeypatch):
+    monkeypatch.setenv("WANDB_MODE", "offline")  # and its pictures are of stacks with landmarks
+    output = run_train("model=landmarks", "interval=15", "logger=default")
+    assert list(output.glob("**/*.wandb"))
     (result,) = metrics_of(output)
     (run_dir,) = (output / "runs").iterdir()
     assert (result["model"], result["parameters"], result["status"]) == ("landmarks", 1, "finished")
