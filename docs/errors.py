@@ -6,6 +6,7 @@ answers of seeds are averaged, those of folds put together.
 """
 
 import argparse
+import sys
 from pathlib import Path
 
 import cv2
@@ -75,8 +76,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m docs.errors", description=__doc__)
     parser.add_argument("sweep_dir", type=Path, help="folder of a finished sweep")
     sweep_dir = parser.parse_args().sweep_dir
-    runs = [Run.read(path.parent) for path in sorted(sweep_dir.glob("*/metrics.json"))]
-    cv2.imwrite(str(PICTURE), draw(runs))
+    try:
+        runs = [Run.read(path.parent) for path in sorted(sweep_dir.glob("*/metrics.json"))]
+        if not runs:
+            raise UserError(f"{sweep_dir} holds no finished runs: give the folder of a sweep")
+        cv2.imwrite(str(PICTURE), draw(runs))
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

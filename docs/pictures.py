@@ -143,6 +143,9 @@ def main() -> None:
     for name in arguments.pictures:
         if name not in PICTURES:
             parser.error(f"{name}: there is {', '.join(PICTURES)}")
+    if not (arguments.sweep_dir / "results.md").is_file():
+        sys.exit(f"error: {arguments.sweep_dir} is no folder of a finished sweep")
+    for name in arguments.pictures:
         PICTURES[name](arguments.sweep_dir)
 
 

@@ -94,7 +94,9 @@ class Cache:
                 raise UserError(f"{group} has no setting {', '.join(sorted(unknown))}")
         settings = CacheSettings(min_frames=data.min_frames, **cfg.sampling, **cfg.face)
         root, clip_list = (
-            Path(path).absolute() if (path := OmegaConf.select(data, key)) is not None else None
+            Path(path).expanduser().absolute()
+            if (path := OmegaConf.select(data, key)) is not None
+            else None
             for key in ("root", "list")
         )
         has_list = "list" in list(data)  # `in data` would pass over ???

@@ -82,14 +82,19 @@ def describe(run_dirs: Sequence[Path], share: float = PERSON_SHARE) -> str:
 
     Raises:
         UserError: a run has not come to its end or does not know what neutral is, nobody knows
-            whose clips they are, the seeds have answered others, or `share` is no share.
+            whose clips they are, the seeds have answered others, the runs are of several cells, or
+            `share` is no share.
     """
     if not 0 <= share <= 1:
         raise UserError(f"--share={share}: it is 0 to 1")
     plain: dict[int, list[Predictions]] = {}
     based: dict[int, list[Predictions]] = {}
+    cells = set()
     for run_dir in run_dirs:
         run = Run.read(run_dir)
+        cells.add(f"{run.metrics['model']}, interval {run.metrics['interval']}")
+        if len(cells) > 1:
+            raise UserError(f"{' and '.join(sorted(cells))}: name the runs of one cell")
         predictions = run.predictions.of_split(run.metrics["reported_on"])
         if not all(predictions.subjects):
             raise UserError(f"{run_dir}: names don't tell who is seen in its clips")

@@ -89,10 +89,11 @@ def test_where_nobody_has_other_clips_nothing_is_answered():
 def write_run(run_dir: Path, tmp_path: Path):
     """Give a function that writes what is read of a finished run."""
 
-    def write(name: str, stacks, seed: int = 0, neutral=(-1.0, -1.0, -1.0)) -> Path:
+    def write(name: str, stacks, seed=0, neutral=(-1.0, -1.0, -1.0), interval=5) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         metrics = {"status": "finished", "calibration": {}, "seed": seed, "reported_on": "test"}
+        metrics |= {"model": "net", "interval": interval}
         (folder / "metrics.json").write_text(json.dumps(metrics))
         recipe = replace(Recipe.read(run_dir / "recipe.json"), labels=LABELS, neutral=neutral)
         recipe.write(folder / "recipe.json")
@@ -156,6 +157,9 @@ def test_what_cant_be_judged_is_told_in_a_line(write_run):
         "does not know what neutral is": [write_run("old", STACKS, neutral=())],
         "have not answered the same clips": [
             write_run("all", STACKS, 0), write_run("some", STACKS[:4], 1)
+        ],
+        "net, interval 10 and net, interval 5: name the runs of one cell": [
+            write_run("five", STACKS), write_run("ten", STACKS, interval=10)
         ],
     }  # fmt: skip
     for message, run_dirs in folders.items():
