@@ -5,7 +5,7 @@ ARGS ?=
 CLIPS ?= cache/demo_clips
 
 .DEFAULT_GOAL := help
-.PHONY: help install onnx demo preprocess sweep predict test lint bench clean
+.PHONY: help install onnx demo preprocess sweep predict test test-all lint bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -19,7 +19,7 @@ $(VENV)/installed: requirements.txt
 	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt
 	@touch $@
 
-onnx: $(VENV)/onnx  ## install ONNX Runtime too, for python -m emotion.export and its files
+onnx: $(VENV)/onnx  ## install ONNX Runtime too, for python -m emotion.inference.export and its files
 
 $(VENV)/onnx: requirements-onnx.txt $(VENV)/installed
 	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt -r requirements-onnx.txt
@@ -37,12 +37,16 @@ sweep: install  ## the full table: three models at three intervals; ARGS="seed=1
 predict: install  ## what a model says of clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
-test: onnx lint  ## lint, then all tests
-	$(RUN) -m pytest
+test: onnx lint  ## lint, then the quick tests: a few minutes
+	$(RUN) -m pytest -m "not slow" -n auto
 
-lint: install  ## ruff's rules and format
+test-all: onnx lint  ## lint, then all tests, as CI runs them
+	$(RUN) -m pytest -n auto
+
+lint: install  ## ruff's rules and format, and which wing imports which
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/lint-imports
 
 bench: onnx  ## measure what the README says is fast; CLIPS=DIR to measure on your clips
 	$(RUN) -m benchmarks.train

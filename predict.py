@@ -8,18 +8,18 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
-from emotion.clips import named_clips
-from emotion.config import entry
+from emotion.cli import entry
+from emotion.clips.naming import named_clips
+from emotion.clips.video import ReadAhead, Video, VideoError
 from emotion.errors import UserError
-from emotion.live import Camera, PlayedClip, open_window, watch
-from emotion.predictor import Predictor, output_names
-from emotion.recipe import Recipe
-from emotion.recognition import answers_table, verdict, write_csv, write_json_lines
-from emotion.recognizer import EmotionRecognizer
-from emotion.render import annotate, write_clip
-from emotion.runtime import find_model, read_recipe, runtime_name
-from emotion.sampling import NOMINAL_FPS
-from emotion.video import ReadAhead, Video, VideoError
+from emotion.inference.answer import answers_table, verdict, write_csv, write_json_lines
+from emotion.inference.backends import find_model, read_recipe, runtime_name
+from emotion.inference.batch import Predictor, output_names
+from emotion.inference.drawing import annotate, write_clip
+from emotion.inference.live import Camera, PlayedClip, open_window, watch
+from emotion.inference.recognizer import EmotionRecognizer
+from emotion.models.recipe import Recipe
+from emotion.stacks.sampling import NOMINAL_FPS
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ import logging
 
 from omegaconf import DictConfig
 
-from emotion.cache import Cache
-from emotion.config import describe_data, entry
+from emotion.cli import describe_data, entry
+from emotion.stacks.cache import Cache
 
 log = logging.getLogger(__name__)
 

@@ -22,11 +22,24 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from emotion.backbone import Pretrained, load_pretrained, num_parameters
-from emotion.cache import Cache
-from emotion.calibration import Calibration, Calibrator
-from emotion.callbacks import SeededEpochs
-from emotion.cell import (
+from emotion.cli import config_tree, describe_data, entry, one_line
+from emotion.data.datamodule import StackDataModule
+from emotion.data.split import describe_parts
+from emotion.errors import UserError
+from emotion.evaluation.calibration import Calibration, Calibrator
+from emotion.evaluation.metrics import judge_splits
+from emotion.evaluation.personal import mean_neutral
+from emotion.evaluation.predictions import Predictions
+from emotion.files import claimed
+from emotion.models.lightning_module import EmotionModule
+from emotion.models.parallel import processes
+from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
+from emotion.models.stack_classifier import Pretrained, load_pretrained, num_parameters
+from emotion.provenance import memory_mb, provenance
+from emotion.stacks.build_report import count_dropped
+from emotion.stacks.cache import Cache
+from emotion.training.callbacks import SeededEpochs
+from emotion.training.cell import (
     ERROR_FILE,
     LOCK,
     clear,
@@ -36,22 +49,9 @@ from emotion.cell import (
     write_failure,
     write_record,
 )
-from emotion.checkpoint import LAST, WholeCheckpoints, load_checkpoint, load_weights
-from emotion.config import config_tree, describe_data, entry, one_line
-from emotion.datamodule import StackDataModule
-from emotion.errors import UserError
-from emotion.files import claimed
-from emotion.loggers import Curves, Wandb, finish_wandb
-from emotion.metrics import judge_splits
-from emotion.module import EmotionModule
-from emotion.parallel import processes
-from emotion.person import mean_neutral
-from emotion.predictions import Predictions
-from emotion.provenance import memory_mb, provenance
-from emotion.recipe import RECIPE_FILE, Recipe, package_versions
-from emotion.split import describe_parts
-from emotion.tally import count_dropped
-from emotion.throughput import TrainClock, ms_per_stack
+from emotion.training.checkpoint import LAST, WholeCheckpoints, load_checkpoint, load_weights
+from emotion.training.loggers import Curves, Wandb, finish_wandb
+from emotion.training.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)
 

@@ -25,14 +25,14 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from emotion.cache import Cache
-from emotion.clips import named_clips
-from emotion.config import CONF_DIR
-from emotion.cutting import face_cropper
-from emotion.module import EmotionModule
-from emotion.recipe import RECIPE_FILE, Recipe, package_versions
-from emotion.recognizer import EmotionRecognizer
-from emotion.video import Video
+from emotion.cli import CONF_DIR
+from emotion.clips.naming import named_clips
+from emotion.clips.video import Video
+from emotion.inference.recognizer import EmotionRecognizer
+from emotion.models.lightning_module import EmotionModule
+from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
+from emotion.stacks.cache import Cache
+from emotion.stacks.cutter import face_cropper
 
 TARGET_S = 0.6
 FRAMES, FPS, WIDTH, HEIGHT = 90, 30, 1280, 720
@@ -73,7 +73,7 @@ def write_run(model: str, interval: int, folder: Path) -> None:
     recipe = Recipe(
         title=cfg.model.title,
         data="nothing",
-        labels=list(cfg.labels),
+        labels=list(cfg.data.labels),
         settings=Cache.from_config(cfg).settings,
         interval=interval,
         image_px=cfg.face.size_px,
@@ -82,7 +82,7 @@ def write_run(model: str, interval: int, folder: Path) -> None:
     module = EmotionModule(
         cfg.model.backbone,
         recipe.num_images,
-        list(cfg.labels),
+        list(cfg.data.labels),
         hidden=cfg.model.hidden,
         channels_last=cfg.model.channels_last,
     )

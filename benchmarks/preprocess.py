@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.scale import write_long_clip
-from emotion.cache import Cache
-from emotion.clips import VIDEO_SUFFIXES, Clip
-from emotion.config import CONF_DIR
-from emotion.cutting import Cutter, cut_in_worker, face_cropper
-from emotion.face import BLACK_FRAME, face_box, quiet_mediapipe
-from emotion.stack import stack_crops, write_stack
-from emotion.video import Video, VideoError
+from emotion.cli import CONF_DIR
+from emotion.clips.naming import VIDEO_SUFFIXES, Clip
+from emotion.clips.video import Video, VideoError
+from emotion.stacks.cache import Cache
+from emotion.stacks.cutter import Cutter, cut_in_worker, face_cropper
+from emotion.stacks.face_crop import BLACK_FRAME, face_box, quiet_mediapipe
+from emotion.stacks.stack import stack_crops, write_stack
 
 INTERVALS = (5, 10, 15)
 SEGMENT_FRAMES = 90

@@ -18,14 +18,14 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from emotion.cache import Cache
-from emotion.config import CONF_DIR
-from emotion.export import to_onnx, write_model
-from emotion.module import EmotionModule
-from emotion.onnx_runtime import RECIPE_KEY, OnnxRuntime
-from emotion.quantization import quantize
-from emotion.recipe import RECIPE_FILE, Recipe, package_versions
-from emotion.runtime import Runtime, TorchRuntime, random_inputs
+from emotion.cli import CONF_DIR
+from emotion.inference.backends import Runtime, TorchRuntime, random_inputs
+from emotion.inference.export import to_onnx, write_model
+from emotion.inference.onnx_runtime import RECIPE_KEY, OnnxRuntime
+from emotion.inference.quantization import quantize
+from emotion.models.lightning_module import EmotionModule
+from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
+from emotion.stacks.cache import Cache
 
 MODELS = ("mobilenetv3", "effv2s", "effv2m")
 PAUSE_S = 0.05  # before each call, until the threads of the runtime before have stopped waiting
@@ -47,7 +47,7 @@ def untrained(model: str, image_px: int, folder: Path) -> Path:
     recipe = Recipe(
         title=cfg.model.title,
         data="nothing",
-        labels=list(cfg.labels),
+        labels=list(cfg.data.labels),
         settings=Cache.from_config(cfg).settings,
         interval=cfg.interval.frames,
         image_px=image_px,

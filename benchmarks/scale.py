@@ -23,12 +23,12 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
-from emotion.cache import Cache
-from emotion.clips import Clip
-from emotion.config import CONF_DIR, REPOSITORY
-from emotion.cutting import cut_in_worker
-from emotion.demo import render_clips
-from emotion.video import Video
+from emotion.cli import CONF_DIR, REPOSITORY
+from emotion.clips.demo import render_clips
+from emotion.clips.naming import Clip
+from emotion.clips.video import Video
+from emotion.stacks.cache import Cache
+from emotion.stacks.cutter import cut_in_worker
 
 FPS, WIDTH, HEIGHT = 30, 1920, 1080
 

@@ -27,15 +27,15 @@ from rich.table import Table
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
-from emotion.augmentation import Augmentation
-from emotion.backbone import StackClassifier
-from emotion.cache import Cache
-from emotion.config import CONF_DIR
-from emotion.datamodule import StackDataModule
-from emotion.manifest import StackRow
-from emotion.module import EmotionModule
-from emotion.optimizer import build_optimizer
-from emotion.stack import write_stack
+from emotion.cli import CONF_DIR
+from emotion.data.augmentation import Augmentation
+from emotion.data.datamodule import StackDataModule
+from emotion.models.lightning_module import EmotionModule
+from emotion.models.optimizers import build_optimizer
+from emotion.models.stack_classifier import StackClassifier
+from emotion.stacks.cache import Cache
+from emotion.stacks.manifest import StackRow
+from emotion.stacks.stack import write_stack
 
 NUM_IMAGES, SIZE_PX = 18, 224
 BATCHES = {"mobilenetv3": 24, "effv2s": 8, "effv2m": 8}  # stacks

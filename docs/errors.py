@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.person import mean_of
-from emotion.predictions import Predictions
-from emotion.run import Run
-from emotion.sheet import strip
-from emotion.stack import read_stack
+from emotion.evaluation.personal import mean_of
+from emotion.evaluation.predictions import Predictions
+from emotion.stacks.contact_sheet import strip
+from emotion.stacks.stack import read_stack
+from emotion.training.finished_run import Run
 
 PICTURE = Path(__file__).parent / "errors.jpg"
 EACH = 3  # mistakes of an emotion

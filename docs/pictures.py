@@ -18,13 +18,13 @@ import cv2
 import numpy as np
 from hydra import compose, initialize_config_dir
 
-from emotion.cache import Cache
-from emotion.config import CONF_DIR
-from emotion.recognizer import EmotionRecognizer
-from emotion.render import ANNOTATED, COVER, TIMELINE, render, write_clip
-from emotion.report import page_path
-from emotion.stack import read_stack
-from emotion.video import Video
+from emotion.cli import CONF_DIR
+from emotion.clips.video import Video
+from emotion.inference.drawing import ANNOTATED, COVER, TIMELINE, render, write_clip
+from emotion.inference.recognizer import EmotionRecognizer
+from emotion.reports.report import page_path
+from emotion.stacks.cache import Cache
+from emotion.stacks.stack import read_stack
 
 DOCS = Path(__file__).parent
 TILE_PX = 112

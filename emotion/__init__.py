@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from emotion.recognizer import EmotionRecognizer
+    from emotion.inference.recognizer import EmotionRecognizer
 
 __all__ = ["EmotionRecognizer"]
 
@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 def __getattr__(name: str) -> Any:
     """Import `EmotionRecognizer`, and MediaPipe with it, once somebody asks for it."""
     if name in __all__:
-        from emotion.recognizer import EmotionRecognizer
+        from emotion.inference.recognizer import EmotionRecognizer
 
         return EmotionRecognizer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

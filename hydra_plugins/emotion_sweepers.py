@@ -11,12 +11,12 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cell import cell_id
-from emotion.config import check_value_types, quote_integer_options
+from emotion.cli import check_value_types, quote_integer_options
 from emotion.errors import UserError
+from emotion.training.cell import cell_id
 
 if TYPE_CHECKING:  # Hydra imports this module with every script, and it takes PyTorch along
-    from emotion.sweep import Sweep
+    from emotion.sweeps.sweep import Sweep
 
 
 class CellSweeper(BasicSweeper):
@@ -54,7 +54,7 @@ class CellSweeper(BasicSweeper):
 
     def open_folder(self) -> Sweep:
         """Make the sweep's folder and put Hydra's record of the command there."""
-        from emotion.sweep import Sweep
+        from emotion.sweeps.sweep import Sweep
 
         if self.config.hydra.launcher.get("n_jobs") == 0:
             raise UserError("hydra.launcher.n_jobs=0: it is at least 1, or -1 for one a core")
@@ -102,7 +102,7 @@ class StudySweeper(CellSweeper):
         Returns:
             The records of the trials that this start has run.
         """
-        from emotion.study import Space, Study
+        from emotion.sweeps.search import Space, Study
 
         for key in ("n_trials", "n_jobs"):
             value = getattr(self, key)

@@ -18,11 +18,11 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from omegaconf import DictConfig
 
-from emotion.cache import Cache
-from emotion.config import CONF_DIR, REPOSITORY  # importing it makes the resolver `repository`
-from emotion.module import EmotionModule
-from emotion.recipe import Recipe, package_versions
-from emotion.video import Video
+from emotion.cli import CONF_DIR, REPOSITORY  # importing it makes the resolver `repository`
+from emotion.clips.video import Video
+from emotion.models.lightning_module import EmotionModule
+from emotion.models.recipe import Recipe, package_versions
+from emotion.stacks.cache import Cache
 from train import train
 
 # A shell that puts pytest into the background has it, and all that it starts, ignore Ctrl-C.

@@ -1,0 +1,42 @@
+"""Torchmetrics that are updated batch by batch while a model trains."""
+
+import torch
+from torchmetrics import MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
+
+
+class UnweightedAverageRecall(MulticlassConfusionMatrix):
+    """UAR of all that was seen; `MulticlassAccuracy` counts a class as 0 that is only predicted."""
+
+    higher_is_better = True
+
+    def compute(self) -> torch.Tensor:
+        """Give the mean recall of the classes that occur, a scalar."""
+        confusion = super().compute()
+        occurring = confusion.sum(dim=1)
+        recall = confusion.diagonal() / occurring
+        return recall[occurring > 0].mean()
+
+
+def running_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """Make the metrics of one phase of training.
+
+    Args:
+        num_classes: C.
+        prefix: goes before the names of the metrics.
+
+    Returns:
+        Metrics over (N, C) logits or probabilities and (N,) class indices.
+    """
+    return MetricCollection(
+        {
+            "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+            "uar": UnweightedAverageRecall(num_classes),
+            "macro_f1": MulticlassF1Score(num_classes, average="macro"),
+        },
+        prefix=prefix,
+    )

@@ -1,0 +1,139 @@
+"""What goes on around training: lines to read, seeds, averaged weights, and when to stop."""
+
+import logging
+import time
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
+
+from emotion.errors import UserError
+from emotion.progress import terminal_bar
+
+log = logging.getLogger(__name__)
+
+
+class EpochLines(Callback):
+    """Prints a line after each epoch: scores, and when training will be done.
+
+    In a terminal a bar shows how far the epoch is, and goes where the line comes.
+    """
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.start_s = time.monotonic()
+        self.first_epoch = trainer.current_epoch
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Show the bar."""
+        if trainer.is_global_zero:
+            batches = trainer.num_training_batches + sum(trainer.num_val_batches)
+            self.bar = terminal_bar(transient=True)
+            self.bar.add_task(f"epoch {trainer.current_epoch + 1}", total=batches, speed="")
+            self.bar.start()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Move the bar."""
+        self._advance(trainer)
+
+    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Move the bar."""
+        self._advance(trainer)
+
+    def _advance(self, trainer: pl.Trainer) -> None:
+        if trainer.is_global_zero:
+            self.bar.advance(self.bar.task_ids[0])
+
+    def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Remove the bar, so that what went wrong is printed below."""
+        if hasattr(self, "bar"):
+            self.bar.stop()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Print the line; the validation of this epoch is over by now."""
+        if not trainer.is_global_zero:
+            return
+        self.bar.stop()
+        done = trainer.current_epoch + 1
+        epoch_s = (time.monotonic() - self.start_s) / (done - self.first_epoch)
+        left_s = epoch_s * (trainer.max_epochs - done)
+        scores = {k: v.item() for k, v in trainer.callback_metrics.items()}
+        log.info(
+            f"epoch {done:3d} of {trainer.max_epochs}: "
+            f"train loss {scores['train/loss']:.3f}, accuracy {scores['train/accuracy']:.1%}; "
+            f"val loss {scores['val/loss']:.3f}, accuracy {scores['val/accuracy']:.1%}; "
+            f"{epoch_s:.1f} s an epoch" + (f", done {when(left_s)}" if left_s else "")
+        )
+
+
+def when(left_s: float, now: datetime | None = None) -> str:
+    """Say at what time of day something will be done, and on what day if not today.
+
+    Args:
+        left_s: from now, in seconds.
+        now: where it is not what the clock says.
+
+    >>> when(5400, datetime(2025, 3, 1, 23, 0))
+    'on Sun 2 Mar at 00:30'
+    """
+    now = now or datetime.now()
+    end = now + timedelta(seconds=left_s)
+    day = "" if end.date() == now.date() else f"on {end:%a} {end.day} {end:%b} "
+    return f"{day}at {end:%H:%M}"
+
+
+class SeededEpochs(Callback):
+    """Seeds torch's generators at the start of each epoch, from the run's seed and the epoch.
+
+    So dropout and mixup do not depend on where training was interrupted. All processes get one
+    state, see `emotion.models.parallel.SharedDropout`.
+    """
+
+    def __init__(self, seed: int) -> None:
+        """Keep the run's seed."""
+        self.seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Seed the generators."""
+        (state,) = np.random.SeedSequence((self.seed, trainer.current_epoch)).generate_state(1)
+        torch.manual_seed(int(state))
+
+
+class EarlyStop(EarlyStopping):
+    """Stops where validation gets no better, and where it had done so before a kill."""
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Train no further a run that goes on from its end."""
+        if self.wait_count >= self.patience:
+            trainer.should_stop = True
+
+
+class Ema(WeightAveraging):
+    """Validates and keeps an exponential moving average of weights and batch norm's statistics.
+
+    The decay starts lower, as min(decay, (1 + n) / (10 + n)) after n steps, so that the average
+    does not hang on to the first weights.
+    """
+
+    def __init__(self, decay: float) -> None:
+        """Set how much of the average each step keeps.
+
+        Raises:
+            UserError: it is no share below 1.
+        """
+        if not 0 <= decay < 1:
+            raise UserError(f"callbacks.ema.decay={decay}: it is from 0 to below 1, such as 0.99")
+
+        def average(
+            averaged: list[torch.Tensor], current: list[torch.Tensor], num: torch.Tensor
+        ) -> None:
+            kept = min(decay, (1 + int(num)) / (10 + int(num)))
+            if averaged[0].is_floating_point():
+                torch._foreach_lerp_(averaged, current, 1 - kept)
+            else:  # counters
+                torch._foreach_copy_(averaged, current)
+
+        super().__init__(multi_avg_fn=average)

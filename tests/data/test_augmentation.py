@@ -1,0 +1,393 @@
+"""Random variation: each part against another library or plain arithmetic, and seeded.
+
+What was done to a stack is measured from outside: its images are ramps that hold their own x and
+y, so that each pixel of the result tells from where it came.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from hydra.utils import instantiate
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms import functional as tv
+
+from emotion.data.augmentation import Augmentation
+from emotion.errors import UserError
+
+HEIGHT, WIDTH = 192, 256
+CENTRE = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
+SEEDS = range(40)
+SEED_CONFIG = {  # seed.md: Augmentation
+    "flip": 0.5,
+    "rotation_deg": 30,
+    "shift": 0.2,
+    "scale_min": 0.75,
+    "scale_max": 1.05,
+    "blur_sigma_min": 0.1,
+    "blur_sigma_max": 1.0,
+    "erase": 0.2,
+    "erase_area_min": 0.02,
+    "erase_area_max": 0.1,
+}
+
+
+def vary(augmentation: Augmentation, stack: np.ndarray, seed: int = 0) -> np.ndarray:
+    return augmentation(stack, np.random.default_rng(seed))
+
+
+def random_stack(height: int = 64, width: int = 64, num_images: int = 18) -> np.ndarray:
+    return np.random.default_rng(9).integers(0, 256, (height, width, num_images), np.uint8)
+
+
+def smooth_picture() -> np.ndarray:
+    noise = np.random.default_rng(3).random((12, 16), np.float32)
+    return (255 * cv2.resize(noise, (WIDTH, HEIGHT))).astype(np.uint8)
+
+
+def ramps() -> np.ndarray:
+    """Make a stack of a picture, of white, and of 32 images that hold x and y, (192, 256, 34).
+
+    Sixteen images together count sixteenths of a pixel: the first climbs from 0 to 255 at the
+    first pixels, the second goes on from there, and so forth.
+    """
+    y, x = np.mgrid[:HEIGHT, :WIDTH][..., None] * np.ones(16, int)
+    climbs = [np.clip(16 * place - 255 * np.arange(16), 0, 255) for place in (x, y)]
+    white = np.full((HEIGHT, WIDTH), 255)
+    return np.dstack([smooth_picture(), white, *climbs]).astype(np.uint8)
+
+
+def measure(varied: np.ndarray) -> tuple[bool, float, float, np.ndarray]:
+    """Find by least squares what was done to `ramps()`.
+
+    Returns:
+        Whether flipped; degrees, counted from x to y; scale; shift of the centre in pixels.
+    """
+    covered = (varied[..., 1] == 255).astype(np.uint8)
+    inside = cv2.erode(covered, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
+    v, u = np.nonzero(inside)
+    places = np.c_[u, v, np.ones_like(u)]
+    came_from = varied[inside][:, 2:].reshape(-1, 2, 16).sum(axis=2) / 16  # x, y
+    fit, *_ = np.linalg.lstsq(places, came_from, rcond=None)
+    assert np.abs(places @ fit - came_from).max() < 0.15  # an affine map, and nothing else
+    linear = np.linalg.inv(fit[:2].T)
+    shift = linear @ (CENTRE - fit[2]) - CENTRE
+    flipped = np.linalg.det(linear) < 0
+    linear = linear @ np.diag([-1 if flipped else 1, 1])
+    scale = np.sqrt(np.linalg.det(linear))
+    np.testing.assert_allclose(linear @ linear.T, scale**2 * np.eye(2), atol=0.002)  # no shear
+    return flipped, np.rad2deg(np.arctan2(linear[1, 0], linear[0, 0])), scale, shift
+
+
+def test_none_changes_nothing(compose: Callable):
+    augmentation = instantiate(compose("train", ["augmentation=none"]).augmentation)
+    stack = random_stack()
+    for seed in SEEDS:
+        np.testing.assert_array_equal(vary(augmentation, stack, seed), stack)
+
+
+def test_flip_mirrors_left_and_right():
+    stack = random_stack(48, 65)
+    np.testing.assert_array_equal(vary(Augmentation(flip=1.0), stack), np.flip(stack, axis=1))
+
+
+def test_whether_a_stack_was_flipped_is_told_and_costs_no_random_number():
+    augmentation = Augmentation(flip=0.5, rotation_deg=30, shift=0.2, scale_min=0.75, erase=0.5)
+    told = []
+    for seed in SEEDS:
+        generator = np.random.default_rng(seed)
+        varied, flipped = augmentation.vary(ramps(), generator)
+        np.testing.assert_array_equal(varied, vary(augmentation, ramps(), seed))
+        told.append(flipped)
+        assert flipped == (np.random.default_rng(seed).random() < 0.5)  # the first that is drawn
+    assert 10 < sum(told) < 30
+
+
+def test_flip_comes_as_often_as_it_says():
+    stack = random_stack(8, 8, 1)
+    generator = np.random.default_rng(0)
+    augmentation = Augmentation(flip=0.3)
+    flips = [not np.array_equal(augmentation(stack, generator), stack) for _ in range(2000)]
+    assert np.mean(flips) == pytest.approx(0.3, abs=0.04)
+
+
+def test_pure_rotation_turns_about_the_centre_by_up_to_its_angle():
+    angles = []
+    for seed in SEEDS:
+        flipped, angle, scale, shift = measure(vary(Augmentation(rotation_deg=30), ramps(), seed))
+        assert not flipped
+        assert scale == pytest.approx(1, abs=0.001)
+        np.testing.assert_allclose(shift, 0, atol=0.05)
+        angles.append(angle)
+    assert -30.01 < min(angles) < -20 and 20 < max(angles) < 30.01
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_pure_rotation_is_opencvs_rotation_about_the_centre(seed: int):
+    varied = vary(Augmentation(rotation_deg=30), ramps(), seed)
+    _, angle, _, _ = measure(varied)
+    matrix = cv2.getRotationMatrix2D(CENTRE, -angle, 1.0)  # OpenCV counts from y to x
+    expected = cv2.warpAffine(ramps(), matrix, (WIDTH, HEIGHT))
+    assert np.abs(varied.astype(float) - expected).mean() < 0.5
+
+
+def test_pure_shift_moves_by_up_to_its_share_of_height_and_width():
+    shifts = []
+    for seed in SEEDS:
+        flipped, angle, scale, shift = measure(vary(Augmentation(shift=0.2), ramps(), seed))
+        assert not flipped
+        assert angle == pytest.approx(0, abs=0.02)
+        assert scale == pytest.approx(1, abs=0.001)
+        shifts.append(shift / (WIDTH, HEIGHT))
+    low, high = np.min(shifts, axis=0), np.max(shifts, axis=0)
+    assert (low > -0.201).all() and (low < -0.14).all()
+    assert (high > 0.14).all() and (high < 0.201).all()
+    assert abs(np.corrcoef(np.transpose(shifts))[0, 1]) < 0.5  # each axis by its own
+
+
+def test_pure_scale_keeps_the_centre_and_stays_in_its_bounds():
+    scales = []
+    for seed in SEEDS:
+        augmentation = Augmentation(scale_min=0.75, scale_max=1.05)
+        flipped, angle, scale, shift = measure(vary(augmentation, ramps(), seed))
+        assert not flipped
+        assert angle == pytest.approx(0, abs=0.02)
+        np.testing.assert_allclose(shift, 0, atol=0.05)
+        scales.append(scale)
+    assert 0.749 < min(scales) < 0.8 and 1.0 < max(scales) < 1.051
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_flip_and_affine_together_are_what_torchvision_makes_one_by_one(seed: int):
+    augmentation = Augmentation(
+        flip=0.5, rotation_deg=30, shift=0.2, scale_min=0.75, scale_max=1.05
+    )
+    varied = vary(augmentation, ramps(), seed)
+    flipped, angle, scale, shift = measure(varied)
+    # torchvision shifts by whole pixels only, so let it shift a picture that is moved by the rest.
+    whole = np.round(shift)
+    rest = np.array([[1, 0, shift[0] - whole[0]], [0, 1, shift[1] - whole[1]]])
+    picture = torch.from_numpy(smooth_picture().astype(np.float32))[None]
+    if flipped:
+        picture = tv.hflip(picture)
+    expected = tv.affine(
+        picture,
+        angle=angle,
+        translate=whole.astype(int).tolist(),
+        scale=scale,
+        shear=[0.0, 0.0],
+        interpolation=InterpolationMode.BILINEAR,
+    )
+    expected = cv2.warpAffine(expected[0].numpy(), rest, (WIDTH, HEIGHT))
+    inside = cv2.erode(varied[..., 1], np.ones((7, 7))) == 255
+    inside[:4] = inside[-4:] = inside[:, :4] = inside[:, -4:] = False
+    assert inside.mean() > 0.3
+    assert np.abs(varied[..., 0] - expected)[inside].mean() < 1
+    assert np.abs(expected - smooth_picture())[inside].mean() > 10  # something was done
+
+
+def test_what_moves_in_from_outside_is_black():
+    varied = vary(Augmentation(scale_min=0.5, scale_max=0.5), np.full((40, 40, 3), 200, np.uint8))
+    assert (varied[:9] == 0).all() and (varied[:, -9:] == 0).all()
+    assert (varied[12:28, 12:28] == 200).all()
+
+
+@pytest.mark.parametrize("sigma", [0.4, 1.0])
+def test_blur_is_a_gaussian_of_three_pixels(sigma: float):
+    stack = random_stack(32, 40, 5)
+    augmentation = Augmentation(blur=1.0, blur_sigma_min=sigma, blur_sigma_max=sigma)
+    weights = np.exp(-(np.array([-1, 0, 1]) ** 2) / (2 * sigma**2))
+    weights /= weights.sum()
+    padded = stack.astype(float)
+    rows = sum(w * padded[i : i + 30] for i, w in enumerate(weights))
+    expected = sum(w * rows[:, i : i + 38] for i, w in enumerate(weights))
+    np.testing.assert_allclose(vary(augmentation, stack)[1:-1, 1:-1], expected, atol=1.5)
+
+
+def test_blur_comes_as_often_as_it_says_and_with_sigmas_of_its_range():
+    point = np.zeros((5, 5, 1), np.uint8)
+    point[2, 2] = 255
+    generator = np.random.default_rng(0)
+    augmentation = Augmentation(blur=0.5, blur_sigma_min=0.5, blur_sigma_max=1.0)
+    peaks = [int(augmentation(point, generator)[2, 2, 0]) for _ in range(1000)]
+    blurred = [peak for peak in peaks if peak < 255]
+    assert len(blurred) == pytest.approx(500, abs=60)
+    # The middle weight is 1 / (1 + 2 exp(-1 / (2 sigma^2))), squared for two axes.
+    at = {s: 255 / (1 + 2 * np.exp(-1 / (2 * s**2))) ** 2 for s in (0.5, 1.0)}
+    assert at[1.0] - 2 < min(blurred) < at[1.0] + 5
+    assert at[0.5] - 10 < max(blurred) < at[0.5] + 2
+
+
+def rectangles(augmentation: Augmentation, seeds: range) -> list[tuple[int, int, int, int]]:
+    """Erase in white stacks; give top, left, height and width of what is black, exactly filled."""
+    found = []
+    for seed in seeds:
+        varied = vary(augmentation, np.full((HEIGHT, WIDTH, 2), 255, np.uint8), seed)
+        rows, columns = np.nonzero(varied[..., 0] == 0)
+        top, left = rows.min(), columns.min()
+        tall, wide = rows.max() + 1 - top, columns.max() + 1 - left
+        expected = np.full_like(varied, 255)
+        expected[top : top + tall, left : left + wide] = 0
+        np.testing.assert_array_equal(varied, expected)
+        found.append((top, left, tall, wide))
+    return found
+
+
+def test_erasing_keeps_to_its_area_and_ratio():
+    augmentation = Augmentation(erase=1.0, erase_area_min=0.02, erase_area_max=0.1)
+    areas, ratios = [], []
+    for _, _, tall, wide in rectangles(augmentation, range(200)):
+        # Sides are rounded to whole pixels.
+        assert (tall + 0.5) * (wide + 0.5) >= 0.02 * HEIGHT * WIDTH
+        assert (tall - 0.5) * (wide - 0.5) <= 0.1 * HEIGHT * WIDTH
+        assert (tall + 0.5) / (wide - 0.5) >= 0.3
+        assert (tall - 0.5) / (wide + 0.5) <= 3.3
+        areas.append(tall * wide / (HEIGHT * WIDTH))
+        ratios.append(tall / wide)
+    assert min(areas) < 0.03 and max(areas) > 0.09
+    assert min(ratios) < 0.4 and max(ratios) > 2.5
+    assert np.median(ratios) == pytest.approx(1, abs=0.25)  # as often upright as lying
+
+
+def test_erasing_reaches_every_part_of_the_image():
+    places = np.array(rectangles(Augmentation(erase=1.0), range(200)))
+    top, left, tall, wide = places.T
+    assert (top / (HEIGHT - tall)).min() < 0.05 and (top / (HEIGHT - tall)).max() > 0.95
+    assert (left / (WIDTH - wide)).min() < 0.05 and (left / (WIDTH - wide)).max() > 0.95
+
+
+def test_erasing_comes_as_often_as_it_says():
+    stack = np.full((16, 16, 1), 255, np.uint8)
+    generator = np.random.default_rng(0)
+    augmentation = Augmentation(erase=0.2)
+    erased = [(augmentation(stack, generator) == 0).any() for _ in range(2000)]
+    assert np.mean(erased) == pytest.approx(0.2, abs=0.04)
+
+
+def test_erasing_leaves_all_pixels_outside_its_rectangle():
+    stack = random_stack(64, 48)
+    stack[stack == 0] = 1
+    varied = vary(Augmentation(erase=1.0), stack)
+    black = varied == 0
+    assert black.any() and not black.all()
+    np.testing.assert_array_equal(varied[~black], stack[~black])
+
+
+def test_contrast_is_a_straight_line_through_mid_gray():
+    levels = np.tile(np.arange(256, dtype=np.uint8), (8, 1))[..., None].repeat(3, axis=2)
+    gains = []
+    for seed in SEEDS:
+        varied = vary(Augmentation(contrast=0.4), levels, seed).astype(float)
+        gain = (varied[0, 160, 0] - varied[0, 96, 0]) / 64
+        expected = (gain * (np.arange(256) - 127.5) + 127.5).clip(0, 255)
+        np.testing.assert_allclose(varied[5, :, 1], expected, atol=3)
+        gains.append(gain)
+    assert 0.58 < min(gains) < 0.7 and 1.3 < max(gains) < 1.42
+
+
+def test_brightness_adds_the_same_to_all_levels_and_stays_in_range():
+    levels = np.tile(np.arange(256, dtype=np.uint8), (8, 1))[..., None].repeat(3, axis=2)
+    added = []
+    for seed in SEEDS:
+        varied = vary(Augmentation(brightness=0.2), levels, seed).astype(float)
+        offset = varied[0, 128, 0] - 128
+        np.testing.assert_allclose(varied[3, :, 2], (np.arange(256) + offset).clip(0, 255), atol=1)
+        added.append(offset / 255)
+    assert -0.21 < min(added) < -0.12 and 0.12 < max(added) < 0.21
+
+
+@pytest.mark.parametrize("option", ["seed", "strong"])
+def test_all_images_of_a_stack_are_varied_alike(compose: Callable, option: str):
+    augmentation = instantiate(compose("train", [f"augmentation={option}"]).augmentation)
+    picture = random_stack(40, 40, 1)
+    for seed in SEEDS:
+        varied = vary(augmentation, picture.repeat(18, axis=2), seed)
+        assert (varied == varied[..., :1]).all()
+
+
+@pytest.mark.parametrize("option", ["none", "seed", "strong"])
+@pytest.mark.parametrize("num_images", [1, 2, 3, 4, 6, 9, 18, 90])
+def test_form_is_kept_and_the_input_untouched(compose: Callable, option: str, num_images: int):
+    augmentation = instantiate(compose("train", [f"augmentation={option}"]).augmentation)
+    stack = random_stack(24, 32, num_images)
+    before = stack.copy()
+    for seed in SEEDS:
+        varied = vary(augmentation, stack, seed)
+        assert varied.shape == (24, 32, num_images)
+        assert varied.dtype == np.uint8
+        assert not np.shares_memory(varied, stack)
+    np.testing.assert_array_equal(stack, before)
+
+
+@pytest.mark.parametrize("num_images", [1, 18])
+def test_an_image_is_varied_alike_in_a_stack_of_any_length(compose: Callable, num_images: int):
+    augmentation = instantiate(compose("train", ["augmentation=strong"]).augmentation)
+    stack = random_stack(40, 40, 18)
+    for seed in SEEDS:
+        alone = vary(augmentation, stack[..., :num_images], seed)
+        np.testing.assert_array_equal(alone, vary(augmentation, stack, seed)[..., :num_images])
+
+
+def test_generator_alone_decides(compose: Callable):
+    augmentation = instantiate(compose("train", ["augmentation=seed"]).augmentation)
+    stack = random_stack()
+    first = [vary(augmentation, stack, seed) for seed in range(10)]
+    np.random.seed(1)  # noqa: NPY002  no other source of chance counts
+    cv2.setRNGSeed(1)
+    torch.manual_seed(1)
+    again = [vary(augmentation, stack, seed) for seed in range(10)]
+    np.testing.assert_array_equal(first, again)
+    assert len({varied.tobytes() for varied in first}) == 10
+    generator = np.random.default_rng(0)
+    assert not np.array_equal(augmentation(stack, generator), augmentation(stack, generator))
+
+
+def test_seed_config_holds_the_seeds_numbers(compose: Callable):
+    cfg = compose("train", ["augmentation=seed"])
+    augmentation = asdict(instantiate(cfg.augmentation))
+    assert {key: augmentation[key] for key in SEED_CONFIG} == SEED_CONFIG
+    assert augmentation["blur"] == 1.0  # the seed blurs every stack
+    assert augmentation["erase_ratio"] == pytest.approx(3.3)  # and 1 / 3.3 = 0.303 for its 0.3
+    assert augmentation["contrast"] == augmentation["brightness"] == 0
+
+
+def test_training_varies_as_the_seed_does_unless_told_otherwise(compose: Callable):
+    assert compose("train").augmentation == compose("train", ["augmentation=seed"]).augmentation
+
+
+def test_strength_0_leaves_the_flip_alone():
+    still = Augmentation(
+        flip=0.5, rotation_deg=30, shift=0.2, scale_min=0.7, scale_max=1.2, blur=1.0, erase=1.0,
+        contrast=0.4, brightness=0.2, strength=0.0,
+    )  # fmt: skip
+    stack = ramps()
+    seen = set()
+    for seed in SEEDS:
+        varied = vary(still, stack, seed)
+        (flipped,) = (
+            name for name, same in ((False, stack), (True, np.flip(stack, axis=1)))
+            if np.array_equal(varied, same)
+        )  # fmt: skip
+        seen.add(flipped)
+    assert seen == {False, True}
+
+
+@pytest.mark.parametrize("strength", [0.5, 2.0])
+def test_strength_scales_the_ranges(strength: float):
+    augmentation = Augmentation(
+        rotation_deg=10, shift=0.05, scale_min=0.8, scale_max=1.1, strength=strength
+    )
+    drawn = [measure(vary(augmentation, ramps(), seed)) for seed in SEEDS]
+    _, angles, scales, shifts = map(np.array, zip(*drawn, strict=True))
+    assert 0.85 * 10 * strength < np.abs(angles).max() < 1.01 * 10 * strength
+    assert 0.85 * 0.05 * strength < np.abs(shifts / (WIDTH, HEIGHT)).max() < 1.01 * 0.05 * strength
+    assert 0.99 * 0.8**strength < scales.min() < 0.8 ** (0.7 * strength)
+    assert 1.1 ** (0.7 * strength) < scales.max() < 1.01 * 1.1**strength
+
+
+def test_strength_below_0_is_refused():
+    with pytest.raises(UserError, match=r"augmentation\.strength=-1: it is 0 or more"):
+        Augmentation(strength=-1)

@@ -1,0 +1,490 @@
+"""Batches: every interval from one cache, varied anew in every epoch, the same for a seed."""
+
+import csv
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import cv2
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import tifffile
+import torch
+from sklearn.utils.class_weight import compute_class_weight
+from torch.utils.data import DataLoader
+
+from emotion.data.augmentation import Augmentation
+from emotion.data.datamodule import StackDataModule
+from emotion.data.split import GroupedSplit, IdSplit, KFold
+from emotion.errors import UserError
+from emotion.stacks.cache import Cache
+
+LABELS = ["Anger", "Happy", "Neutral", "Sad", "Shock"]
+NO_CHANGE = Augmentation()
+PATIENCE_S = 10  # for a worker, before its test fails: one that hangs would do so forever
+VARIED = Augmentation(flip=0.5, rotation_deg=30, shift=0.2, blur=0.5, erase=0.5)
+
+Make = Callable[..., StackDataModule]
+
+
+@pytest.fixture
+def make(demo_cache: Cache) -> Make:
+    def make_datamodule(interval: int = 10, augmentation=NO_CHANGE, **settings) -> StackDataModule:
+        settings = {"batch_size": 4, "image_px": 64, "cache": demo_cache} | settings
+        cache = settings.pop("cache")
+        datamodule = StackDataModule(cache, interval, augmentation, **settings)
+        datamodule.prepare_data()
+        datamodule.setup()
+        return datamodule
+
+    return make_datamodule
+
+
+def rows_of(cache: Cache, split: str) -> list[dict[str, str]]:
+    with open(cache.directory / "manifest.csv", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["split"] == split]
+
+
+def epoch(loader: DataLoader, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    loader.sampler.set_epoch(number)
+    stacks, labels = zip(*loader, strict=True)
+    return torch.cat(stacks), torch.cat(labels)
+
+
+@pytest.mark.parametrize(("interval", "images"), [(5, 18), (10, 9), (15, 6), (30, 3), (90, 1)])
+def test_batches_have_an_image_for_every_interval(make: Make, interval: int, images: int):
+    datamodule = make(interval)
+    assert datamodule.num_images == images
+    for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
+        sizes = []
+        for stacks, labels in loader:
+            assert stacks.shape[1:] == (images, 64, 64)
+            assert stacks.dtype == torch.uint8
+            assert labels.dtype == torch.int64
+            assert len(stacks) == len(labels)
+            sizes.append(len(stacks))
+        assert sizes == [4, 4, 2]  # two clips of five classes
+
+
+@pytest.mark.parametrize("image_px", [None, 224])
+def test_images_are_as_cached_unless_another_size_is_asked_for(make: Make, image_px: int | None):
+    datamodule = make(30, image_px=image_px)
+    assert datamodule.image_px == 224
+    stacks, _ = next(iter(datamodule.val_dataloader()))
+    assert stacks.shape == (4, 3, 224, 224)
+
+
+@pytest.mark.parametrize(("interval", "step"), [(5, 1), (10, 2), (15, 3)])
+def test_channels_are_the_cached_images_of_that_interval(
+    make: Make, demo_cache: Cache, interval: int, step: int
+):
+    rows = rows_of(demo_cache, "val")
+    assert all(row["has_face"] == "1" * 18 for row in rows)  # so nothing stands in for a face
+    batches = make(interval, image_px=None).val_dataloader()
+    stacks = torch.cat([stacks for stacks, _ in batches]).numpy()
+    assert len(stacks) == len(rows) == 10
+    for stack, row in zip(stacks, rows, strict=True):
+        cached = tifffile.imread(demo_cache.directory / row["stack"])
+        np.testing.assert_array_equal(stack, cached[::step])
+
+
+def test_smaller_images_are_area_means_of_the_cached_ones(make: Make, demo_cache: Cache):
+    stacks, _ = next(iter(make(10, image_px=56).val_dataloader()))
+    cached = tifffile.imread(demo_cache.directory / rows_of(demo_cache, "val")[0]["stack"])[::2]
+    means = cached.reshape(9, 56, 4, 56, 4).mean(axis=(2, 4))
+    np.testing.assert_allclose(stacks[0], means, atol=1)
+
+
+def test_labels_are_places_in_the_list_of_classes(make: Make, demo_cache: Cache):
+    datamodule = make()
+    assert datamodule.labels == LABELS
+    for split in ("val", "test"):
+        _, labels = epoch(datamodule.evaluation_dataloader(split), 0)
+        expected = [LABELS.index(row["label"]) for row in rows_of(demo_cache, split)]
+        assert labels.tolist() == expected
+        assert sorted(expected) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
+
+
+def test_label_stays_with_its_stack_when_shuffled(make: Make, demo_cache: Cache):
+    stacks, labels = epoch(make(image_px=None).train_dataloader(), 0)
+    by_content = {
+        tifffile.imread(demo_cache.directory / row["stack"])[::2].tobytes(): row["label"]
+        for row in rows_of(demo_cache, "train")
+    }
+    assert len(by_content) == 10
+    found = [by_content.pop(stack.numpy().tobytes()) for stack in stacks]
+    assert found == [LABELS[label] for label in labels]
+    assert not by_content  # every stack once
+
+
+def test_missing_faces_are_filled_from_the_interval_alone(
+    make: Make, demo_cache: Cache, tmp_path: Path
+):
+    # A copy of one row, whose images at the cached places 0, 1, 2, 4 count as without a face.
+    row = rows_of(demo_cache, "val")[0]
+    rows = [
+        row | {"has_face": "000101111111111111"},
+        *rows_of(demo_cache, "train"),
+    ]
+    directory = tmp_path / "copy"
+    directory.mkdir()
+    (directory / "stacks").symlink_to(demo_cache.directory / "stacks")
+    with open(directory / "manifest.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        writer.writeheader()
+        writer.writerows(rows)
+    cached = tifffile.imread(directory / row["stack"])
+    for interval, taken in [
+        # sampled places 0, 2, 4 have none, so the first crop among 0, 2, 4, 6, ... leads
+        (10, [6, 6, 6, 6, 8, 10, 12, 14, 16]),
+        (15, [3, 3, 6, 9, 12, 15]),
+        (5, [3, 3, 3, 3, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]),
+    ]:
+        datamodule = StackDataModule(
+            replace(demo_cache, directory=directory), interval, NO_CHANGE, batch_size=1
+        )
+        datamodule.setup()
+        (stack,), _ = next(iter(datamodule.val_dataloader()))
+        np.testing.assert_array_equal(stack, cached[taken])
+
+
+def test_every_epoch_has_its_own_order_and_variation(make: Make):
+    plain = make().train_dataloader()
+    (first, _), (second, _) = epoch(plain, 0), epoch(plain, 1)
+    assert not torch.equal(first, second)
+    assert sorted(s.numpy().tobytes() for s in first) == sorted(s.numpy().tobytes() for s in second)
+    varied = make(augmentation=VARIED).train_dataloader()
+    (first, _), (second, _) = epoch(varied, 0), epoch(varied, 1)
+    assert not {s.numpy().tobytes() for s in first} & {s.numpy().tobytes() for s in second}
+
+
+def test_lightning_starts_a_new_epoch_of_its_own_accord(make: Make, tmp_path: Path):
+    epochs: dict[int, list[bytes]] = {}
+
+    class Onlooker(pl.LightningModule):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.zeros(1))
+
+        def training_step(self, batch, _) -> torch.Tensor:
+            epochs.setdefault(self.current_epoch, []).extend(s.numpy().tobytes() for s in batch[0])
+            return (self.weight * batch[0].float().mean()).sum()
+
+        def validation_step(self, batch, _) -> None:
+            raise AssertionError("limit_val_batches is 0")
+
+        def configure_optimizers(self) -> torch.optim.Optimizer:
+            return torch.optim.SGD(self.parameters(), lr=0.1)
+
+    trainer = pl.Trainer(
+        max_epochs=3,
+        limit_val_batches=0,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    datamodule = make(30, augmentation=VARIED, seed=3)
+    trainer.fit(Onlooker(), datamodule=datamodule)
+    assert list(epochs) == [0, 1, 2]
+    assert len(set(epochs[0] + epochs[1] + epochs[2])) == 30
+    loader = make(30, augmentation=VARIED, seed=3).train_dataloader()
+    for number, seen in epochs.items():
+        assert [s.numpy().tobytes() for s in epoch(loader, number)[0]] == seen
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_one_seed_gives_one_epoch_with_any_number_of_workers(make: Make, workers: int):
+    expected = make(augmentation=VARIED, seed=5).train_dataloader()
+    again = make(augmentation=VARIED, seed=5, num_workers=workers).train_dataloader()
+    again.timeout = PATIENCE_S * workers
+    for number in (1, 0):
+        for one, other in zip(epoch(expected, number), epoch(again, number), strict=True):
+            assert torch.equal(one, other)
+
+
+def test_a_worker_starts_though_this_process_has_used_opencvs_threads(make: Make):
+    cv2.setNumThreads(2)
+    cv2.GaussianBlur(np.zeros((224, 224, 18), np.uint8), (3, 3), 1.0)
+    time.sleep(0.3)  # until its threads have gone to sleep
+    loader = make(num_workers=1).train_dataloader()
+    loader.timeout = PATIENCE_S
+    stacks, _ = epoch(loader, 0)
+    assert len(stacks) == 10
+
+
+def test_another_seed_gives_another_epoch(make: Make):
+    plain = [epoch(make(seed=seed).train_dataloader(), 0)[1].tolist() for seed in range(4)]
+    assert len({tuple(order) for order in plain}) > 1
+    stacks = [
+        {
+            s.numpy().tobytes()
+            for s in epoch(make(augmentation=VARIED, seed=n).train_dataloader(), 0)[0]
+        }
+        for n in (0, 1)
+    ]
+    assert not stacks[0] & stacks[1]
+
+
+def test_evaluation_is_never_varied_and_in_the_manifests_order(make: Make, demo_cache: Cache):
+    datamodule = make(augmentation=VARIED, image_px=None, num_workers=1)
+    for split, loader in [
+        ("val", datamodule.val_dataloader()),
+        ("test", datamodule.evaluation_dataloader("test")),
+        ("train", datamodule.evaluation_dataloader("train")),
+    ]:
+        expected = [
+            tifffile.imread(demo_cache.directory / row["stack"])[::2]
+            for row in rows_of(demo_cache, split)
+        ]
+        for number in (0, 1):
+            np.testing.assert_array_equal(epoch(loader, number)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("interval", "message"),
+    [
+        (7, r"interval of 7 frames does not divide .* 90"),
+        (3, r"every 5 frames.*python preprocess\.py sampling\.interval=3"),
+        (18, r"every 5 frames"),
+    ],
+)
+def test_interval_that_the_cache_cannot_serve_is_refused(
+    demo_cache: Cache, interval: int, message: str
+):
+    with pytest.raises(UserError, match=message):
+        StackDataModule(demo_cache, interval, NO_CHANGE, batch_size=4)
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_a_split_without_stacks_is_refused(demo_cache: Cache, tmp_path: Path, split: str):
+    lines = (demo_cache.directory / "manifest.csv").read_text().splitlines(keepends=True)
+    kept = [line for line in lines if f",{split}," not in line]
+    assert len(lines) - len(kept) == 10
+    (tmp_path / "manifest.csv").write_text("".join(kept))
+    datamodule = StackDataModule(
+        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, batch_size=4
+    )
+    with pytest.raises(UserError, match=rf"data\.split leaves no stacks for {split}.*{split}: 0"):
+        datamodule.setup()
+
+
+def test_a_test_split_may_be_empty(demo_cache: Cache, tmp_path: Path):
+    lines = (demo_cache.directory / "manifest.csv").read_text().splitlines(keepends=True)
+    (tmp_path / "manifest.csv").write_text("".join(x for x in lines if ",test," not in x))
+    datamodule = StackDataModule(
+        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, batch_size=4
+    )
+    datamodule.setup()
+    assert {split: len(rows) for split, rows in datamodule.rows.items()} == {
+        "train": 10,
+        "val": 10,
+        "test": 0,
+    }
+
+
+def test_another_split_of_the_same_cache(make: Make, demo_cache: Cache):
+    manifest = (demo_cache.directory / "manifest.csv").read_bytes()
+    seen = []
+    for fold in range(3):
+        datamodule = make(image_px=None, split=KFold("kfold", folds=3, fold=fold))
+        rows = {split: [row.clip for row in rows] for split, rows in datamodule.rows.items()}
+        clips = [clip for of_split in rows.values() for clip in of_split]
+        assert sorted(clips) == sorted(row.clip for row in demo_cache.manifest())
+        stacks, labels = epoch(datamodule.evaluation_dataloader("test"), 0)
+        for stack, label, clip in zip(stacks, labels, rows["test"], strict=True):
+            cached = tifffile.imread(demo_cache.directory / "stacks" / f"{clip}_0001.tiff")
+            np.testing.assert_array_equal(stack, cached[::2])
+            assert LABELS[label] == clip.split("_")[0]
+        seen += rows["test"]
+    assert len(seen) == len(set(seen)) == 30
+    assert (demo_cache.directory / "manifest.csv").read_bytes() == manifest
+
+
+def test_a_warning_comes_once_though_lightning_sets_up_again(
+    demo_cache: Cache, make: Make, caplog: pytest.LogCaptureFixture
+):
+    ids = IdSplit("ids", val=["0001"], test=["0002"])
+    one_class = [row for row in demo_cache.manifest() if row.clip != "Shock_0001"]
+    with mock.patch.object(Cache, "manifest", return_value=one_class):
+        datamodule = make(split=ids)
+        datamodule.setup("fit")
+    assert caplog.text.count("split=ids: no clip of Shock is in val") == 1
+
+
+def test_loading_changes_no_cached_file(make: Make, demo_cache: Cache):
+    before = {p: p.read_bytes() for p in demo_cache.directory.rglob("*.tiff")}
+    epoch(make(augmentation=VARIED).train_dataloader(), 0)
+    assert {p: p.read_bytes() for p in demo_cache.directory.rglob("*.tiff")} == before
+    assert len(before) == 30
+    assert cv2.imreadmulti(str(next(iter(before))), flags=cv2.IMREAD_UNCHANGED)[0]
+
+
+# Landmarks
+
+
+def cached_landmarks(cache: Cache, split: str, step: int) -> np.ndarray:
+    """Give the landmarks of a split's stacks, all of whose images show a face."""
+    paths = [f"landmarks/{row['clip']}_0001.npy" for row in rows_of(cache, split)]
+    return np.array([np.load(cache.directory / path)[::step] for path in paths])
+
+
+@pytest.mark.parametrize(("interval", "step"), [(5, 1), (10, 2), (15, 3)])
+def test_landmarks_come_with_the_stacks_if_asked_for(
+    make: Make, demo_cache: Cache, interval: int, step: int
+):
+    batches = list(make(interval, landmarks=True).val_dataloader())
+    plain = list(make(interval).val_dataloader())
+    for ((stacks, _), labels), (expected, expected_labels) in zip(batches, plain, strict=True):
+        assert torch.equal(stacks, expected) and torch.equal(labels, expected_labels)
+        assert stacks.stride() == expected.stride()
+    found = torch.cat([landmarks for (_, landmarks), _ in batches])
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found, cached_landmarks(demo_cache, "val", step))
+
+
+def test_landmarks_are_mirrored_where_their_stack_is(make: Make, demo_cache: Cache):
+    flip = Augmentation(flip=0.5)
+    datamodule = make(augmentation=flip, landmarks=True, image_px=None, num_workers=1)
+    loader = datamodule.train_dataloader()
+    loader.timeout = PATIENCE_S
+    loader.sampler.set_epoch(1)
+    as_cached = {
+        stack.numpy().tobytes(): landmarks
+        for (stacks, all_landmarks), _ in datamodule.evaluation_dataloader("train")
+        for stack, landmarks in zip(stacks, all_landmarks, strict=True)
+    }
+    flips = 0
+    for (stacks, all_landmarks), _ in loader:
+        for stack, landmarks in zip(stacks, all_landmarks, strict=True):
+            if (content := stack.numpy().tobytes()) in as_cached:
+                np.testing.assert_array_equal(landmarks, as_cached[content])
+                continue
+            flips += 1
+            expected = as_cached[stack.numpy()[..., ::-1].tobytes()].numpy()
+            np.testing.assert_array_equal(landmarks[:, 33], expected[:, 263] * [-1, 1, 1])
+            np.testing.assert_array_equal(landmarks[:, 263], expected[:, 33] * [-1, 1, 1])
+            np.testing.assert_array_equal(landmarks[:, 1], expected[:, 1] * [-1, 1, 1])
+    assert 0 < flips < 10
+
+
+def test_asking_for_landmarks_changes_no_stack(make: Make):
+    plain = make(augmentation=VARIED).train_dataloader()
+    loader = make(augmentation=VARIED, landmarks=True).train_dataloader()
+    for (stacks, labels), ((same, _), same_labels) in zip(plain, loader, strict=True):
+        assert torch.equal(stacks, same) and torch.equal(labels, same_labels)
+
+
+# Stills
+
+
+@pytest.mark.parametrize(("interval", "num_images"), [(5, 18), (10, 9), (15, 6)])
+def test_a_stills_image_stands_at_every_place_of_its_stack(
+    make: Make, cache_of: Callable, stills: Path, interval: int, num_images: int
+):
+    cache = cache_of(stills, data="stills")
+    split = GroupedSplit("grouped", train=0.5, val=0.5, test=0)
+    datamodule = make(interval, cache=cache, split=split, landmarks=True, image_px=None)
+    assert {name: len(rows) for name, rows in datamodule.rows.items()} == {
+        "train": 4, "val": 4, "test": 0,
+    }  # fmt: skip
+    dataset = datamodule.val_dataloader().dataset
+    for index, row in enumerate(dataset.rows):
+        (stack, landmarks), _ = dataset[index, 0]
+        (image,) = tifffile.imread(cache.directory / row.stack)[None]
+        assert stack.shape == (num_images, 224, 224)
+        assert landmarks.shape == (num_images, 468, 3)
+        np.testing.assert_array_equal(stack, np.broadcast_to(image, stack.shape))
+        (points,) = np.load(cache.directory / row.landmarks)
+        np.testing.assert_array_equal(landmarks, np.broadcast_to(points, landmarks.shape))
+    (smaller,), _ = next(
+        iter(make(interval, cache=cache, split=split, batch_size=1).val_dataloader())
+    )
+    assert smaller.shape == (num_images, 64, 64)
+    varied = make(interval, VARIED, cache=cache, split=split).train_dataloader()
+    for stack in epoch(varied, 0)[0]:
+        assert torch.equal(stack, stack[:1].expand_as(stack)) and stack.any()
+
+
+def test_drawn_images_are_a_stacks_own_in_order(make: Make):
+    """Of train stacks alone, others in every epoch, and the same for a seed."""
+    whole, drawn = make(5), make(5, train_images=4)
+    stacks = torch.cat([stacks for stacks, _ in whole.evaluation_dataloader("train")])
+    assert stacks.shape[1] == 18
+    seen = set()
+    for number in (0, 1):
+        loader = drawn.train_dataloader()
+        some, _ = epoch(loader, number)
+        assert torch.equal(some, epoch(drawn.train_dataloader(), number)[0])
+        assert some.shape[1] == 4
+        for (index, _), images in zip(loader.sampler, some, strict=True):
+            equal = (stacks[index][None] == images[:, None]).flatten(start_dim=2).all(dim=2)
+            places = equal.float().argmax(dim=1).tolist()
+            assert equal.any(dim=1).all() and places == sorted(places) and len(set(places)) == 4
+            seen.add((index, *places))
+    assert len(seen) > 15  # of 10 stacks, twice
+    for split in ("train", "val", "test"):
+        assert next(iter(drawn.evaluation_dataloader(split)))[0].shape[1] == 18
+    assert next(iter(drawn.val_dataloader()))[0].shape[1] == 18
+
+
+def test_drawn_images_take_their_landmarks_along(make: Make):
+    whole, drawn = make(5, landmarks=True), make(5, landmarks=True, train_images=3)
+    stacks, points = [], []
+    for (images, landmarks), _ in whole.evaluation_dataloader("train"):
+        stacks.extend(images)
+        points.extend(landmarks)
+    loader = drawn.train_dataloader()
+    indices = [index for index, _ in loader.sampler]
+    given = [pair for batch, _ in loader for pair in zip(*batch, strict=True)]
+    for index, (images, landmarks) in zip(indices, given, strict=True):
+        for image, face in zip(images, landmarks, strict=True):
+            at = [torch.equal(image, other) for other in stacks[index]].index(True)
+            assert torch.equal(face, points[index][at])
+
+
+def test_class_weights_are_scikit_learns(make: Make):
+    datamodule = make()
+    rows = datamodule.rows["train"]
+    datamodule.rows["train"] = [
+        row for n, row in enumerate(rows) if row.label not in ("Sad", "Shock") or n % 2
+    ]
+    labels = [row.label for row in datamodule.rows["train"]]
+    assert len(set(Counter(labels).values())) > 1
+    expected = compute_class_weight("balanced", classes=np.array(LABELS), y=labels)
+    assert datamodule.class_weights() == pytest.approx(expected)
+    roots = np.array(datamodule.class_weights(0.5))
+    squares = roots**2 / expected
+    assert squares == pytest.approx(np.full(5, squares[0]))
+    assert np.mean([roots[LABELS.index(label)] for label in labels]) == pytest.approx(1)
+    assert datamodule.class_weights(0.0) == pytest.approx([1.0] * 5)
+    datamodule.rows["train"] = [row for row in rows if row.label != "Sad"]
+    weights = dict(zip(LABELS, datamodule.class_weights(), strict=True))
+    assert weights == dict.fromkeys(LABELS, 1.0)
+
+
+def test_overfitting_is_one_batch_of_all_classes_unvaried(make: Make, demo_cache: Cache):
+    datamodule = make(augmentation=VARIED, batch_size=5, overfit=True, image_px=None)
+    stacks, labels = epoch(datamodule.train_dataloader(), 3)
+    cached = {
+        tifffile.imread(demo_cache.directory / row["stack"])[::2].tobytes()
+        for row in rows_of(demo_cache, "train")
+    }
+    assert sorted(labels.tolist()) == [0, 1, 2, 3, 4]
+    assert {stack.numpy().tobytes() for stack in stacks} <= cached
+    judged = [replace(row, split="train") for row in datamodule.rows["val"]]
+    assert judged == datamodule.rows["train"] and not datamodule.rows["test"]
+
+
+def test_training_goes_on_with_the_order_of_its_epoch_though_workers_load_ahead(make: Make):
+    datamodule = make(seed=3, num_workers=1)
+    datamodule.first_epoch = 2
+    _, labels = zip(*datamodule.train_dataloader(), strict=True)
+    expected = epoch(make(seed=3).train_dataloader(), 2)[1]
+    assert torch.equal(torch.cat(labels), expected)

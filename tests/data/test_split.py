@@ -1,0 +1,390 @@
+"""Splits: nobody in two of them, every row in one, classes in proportion, mistakes in one line."""
+
+import itertools
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+import pytest
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from sklearn.model_selection import StratifiedGroupKFold
+
+from emotion.cli import one_line
+from emotion.data.split import (
+    DataSplit,
+    GroupedSplit,
+    IdSplit,
+    KFold,
+    LeaveOneSubjectOut,
+    Split,
+    describe_parts,
+    split_rows,
+)
+from emotion.errors import UserError
+from emotion.stacks.manifest import StackRow
+
+LABELS = ("Anger", "Happy", "Neutral", "Sad", "Shock")
+
+
+def row(clip: str, label: str = "Sad", subject: str = "", split: str = "train", segment: int = 1):
+    stack = f"stacks/{clip}_{segment:04d}.tiff"
+    return StackRow(stack, clip, segment, label, subject, split, 90, 1, "1" * 18, 18, 18, 30.0)
+
+
+def rows_of(counts: np.ndarray, known: bool = True) -> list[StackRow]:
+    """Make clips, of one stack each, from (subjects, classes) counts."""
+    return [
+        row(f"{person}-{label}-{number}", label, f"s{person:02d}" if known else "")
+        for person, of_classes in enumerate(counts)
+        for label, count in zip(LABELS, of_classes, strict=False)
+        for number in range(count)
+    ]
+
+
+def random_rows(generator: np.random.Generator) -> list[StackRow]:
+    """Draw a manifest: 6 to 12 people, all of them, some or none known, clips of 1 to 3 stacks."""
+    known = generator.choice([0.0, 0.7, 1.0])
+    rows = []
+    for person in range(generator.integers(6, 13)):
+        subject = f"s{person}" if generator.random() < known else ""
+        for number in range(generator.integers(1, 12)):
+            label = str(generator.choice(LABELS[: generator.integers(2, 6)]))
+            for segment in range(1, generator.integers(2, 5)):
+                rows.append(row(f"{person}/{number}", label, subject, segment=segment))
+    generator.shuffle(rows)
+    return rows
+
+
+def folds_of(rows: Sequence[StackRow], seed: int) -> Iterator[list[StackRow]]:
+    for fold in range(4):
+        yield split_rows(rows, KFold("kfold", folds=4, fold=fold, seed=seed), None)
+
+
+def cost(counts: np.ndarray, parts: np.ndarray, shares: Sequence[float]) -> float:
+    """How far parts are from their shares, as documented, by loops."""
+    total = 0.0
+    for part, share in enumerate(shares):
+        for label in range(counts.shape[1]):
+            wanted = share * sum(counts[:, label])
+            have = sum(counts[g, label] for g in range(len(counts)) if parts[g] == part)
+            total += (have - wanted) ** 2 / wanted
+    return total
+
+
+# No leak, ever
+
+
+@pytest.mark.parametrize("draw", range(40))
+def test_any_split_of_any_rows_keeps_people_and_clips_together(draw: int):
+    generator = np.random.default_rng(draw)
+    rows = random_rows(generator)
+    splits: list[Split] = [
+        GroupedSplit("grouped", seed=draw),
+        GroupedSplit("grouped", train=0.5, val=0.5, test=0, seed=draw),
+        *(KFold("kfold", folds=5, fold=fold, seed=draw) for fold in range(5)),
+    ]
+    if all(r.subject for r in rows):
+        splits += [LeaveOneSubjectOut("leave_one_subject_out", fold=fold) for fold in range(6)]
+    for split in splits:
+        done = split_rows(rows, split, None)
+        assert [r.stack for r in done] == [r.stack for r in rows]  # every row once, in its place
+        where: dict[str, set[str]] = {}
+        for r in done:
+            assert r.split in ("train", "val", "test")
+            where.setdefault(f"clip {r.clip}", set()).add(r.split)
+            if r.subject:
+                where.setdefault(f"subject {r.subject}", set()).add(r.split)
+        assert all(len(places) == 1 for places in where.values())
+        expected = {"train", "val"} if getattr(split, "test", 1) == 0 else {"train", "val", "test"}
+        assert {r.split for r in done} == expected
+
+
+@pytest.mark.parametrize("draw", range(20))
+def test_folds_test_and_validate_every_row_once(draw: int):
+    rows = random_rows(np.random.default_rng(draw))
+    tested, validated = Counter(), Counter()
+    for done in folds_of(rows, seed=draw):
+        tested.update(r.stack for r in done if r.split == "test")
+        validated.update(r.stack for r in done if r.split == "val")
+    once = Counter(r.stack for r in rows)
+    assert tested == validated == once
+
+
+def test_every_subject_is_left_out_once():
+    rows = rows_of(np.full((6, 5), 3))
+    left_out = []
+    for fold in range(6):
+        done = split_rows(rows, LeaveOneSubjectOut("leave_one_subject_out", fold=fold), None)
+        (test,) = {r.subject for r in done if r.split == "test"}
+        (val,) = {r.subject for r in done if r.split == "val"}
+        assert val == f"s{(fold + 1) % 6:02d}"
+        assert {r.subject for r in done if r.split == "train"} == {
+            f"s{n:02d}" for n in range(6)
+        } - {test, val}
+        left_out.append(test)
+    assert left_out == ["s00", "s01", "s02", "s03", "s04", "s05"]
+
+
+def test_more_subjects_may_validate():
+    split = LeaveOneSubjectOut("leave_one_subject_out", fold=5, val_subjects=2)
+    done = split_rows(rows_of(np.full((6, 5), 1)), split, None)
+    assert {r.subject for r in done if r.split == "val"} == {"s00", "s01"}
+
+
+# Seeds
+
+
+def test_a_seed_gives_one_split_whatever_the_order_of_rows():
+    rows = rows_of(np.random.default_rng(3).integers(1, 6, size=(20, 5)))
+    for make in (
+        lambda seed: GroupedSplit("grouped", seed=seed),
+        lambda seed: KFold("kfold", seed=seed),
+    ):
+        first = {r.stack: r.split for r in split_rows(rows, make(7), None)}
+        again = {r.stack: r.split for r in split_rows(rows[::-1], make(7), None)}
+        others = [{r.stack: r.split for r in split_rows(rows, make(s), None)} for s in range(4)]
+        assert first == again
+        assert all(one != other for one, other in itertools.combinations(others, 2))
+
+
+# Proportions
+
+
+@pytest.mark.parametrize("draw", range(30))
+def test_classes_are_in_proportion_nearly_as_well_as_can_be(draw: int):
+    """All ways to put 4 to 8 people into three parts are tried; ours is the best or close by."""
+    generator = np.random.default_rng(draw)
+    counts = generator.poisson(6, size=(generator.integers(4, 9), 3)) + 1
+    shares = (0.7, 0.15, 0.15) if draw % 2 else (0.4, 0.4, 0.2)
+    every = [cost(counts, np.array(parts), shares) for parts in all_parts(len(counts))]
+    done = split_rows(rows_of(counts), GroupedSplit("grouped", *shares, seed=draw), None)
+    part_of = {r.subject: ("train", "val", "test").index(r.split) for r in done}
+    ours = cost(counts, np.array([part_of[f"s{g:02d}"] for g in range(len(counts))]), shares)
+    assert min(every) - 1e-9 <= ours
+    assert sum(other < ours - 1e-9 for other in every) <= 0.02 * len(every)
+
+
+def all_parts(groups: int) -> Iterator[tuple[int, ...]]:
+    return (p for p in itertools.product(range(3), repeat=groups) if len(set(p)) == 3)
+
+
+@pytest.mark.parametrize("draw", range(10))
+def test_folds_are_as_even_as_scikit_learns(draw: int):
+    generator = np.random.default_rng(draw)
+    counts = generator.integers(2, 12, size=(24, 5))
+    rows = rows_of(counts)
+    ours = np.empty(24, dtype=int)
+    for fold in range(5):
+        for r in split_rows(rows, KFold("kfold", fold=fold, seed=draw), None):
+            if r.split == "test":
+                ours[int(r.subject[1:])] = fold
+    theirs = np.empty(24, dtype=int)
+    labels, subjects = [r.label for r in rows], [r.subject for r in rows]
+    library = StratifiedGroupKFold(5, shuffle=True, random_state=draw)
+    for fold, (_, test) in enumerate(library.split(rows, labels, subjects)):
+        for index in test:
+            theirs[int(subjects[index][1:])] = fold
+    assert cost(counts, ours, [0.2] * 5) <= cost(counts, theirs, [0.2] * 5)
+
+
+def test_clips_of_nobody_known_are_split_to_the_clip():
+    rows = rows_of(np.array([[40, 20, 60, 100, 20]]), known=False)
+    done = split_rows(rows, GroupedSplit("grouped"), None)
+    counts = Counter((r.label, r.split) for r in done)
+    for label, total in zip(LABELS, (40, 20, 60, 100, 20), strict=True):
+        found = [counts[label, split] for split in ("train", "val", "test")]
+        assert np.abs(np.array(found) - total * np.array([0.7, 0.15, 0.15])).max() <= 0.51
+
+
+def test_thousands_of_stills_are_split_in_seconds_to_the_picture():
+    counts = {"Neutral": 1500, "Happy": 1500, "Shock": 368, "Sad": 268, "Anger": 252}
+    rows = [row(f"{label}/{n}", label) for label, count in counts.items() for n in range(count)]
+    start_s = time.perf_counter()
+    split = split_rows(rows, GroupedSplit("grouped"), None)
+    assert time.perf_counter() - start_s < 20  # it takes 0.3 s on one core
+    for name, share in (("train", 0.7), ("val", 0.15), ("test", 0.15)):
+        found = Counter(each.label for each in split if each.split == name)
+        for label, count in counts.items():
+            assert found[label] == pytest.approx(share * count, abs=1)
+
+
+def test_a_long_clip_counts_as_one():
+    """Shares are of clips: by stacks, the one clip of 30 stacks would fill train alone."""
+    rows = [row("long", segment=s) for s in range(1, 31)] + [row(f"c{n}") for n in range(19)]
+    done = split_rows(rows, GroupedSplit("grouped"), None)
+    clips = Counter(split for _, split in {(r.clip, r.split) for r in done})
+    assert clips == {"train": 14, "val": 3, "test": 3}
+
+
+def test_a_small_share_gets_somebody_all_the_same():
+    rows = rows_of(np.full((3, 5), 10))
+    done = split_rows(rows, GroupedSplit("grouped", train=0.98, val=0.01, test=0.01), None)
+    assert {split: f["clips"]["Sad"] for split, f in describe_parts(done).items()} == {
+        "train": 10,
+        "val": 10,
+        "test": 10,
+    }
+
+
+# What data sets say
+
+
+def test_split_of_the_data_set_is_repeated():
+    rows = [row("a", split="val"), row("b", split="test"), row("c")]
+    assert split_rows(rows, DataSplit(), None) == rows
+
+
+def test_ids_are_the_seeds():
+    names = [f"{label}_{n:04d}" for label in LABELS for n in range(1, 31)]
+    rows = [row(name, name.split("_")[0], split="test") for name in names]
+    split = IdSplit("ids", val=["0016-0020"])
+    done = split_rows(rows, split, r"(?P<label>[A-Z][a-z]+)_(?P<id>\d+)")
+    assert [r.clip for r in done if r.split == "val"] == [
+        f"{label}_{n:04d}" for label in LABELS for n in (16, 17, 18, 19, 20)
+    ]
+    assert {r.split for r in done} == {"train", "val"}
+
+
+def test_ids_may_be_another_group_or_the_subject():
+    rows = [row("01-a", subject="ann"), row("02-b", subject="bea"), row("03-c", subject="cleo")]
+    pattern = r"(?P<id>\d\d)-(?P<label>\w)"
+    by_label = split_rows(rows, IdSplit("ids", by="label", val=["b"], test=["c"]), pattern)
+    by_subject = split_rows(rows, IdSplit("ids", by="subject", val=["bea"], test=["cleo"]), None)
+    by_id = split_rows(rows, IdSplit("ids", val=["02-b"], test=["03-c"]), None)  # of a list
+    for done in (by_label, by_subject, by_id):
+        assert [r.split for r in done] == ["train", "val", "test"]
+
+
+# Refused, in one line that names key and remedy
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["split=kfold", "split.folds=2"], "split.folds=2: it is at least 3"),
+        (["split=kfold", "split.fold=5"], "split.fold=5: with split.folds=5, it is one of 0 to 4"),
+        (["split=kfold", "split.fold=-1"], "split.fold=-1: with split.folds=5"),
+        (["split=kfold", "split.seed=-1"], "split.seed=-1: it is 0 or above"),
+        (["split=grouped", "split.val=0.5"], "split.train=0.7, split.val=0.5, split.test=0.15 add"),
+        (["split=grouped", "split.val=0"], "split.val=0: it is a share, above 0"),
+        (["split=grouped", "split.test=-0.1"], "split.test=-0.1: it is a share, at least 0"),
+        (["split=grouped", "split.train=1.5"], "split.train=1.5"),
+        (["split=grouped", "split.seed=-3"], "split.seed=-3"),
+        (["split=ids", "split.val=[16]"], "split.val: put 16 in quotes"),
+        (
+            ["split=leave_one_subject_out", "split.val_subjects=0"],
+            "split.val_subjects=0: it is at least 1",
+        ),
+    ],
+)
+def test_setting_that_cannot_work_is_refused(compose: Callable, overrides: list, message: str):
+    with pytest.raises(InstantiationException) as refusal:
+        instantiate(compose("train", overrides).split, _convert_="all")
+    assert one_line(refusal.value).startswith(message)
+
+
+FOUR = rows_of(np.full((4, 2), 2))
+
+
+@pytest.mark.parametrize(
+    ("split", "rows", "message"),
+    [
+        (KFold("kfold"), FOUR, r"split\.folds=5: there are only 4 subjects; take fewer folds"),
+        (KFold("kfold"), rows_of(np.full((1, 2), 2), False), r"there are only 4 clips"),
+        (
+            KFold("kfold", folds=9),
+            [*FOUR, row("x")],
+            r"only 5 subjects and clips of unknown subject",
+        ),
+        (
+            GroupedSplit("grouped"),
+            rows_of(np.full((2, 2), 2)),
+            r"split=grouped needs 3 subjects for train, val, test, and there are 2",
+        ),
+        (
+            LeaveOneSubjectOut("leave_one_subject_out", fold=4),
+            FOUR,
+            r"split\.fold=4: with 4 subjects \(s00, s01, s02, s03\), it is one of 0 to 3",
+        ),
+        (
+            LeaveOneSubjectOut("leave_one_subject_out", val_subjects=3),
+            FOUR,
+            r"split=leave_one_subject_out with split\.val_subjects=3 needs 5 subjects.* are 4",
+        ),
+        (
+            LeaveOneSubjectOut("leave_one_subject_out"),
+            [*FOUR, row("x"), row("y")],
+            r"who is seen in 2 clips \(x is the first\).*split=kfold",
+        ),
+        (IdSplit("ids", val=["7"]), FOUR, r"split=ids leaves no stacks for val .*split=grouped"),
+        (IdSplit("ids", by="actor"), FOUR, r"split\.by=actor: names of this data set tell id"),
+    ],
+)
+def test_split_that_the_rows_do_not_bear_is_refused(split: Split, rows: list, message: str):
+    with pytest.raises(UserError, match=message) as refusal:
+        split_rows(rows, split, None)
+    assert "\n" not in str(refusal.value)
+
+
+def test_offenders_are_named():
+    people = [
+        row("a", subject="ann"),
+        row("b", subject="ann", split="val"),
+        row("c", subject="bea", split="val"),
+        row("d", subject="cleo", split="test"),
+        row("e", subject="cleo", split="val"),
+    ]
+    with pytest.raises(UserError, match=r"^data\.split puts the same person into two") as refusal:
+        split_rows(people, DataSplit(), None)
+    assert "ann in train and val; cleo in test and val;" in str(refusal.value)
+    assert "bea" not in str(refusal.value) and "split=grouped" in str(refusal.value)
+
+    clips = [row("a"), row("a", split="val", segment=2), row("b", split="val")]
+    with pytest.raises(UserError, match="the same clip into two splits: a in train and val"):
+        split_rows(clips, DataSplit(), None)
+
+    by_sentence = [row("s1-x", subject="ann"), row("s2-y", subject="ann")]
+    with pytest.raises(UserError, match=r"split=ids puts .* person .*: ann in train and val"):
+        split_rows(by_sentence, IdSplit("ids", val=["s2"]), r"(?P<id>s\d)-(?P<label>.)")
+
+
+def test_class_that_a_part_lacks_is_named(caplog: pytest.LogCaptureFixture):
+    counts = np.full((5, 5), 2)
+    counts[1:, 4] = 0  # one person alone shows Shock
+    for split in (KFold("kfold"), GroupedSplit("grouped")):
+        caplog.clear()
+        split_rows(rows_of(counts), split, None)
+        warned = [r.message for r in caplog.records]
+        assert len(warned) == 2 and all("no clip of Shock is in" in line for line in warned)
+    caplog.clear()
+    split_rows(rows_of(np.full((5, 5), 2)), KFold("kfold"), None)
+    assert not caplog.records
+
+
+# Facts
+
+
+def test_parts_are_described():
+    rows = [
+        row("a", "Sad", "ann"), row("a", "Sad", "ann", segment=2), row("b", "Happy", "ann"),
+        row("c", "Happy", "bea", "val"), row("d", "Sad", "", "val"),
+    ]  # fmt: skip
+    assert describe_parts(rows) == {
+        "train": {
+            "subjects": ["ann"],
+            "clips": {"Happy": 1, "Sad": 1},
+            "stacks": {"Happy": 1, "Sad": 2},
+        },
+        "val": {
+            "subjects": ["bea"],
+            "clips": {"Happy": 1, "Sad": 1},
+            "stacks": {"Happy": 1, "Sad": 1},
+        },
+        "test": {
+            "subjects": [],
+            "clips": {"Happy": 0, "Sad": 0},
+            "stacks": {"Happy": 0, "Sad": 0},
+        },
+    }

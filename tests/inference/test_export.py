@@ -1,0 +1,231 @@
+"""Exports against PyTorch: all models, any number of stacks; and what is refused, and why."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+
+from emotion import REPOSITORY
+from emotion.inference.export import largest_difference, main, to_onnx, write_model
+from emotion.inference.onnx_runtime import OnnxRuntime
+from emotion.models.lightning_module import EmotionModule
+from emotion.models.recipe import Recipe
+from emotion.reports.model_card import ExportedFile
+from emotion.training.finished_run import Run
+
+pytestmark = pytest.mark.slow
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+def stacks_of(recipe: Recipe, num: int) -> np.ndarray:
+    """Draw stacks of 4 x 4 patches, so that they differ in more than noise."""
+    patches = np.random.default_rng(num).integers(
+        256, size=(num, recipe.num_images, 4, 4), dtype=np.uint8
+    )
+    return patches.repeat(recipe.image_px // 4, axis=2).repeat(recipe.image_px // 4, axis=3)
+
+
+def settled(backbone: str, recipe: Recipe) -> EmotionModule:
+    """Make a network of random weights that answers as trained ones do: otherwise to each stack."""
+    torch.manual_seed(0)
+    module = EmotionModule(backbone, recipe.num_images, recipe.labels, channels_last=True)
+    with torch.no_grad():
+        for num in range(6, 14):  # batch norm learns how large its inputs are
+            module.train()(torch.from_numpy(stacks_of(recipe, num)))
+        logits = module.eval()(torch.from_numpy(stacks_of(recipe, 14)))
+        last = module.network.head[-1]
+        scale = logits.std(dim=0).mean()
+        last.weight /= scale
+        last.bias.copy_((last.bias - logits.mean(dim=0)) / scale)  # now of mean 0 and deviation 1
+    return module
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Call the entry on a run, with --int8; returns the folder."""
+    folder = tmp_path_factory.mktemp("exported") / "run"
+    shutil.copytree(finished_run, folder)
+    for name in ("model.onnx", "model.int8.onnx", "MODEL_CARD.md"):
+        (folder / name).write_text("of another run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["export.py", str(folder), "--int8"])
+        main()
+    return folder
+
+
+@pytest.fixture
+def copied(exported: Path, tmp_path: Path) -> Path:
+    """An exported run's folder that a test may change."""
+    shutil.copytree(exported, tmp_path / "run")
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize("model", ["mobilenetv3", "effv2s", "effv2m"])
+def test_every_model_gives_the_same_probabilities(model: str, compose, run_dir, tmp_path: Path):
+    recipe = replace(Recipe.read(run_dir / "recipe.json"), interval=15)
+    module = settled(compose("train", [f"model={model}"]).model.backbone, recipe)
+    write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
+    runtime = OnnxRuntime(tmp_path / "model.onnx")
+    for num in (1, 2, 3, 7):
+        stacks = stacks_of(recipe, num)
+        with torch.no_grad():
+            expected = module(torch.from_numpy(stacks)).softmax(dim=1).numpy()
+        np.testing.assert_allclose(softmax(runtime.classify(stacks), axis=1), expected, atol=1e-4)
+    assert expected.std(axis=0).max() > 0.1  # or else anything would have passed
+
+
+def landmarks_of(recipe: Recipe, num: int) -> np.ndarray:
+    """Draw a face that moves."""
+    face = np.random.default_rng(99).normal(size=(468, 3))
+    moves = np.random.default_rng(num).normal(size=(num, recipe.num_images, 468, 3))
+    return (face + 0.2 * moves).astype(np.float32)
+
+
+@pytest.mark.parametrize("backbone", [None, "mobilenetv3_small_050"])
+@pytest.mark.parametrize(
+    "settings", [{}, {"fusion": "late", "normalize": "difference", "flips": True}]
+)
+def test_landmarks_and_what_is_made_of_images_are_exported(
+    backbone, settings, run_dir, tmp_path: Path
+):
+    recipe = replace(Recipe.read(run_dir / "recipe.json"), landmarks=True)
+    torch.manual_seed(0)
+    module = EmotionModule(
+        backbone, recipe.num_images, recipe.labels, landmarks=True, channels_last=True, **settings
+    ).eval()
+    module.network.geometry.fit(landmarks_of(recipe, 20), np.arange(20) % 5)
+    write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
+    runtime = OnnxRuntime(tmp_path / "model.onnx")
+    for num in (1, 2, 7):
+        inputs = stacks_of(recipe, num), landmarks_of(recipe, num)
+        with torch.no_grad():
+            expected = module(*map(torch.from_numpy, inputs)).softmax(dim=1).numpy()
+        np.testing.assert_allclose(softmax(runtime.classify(*inputs), axis=1), expected, atol=1e-4)
+    assert expected.std(axis=0).max() > 0.05  # or else anything would have passed
+
+
+def test_an_export_answers_as_the_run_was_judged(exported: Path):
+    run = Run.read(exported)
+    runtime = OnnxRuntime(exported / "model.onnx")
+    assert runtime.recipe == run.recipe
+    for split in ("val", "test"):
+        probabilities = softmax(runtime.classify(*run.inputs(run.rows(split))), axis=1)
+        written = run.predictions.of_split(split).probabilities
+        np.testing.assert_allclose(probabilities, written, atol=1e-4)
+
+
+def test_the_file_tells_what_made_it_and_nothing_of_the_machine(exported: Path):
+    runtime = OnnxRuntime(exported / "model.onnx")
+    metrics = json.loads((exported / "metrics.json").read_text())
+    assert runtime.metadata["recipe"] == (exported / "recipe.json").read_text()
+    assert runtime.metadata["precision"] == "float32"
+    assert runtime.metadata["trained_by"] == metrics["commit"]
+    assert json.loads(runtime.metadata["exported_with"])["torch"] == torch.__version__.split("+")[0]
+    data = (exported / "model.onnx").read_bytes()
+    assert b"site-packages" not in data and str(REPOSITORY).encode() not in data
+
+
+def test_the_eight_bit_file_is_smaller_and_nearly_as_good(exported: Path):
+    run = Run.read(exported)
+    paths = [exported / name for name in ("model.onnx", "model.int8.onnx")]
+    large, small = (path.stat().st_size for path in paths)
+    assert small < 0.4 * large
+    nodes = [node.op_type for node in onnx.load(paths[1]).graph.node]
+    assert nodes.count("DequantizeLinear") > nodes.count("Conv") > 50
+    inputs = run.inputs(run.rows("test"))
+    before, after = (softmax(OnnxRuntime(path).classify(*inputs), axis=1) for path in paths)
+    np.testing.assert_allclose(after, before, atol=0.05)
+    assert OnnxRuntime(paths[1]).metadata["precision"] == "int8"
+    assert OnnxRuntime(paths[1]).recipe == run.recipe
+
+
+def altered(path: Path, place: int = 0, by: float = 0.01) -> "onnx.ModelProto":
+    """Read an exported model, and change the logit of a class."""
+    model = onnx.load(path)
+    bias = next(t for t in model.graph.initializer if t.name == "network.head.4.bias")
+    numbers = onnx.numpy_helper.to_array(bias).copy()
+    numbers[place] += by
+    bias.CopyFrom(onnx.numpy_helper.from_array(numbers, bias.name))
+    return model
+
+
+def test_an_export_that_differs_is_refused_and_removed(copied: Path, monkeypatch):
+    model = altered(copied / "model.onnx")
+    monkeypatch.setattr("emotion.inference.export.to_onnx", lambda module, recipe: model)
+    monkeypatch.setattr("sys.argv", ["export.py", str(copied)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    message = str(caught.value.code)
+    assert "best.ckpt is not exported: as ONNX its probabilities of random stacks differ" in message
+    assert "and 0.0001 is allowed" in message and "\n" not in message
+    assert not list(copied.rglob("*.onnx"))  # nor the one that was there, of another checkpoint
+
+
+def test_real_stacks_are_compared_too(copied: Path, monkeypatch):
+    model = altered(copied / "model.onnx")
+    answers = iter([lambda *_: 0.0, largest_difference])  # random ones first, which are passed over
+    monkeypatch.setattr("emotion.inference.export.to_onnx", lambda module, recipe: model)
+    monkeypatch.setattr("emotion.inference.export.largest_difference", lambda *a: next(answers)(*a))
+    monkeypatch.setattr("sys.argv", ["export.py", str(copied)])
+    with pytest.raises(SystemExit, match="of real stacks differ"):
+        main()
+
+
+def test_a_number_that_is_none_is_no_agreement():
+    class Broken:
+        name = "broken"
+
+        def classify(self, stacks: np.ndarray) -> np.ndarray:
+            return np.full((len(stacks), 5), np.nan, np.float32)
+
+    difference = largest_difference(Broken(), Broken(), [(np.zeros((1, 6, 8, 8), np.uint8),)], 1.0)
+    assert np.isnan(difference)
+
+
+def test_eight_bits_that_cost_accuracy_are_refused(copied: Path, monkeypatch, capsys):
+    run = Run.read(copied)
+    rows = run.rows("val")
+    logits = OnnxRuntime(copied / "model.onnx").classify(*run.inputs(rows))
+    told = [run.recipe.labels[place] for place in logits.argmax(axis=1)]
+    right = [row for row, label in zip(rows, told, strict=True) if label == row.label]
+    assert right
+    monkeypatch.setattr(Run, "rows", lambda run, split: right)
+
+    def spoil(path: Path, inputs: tuple[np.ndarray, ...]) -> "onnx.ModelProto":
+        return altered(path, place=(logits[0].argmax() + 1) % 5, by=1e6)
+
+    checked = ExportedFile(copied / "model.onnx", "float32", "it was checked before")
+    monkeypatch.setattr("emotion.inference.export.export", lambda run, threads: checked)
+    monkeypatch.setattr("emotion.inference.export.quantize", spoil)
+    monkeypatch.setattr("sys.argv", ["export.py", str(copied), "--int8"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    message = str(caught.value.code)
+    assert f"right on 0 of {len(right)} val stacks, in float32 on {len(right)}" in message
+    assert "is not exported in int8" in message and "\n" not in message
+    assert not (copied / "model.int8.onnx").exists() and (copied / "model.onnx").exists()
+    assert "model.int8.onnx" not in (copied / "MODEL_CARD.md").read_text()
+    assert "it was checked before" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda run: shutil.rmtree(run), "give the folder of one finished run"),
+        (lambda run: (run / "best.ckpt").write_bytes(b""), "is damaged, or no model of ours"),
+    ],
+)
+def test_a_mistake_ends_in_one_line(copied: Path, monkeypatch, damage, message: str):
+    damage(copied)
+    monkeypatch.setattr("sys.argv", ["export.py", str(copied)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    code = str(caught.value.code)
+    assert code.startswith("error: ") and message in code and "\n" not in code

@@ -1,0 +1,180 @@
+"""ONNX files: whole and alone, or told in a line; what they hold is run by ONNX Runtime alone."""
+
+import hashlib
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from emotion.errors import UserError
+from emotion.inference.onnx_runtime import OnnxRuntime, read_onnx, with_digest
+from emotion.models.recipe import Recipe
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture
+def recipe(run_dir: Path) -> Recipe:
+    return Recipe.read(run_dir / "recipe.json")
+
+
+@pytest.fixture
+def model(recipe: Recipe) -> "onnx.ModelProto":
+    """A network that weighs each image's mean gray level, with a recipe inside."""
+    weights = np.arange(45, dtype=np.float32).reshape(9, 5) / 255
+    helper, types = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["stacks"], ["gray"], to=types.FLOAT),
+            helper.make_node("ReduceMean", ["gray"], ["mean"], axes=[2, 3], keepdims=0),
+            helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+        ],
+        "weigher",
+        [helper.make_tensor_value_info("stacks", types.UINT8, ["n", 9, 64, 64])],
+        [helper.make_tensor_value_info("logits", types.FLOAT, ["n", 5])],
+        [onnx.numpy_helper.from_array(weights, "weights")],
+    )
+    opsets = [helper.make_opsetid("", 17)]
+    made = helper.make_model(graph, opset_imports=opsets, ir_version=8)
+    helper.set_model_props(made, {"recipe": recipe.to_json()})
+    return made
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[["onnx.ModelProto"], Path]:
+    def write_file(model: "onnx.ModelProto") -> Path:
+        path = tmp_path / "model.onnx"
+        path.write_bytes(with_digest(model.SerializeToString()))
+        return path
+
+    return write_file
+
+
+def refused(path: Path, message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)) as caught:
+        OnnxRuntime(path)
+    assert "\n" not in str(caught.value) and path.name in str(caught.value)
+
+
+def test_it_classifies_and_gives_the_recipe_back(model, write, recipe: Recipe):
+    runtime = OnnxRuntime(write(model))
+    stacks = np.random.default_rng(0).integers(256, size=(3, 9, 64, 64), dtype=np.uint8)
+    weights = np.arange(45).reshape(9, 5) / 255
+    expected = stacks.mean(axis=(2, 3)) @ weights
+    np.testing.assert_allclose(runtime.classify(stacks), expected, rtol=1e-5)
+    last = stacks.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)  # channels last in memory
+    np.testing.assert_allclose(runtime.classify(last), expected, rtol=1e-5)
+    assert runtime.recipe == recipe and runtime.name.startswith("ONNX Runtime 1.")
+
+
+def test_the_digest_is_an_entry_of_the_metadata_for_everybody(model, write):
+    body = model.SerializeToString()
+    entries = {entry.key: entry.value for entry in onnx.load(write(model)).metadata_props}
+    assert entries.keys() == {"recipe", "sha256"}
+    assert entries["sha256"] == hashlib.sha256(body).hexdigest()
+
+
+def test_a_changed_bit_is_found_wherever_it_is(model, write):
+    path = write(model)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 41):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1 :])
+        with pytest.raises(UserError) as caught:
+            read_onnx(path)
+        assert "\n" not in str(caught.value), place
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_half_a_file_is_refused(model, write, share: float):
+    path = write(model)
+    path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
+    with pytest.raises(UserError, match="damaged"):
+        OnnxRuntime(path)
+
+
+@pytest.mark.parametrize("content", [b"no model", bytes(1000), b"PK\x03\x04", b"\xff" * 100])
+def test_other_files_are_refused(tmp_path: Path, content: bytes):
+    (tmp_path / "model.onnx").write_bytes(content)
+    refused(tmp_path / "model.onnx", "is no ONNX model, or damaged")
+
+
+def test_a_missing_file_is_told(tmp_path: Path):
+    refused(tmp_path / "model.onnx", "can't be read: No such file")
+
+
+def test_a_model_from_elsewhere_is_refused(model, write):
+    del model.metadata_props[:]
+    refused(write(model), "none of ours, for it does not say how clips become what it takes")
+
+
+def test_a_foreign_recipe_is_refused(model, write):
+    model.metadata_props[0].value = '{"format": 1}'
+    refused(write(model), "is no recipe of ours, or damaged")
+
+
+@pytest.mark.parametrize("change", [{"interval": 15}, {"image_px": 96}, {"labels": ["a", "b"]}])
+def test_a_model_that_is_not_its_recipes_is_refused(model, write, recipe: Recipe, change: dict):
+    model.metadata_props[0].value = replace(recipe, **change).to_json()
+    refused(write(model), "the model in it is not the one of its recipe")
+
+
+# A file that wants more than itself
+
+
+@pytest.mark.parametrize("where", ["weights", "constant", "inner graph"])
+def test_data_outside_the_file_is_refused_and_not_read(model, write, tmp_path: Path, where: str):
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(np.ones(45, np.float32).tobytes())
+    tensor = model.graph.initializer.pop(0)
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, value in (("location", str(secret)), ("length", "180")):
+        tensor.external_data.add(key=key, value=value)
+    constant = onnx.helper.make_node("Constant", [], ["weights"], value=tensor)
+    if where == "weights":
+        model.graph.initializer.append(tensor)
+    elif where == "constant":
+        model.graph.node.insert(0, constant)
+    else:
+        out = onnx.helper.make_tensor_value_info("weights", onnx.TensorProto.FLOAT, [9, 5])
+        branch = onnx.helper.make_graph([constant], "branch", [], [out])
+        truth = onnx.helper.make_tensor("truth", onnx.TensorProto.BOOL, [], [True])
+        model.graph.initializer.append(truth)
+        inner = onnx.helper.make_node(
+            "If", ["truth"], ["weights"], then_branch=branch, else_branch=branch
+        )
+        model.graph.node.insert(0, inner)
+    refused(write(model), "refers to data outside itself")
+
+
+def test_operators_that_onnx_runtime_does_not_bring_are_refused(model, write):
+    model.graph.node[2].domain = "custom.ops"
+    model.opset_import.append(onnx.helper.make_opsetid("custom.ops", 1))
+    refused(write(model), "can't be run by ONNX Runtime")
+
+
+def test_without_onnx_runtime_the_remedy_is_told(model, write, monkeypatch):
+    path = write(model)
+    for package in ("onnx", "onnxruntime"):
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, package, None)  # as if it were not installed
+            refused(path, "pip install -r requirements-onnx.txt")
+
+
+def test_a_model_runs_without_torch(model, write):
+    code = f"""
+import sys
+from pathlib import Path
+import numpy as np
+from emotion.inference.backends import load_model
+runtime, _ = load_model(Path({str(write(model))!r}))
+runtime.classify(np.zeros((1, 9, 64, 64), np.uint8))
+assert "torch" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,158 @@
+"""The classifier of landmarks against NumPy and scikit-learn, and in the network."""
+
+import numpy as np
+import pytest
+import torch
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from emotion.errors import UserError
+from emotion.models.landmark_classifier import LandmarkClassifier, align, describe, inverse, is_new
+
+
+def faces(num: int, num_images: int = 4, num_classes: int = 3, seed: int = 0):
+    """Draw stacks of one face that moves otherwise in each class; returns them and targets."""
+    generator = np.random.default_rng(seed)
+    face = np.random.default_rng(99).normal(size=(468, 3))
+    moves = np.random.default_rng(98).normal(size=(num_classes, 468, 3))
+    targets = generator.integers(num_classes, size=num)
+    targets[:num_classes] = range(num_classes)
+    noise = generator.normal(size=(num, num_images, 468, 3))
+    landmarks = face + 0.05 * moves[targets][:, None] + 0.2 * noise
+    return landmarks.astype(np.float32), targets
+
+
+def classify(classifier: LandmarkClassifier, landmarks: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        return classifier(torch.from_numpy(landmarks)).numpy()
+
+
+def test_inverse_is_the_inverse():
+    matrices = np.random.default_rng(0).normal(size=(5, 2, 3, 3))
+    actual = inverse(torch.from_numpy(matrices)).numpy()
+    np.testing.assert_allclose(actual, np.linalg.inv(matrices), rtol=1e-9)
+
+
+def test_any_affine_map_of_a_face_is_undone():
+    generator = np.random.default_rng(0)
+    face = generator.normal(size=(468, 3))
+    face -= face.mean(axis=0)
+    maps, shifts = generator.normal(size=(2, 3, 3, 3)), generator.normal(size=(2, 3, 1, 3))
+    aligned = align(torch.from_numpy(face @ maps + shifts), torch.from_numpy(face))
+    np.testing.assert_allclose(aligned.numpy(), np.broadcast_to(face, (2, 3, 468, 3)), atol=1e-8)
+
+
+def test_alignment_is_the_one_of_least_squares():
+    generator = np.random.default_rng(1)
+    face, reference = generator.normal(size=(2, 468, 3))
+    reference -= reference.mean(axis=0)
+    with_ones = np.hstack([face, np.ones((468, 1))])
+    solution, *_ = np.linalg.lstsq(with_ones, reference, rcond=None)
+    aligned = align(torch.from_numpy(face), torch.from_numpy(reference)).numpy()
+    np.testing.assert_allclose(aligned, with_ones @ solution, atol=1e-9)
+
+
+def test_features_are_means_and_deviations_of_x_and_y():
+    landmarks = np.random.default_rng(2).normal(size=(2, 5, 7, 3))
+    expected = [
+        np.concatenate([stack[..., :2].mean(axis=0).ravel(), stack[..., :2].std(axis=0).ravel()])
+        for stack in landmarks
+    ]
+    counts = torch.ones(2, 5, dtype=float)
+    np.testing.assert_allclose(describe(torch.from_numpy(landmarks), counts).numpy(), expected)
+
+
+def test_images_that_repeat_the_one_before_do_not_count():
+    stacks = faces(6)[0]  # (6, 4, 468, 3)
+    own = torch.from_numpy(stacks)
+    filled = own[:, [0, 0, 1, 2, 3, 3, 3]]
+    assert is_new(own).all()
+    assert is_new(filled).tolist() == [[1, 0, 1, 1, 1, 0, 0]] * 6
+    torch.testing.assert_close(describe(filled, is_new(filled)), describe(own, is_new(own)))
+    still = own[:, [2, 2, 2]]  # deviates nowhere
+    assert is_new(still).sum() == 6 and not describe(still, is_new(still))[:, 936:].any()
+
+
+@pytest.mark.parametrize(("components", "shrinkage"), [(10, 0.6), (25, 0.2), (80, 1.0), (500, 0.5)])
+def test_it_is_the_discriminant_of_scikit_learn(components: int, shrinkage: float):
+    landmarks, targets = faces(60)
+    others, _ = faces(40, seed=1)
+    classifier = LandmarkClassifier(3)
+    classifier.fit(landmarks, targets, components, shrinkage)
+
+    def features(stacks: np.ndarray) -> np.ndarray:
+        aligned = align(torch.from_numpy(stacks), classifier.reference)
+        return describe(aligned, torch.ones(stacks.shape[:2])).double().numpy()
+
+    pca = PCA(min(components, 59), svd_solver="full").fit(features(landmarks))
+    discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
+    discriminant.fit(pca.transform(features(landmarks)), targets)
+    expected = discriminant.decision_function(pca.transform(features(others)))
+    expected -= np.log(discriminant.priors_)  # which weigh its covariance too; ours are equal
+    actual = classify(classifier, others)
+    np.testing.assert_allclose(
+        actual - actual.mean(axis=1, keepdims=True),
+        expected - expected.mean(axis=1, keepdims=True),
+        atol=1e-4 * np.abs(expected).max(),
+    )
+    assert actual.argmax(axis=1).tolist() == expected.argmax(axis=1).tolist()
+    assert len(set(actual.argmax(axis=1))) == 3  # or else anything would have passed
+
+
+def test_a_class_without_stacks_is_never_predicted():
+    landmarks, targets = faces(30)
+    classifier = LandmarkClassifier(5)
+    classifier.fit(landmarks, 2 * targets)  # classes 0, 2, 4
+    logits = classify(classifier, 100 * faces(200, seed=1)[0])
+    assert set(logits.argmax(axis=1)) <= {0, 2, 4} and np.isfinite(logits).all()
+    probabilities = torch.from_numpy(logits).softmax(dim=1)
+    assert (probabilities[:, [1, 3]] == 0).all()
+
+
+def test_one_stack_of_each_class_is_told_by_the_nearest():
+    landmarks, targets = faces(3)
+    classifier = LandmarkClassifier(3)
+    classifier.fit(landmarks, targets)
+    assert classify(classifier, landmarks).argmax(axis=1).tolist() == targets.tolist()
+
+
+def test_a_face_turned_and_stretched_is_the_same_to_it():
+    landmarks, targets = faces(30)
+    classifier = LandmarkClassifier(3)
+    classifier.fit(landmarks, targets)
+    turn = np.float32([[0.8, -0.6, 0.0], [0.6, 0.8, 0.1], [0.0, 0.1, 1.3]])
+    expected = classify(classifier, landmarks)
+    actual = classify(classifier, landmarks @ turn + np.float32([3, -2, 1]))
+    np.testing.assert_allclose(actual, expected, atol=1e-3 * np.abs(expected).max())
+
+
+def test_calibrated_probabilities_are_the_likeliest_of_any_scale():
+    landmarks, targets = faces(30)
+    others, their_targets = faces(60, seed=1)
+    their_targets[::4] = (their_targets[::4] + 1) % 3  # which it can't know
+    classifier = LandmarkClassifier(5)
+    classifier.fit(landmarks, 2 * targets)  # classes 0, 2, 4
+    logits = classify(classifier, others)
+    classifier.calibrate(others, 2 * their_targets)
+    scale = classifier.scale.item()
+    assert classify(classifier, others) == pytest.approx(scale * logits, rel=1e-4)
+
+    def likelihood(scale: float) -> float:
+        logs = torch.from_numpy(scale * logits).double().log_softmax(dim=1).numpy()
+        return logs[np.arange(60), 2 * their_targets].mean()
+
+    near = [likelihood(scale * factor) for factor in (0.7, 1, 1.4)]
+    assert near[1] == max(near) and likelihood(scale) > likelihood(1)
+    with_unknown = np.concatenate([2 * their_targets, [1, 3]])
+    classifier.calibrate(np.concatenate([others, landmarks[:2]]), with_unknown)
+    assert classifier.scale.item() == pytest.approx(scale)
+    classifier.calibrate(landmarks[:2], np.array([1, 3]))  # nothing to learn from
+    assert classifier.scale.item() == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"), [("components", 0), ("shrinkage", 0.0), ("shrinkage", 1.1)]
+)
+def test_settings_out_of_range_are_named(setting: str, value: float):
+    with pytest.raises(UserError, match=rf"model\.discriminant\.{setting}={value}"):
+        LandmarkClassifier(3).fit(*faces(10), **{setting: value})
