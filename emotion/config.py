@@ -184,8 +184,8 @@ class Stacks(Section):
     sampling: Sampling
     face: Face
     paths: DataPaths
-    executor: Executor
     num_workers: CountOrNull
+    executor: Executor
 
     @model_validator(mode="after")
     def check_min_frames(self) -> "Stacks":

@@ -2,6 +2,9 @@
 
 import io
 import os
+import re
+import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +16,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from emotion.cli import REPOSITORY, config_tree, describe_data, entry, quote_integer_options
+from emotion import REPOSITORY, cli
+from emotion.cli import config_tree, describe_data, entry, quote_integer_options
 from emotion.errors import UserError
 from tests.test_config import groups_of, options_of, overridden
 

@@ -267,6 +267,7 @@ def test_the_closest_key_is_suggested(typed: str, meant: str):
     assert did_you_mean("xyzzy", known_keys(SCHEMAS["train"])) == ""
 
 
+@pytest.mark.slow
 def test_everything_that_training_instantiates_can_be_made(composed: Callable, tmp_path: Path):
     import torch
     from hydra.core.hydra_config import HydraConfig
