@@ -36,6 +36,7 @@ from emotion.models.parallel import processes
 from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
 from emotion.models.stack_classifier import Pretrained, load_pretrained, num_parameters
 from emotion.provenance import memory_mb, provenance
+from emotion.stacks.build import CacheBuilder
 from emotion.stacks.build_report import count_dropped
 from emotion.stacks.cache import Cache
 from emotion.training.callbacks import SeededEpochs
@@ -220,7 +221,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
         "memory_mb": memory_mb(),
         **provenance(),
         "cache": str(datamodule.cache.directory),
-        "dropped": count_dropped(datamodule.cache.dropped()),
+        "dropped": count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest()),
         "throughput": {
             "train_stacks_per_s": clock.stacks_per_s,
             "ms_per_stack": ms_per_stack(
@@ -238,16 +239,18 @@ def is_first_process() -> bool:
 
 def build_datamodule(cfg: DictConfig) -> StackDataModule:
     """Open the data of a config, split; its cache is built where there is none."""
+    CacheBuilder.from_config(cfg).ensure()
     datamodule = StackDataModule(
         Cache.from_config(cfg),
         cfg.interval.frames,
         instantiate(cfg.augmentation),
+        labels=cfg.data.labels,
+        pattern=cfg.data.get("pattern"),
         split=instantiate(cfg.split, _convert_="all"),
         seed=cfg.seed,
         landmarks=cfg.model.landmarks,
         **cfg.loader,
     )
-    datamodule.prepare_data()
     datamodule.setup()
     return datamodule
 

@@ -187,14 +187,21 @@ def compare_epochs(console: Console, overrides: list[str]) -> None:
 def epochs_in_turns(cfg: DictConfig, num_steps: int) -> "Stopwatch":
     """Train a model as `train.py` does, on random stacks, and its rivals after every epoch."""
     cache = Cache.from_config(cfg)
-    rows = list(random_stacks(cache, cfg.loader.batch_size * num_steps))
+    rows = list(random_stacks(cache, cfg.data.labels, cfg.loader.batch_size * num_steps))
     augmentation = instantiate(cfg.augmentation)
-    datamodule = StackDataModule(cache, cfg.interval.frames, augmentation, **cfg.loader)
+    datamodule = StackDataModule(
+        cache,
+        cfg.interval.frames,
+        augmentation,
+        labels=cfg.data.labels,
+        pattern=None,
+        **cfg.loader,
+    )
     datamodule.rows = {"train": rows, "val": rows[:1], "test": []}
     module = EmotionModule(
         cfg.model.backbone,
         NUM_IMAGES,
-        cache.scheme.labels,
+        cfg.data.labels,
         channels_last=cfg.model.channels_last,
         optimizer=OmegaConf.to_container(cfg.optimizer),
         schedule=OmegaConf.to_container(cfg.schedule),
@@ -208,7 +215,7 @@ def epochs_in_turns(cfg: DictConfig, num_steps: int) -> "Stopwatch":
     return stopwatch
 
 
-def random_stacks(cache: Cache, num: int) -> Iterator[StackRow]:
+def random_stacks(cache: Cache, labels: Sequence[str], num: int) -> Iterator[StackRow]:
     """Write smooth random stacks into a cache."""
     generator = np.random.default_rng(0)
     for number in range(num):
@@ -219,7 +226,7 @@ def random_stacks(cache: Cache, num: int) -> Iterator[StackRow]:
             stack=f"{number}.tiff",
             clip=str(number),
             segment=1,
-            label=cache.scheme.labels[number % 5],
+            label=labels[number % 5],
             subject="",
             split="train",
             num_frames=90,

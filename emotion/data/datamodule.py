@@ -1,7 +1,4 @@
-"""cache ──load──> batches of stacks, at any interval that the cache serves.
-
-Only reads what `emotion/stacks/cache.py` wrote; builds the cache first where there is none.
-"""
+"""Batches of stacks from a cache, at any interval that it serves."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,7 +19,7 @@ from emotion.stacks.cache import Cache
 from emotion.stacks.landmarks import mirror_landmarks
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.sampling import interval_step, num_images
-from emotion.stacks.stack import model_images, model_landmarks, read_landmarks, read_stack
+from emotion.stacks.stack import model_images, model_landmarks
 
 
 class StackDataset(Dataset):
@@ -35,6 +32,8 @@ class StackDataset(Dataset):
         step: int,
         image_px: int,
         augmentation: Augmentation | None = None,
+        *,
+        labels: Sequence[str],
         landmarks: bool = False,
         drawn_images: int | None = None,
     ) -> None:
@@ -46,22 +45,19 @@ class StackDataset(Dataset):
             step: every how many cached images one is taken.
             image_px: height and width of the images given out.
             augmentation: varies every stack that is loaded; None leaves them as they are.
+            labels: the classes, in the order of their indices.
             landmarks: give the landmarks of its images with every stack.
             drawn_images: draw so many of a stack's images at random, and leave out the others; None
                 gives all.
         """
         self.cache = cache
+        self.labels = list(labels)
         self.rows = rows
         self.step = step
         self.image_px = image_px
         self.augmentation = augmentation
         self.landmarks = landmarks
         self.drawn_images = drawn_images
-
-    @property
-    def labels(self) -> list[str]:
-        """The classes, in the order of their indices."""
-        return list(self.cache.scheme.labels)
 
     def __len__(self) -> int:
         """The number of stacks."""
@@ -80,7 +76,7 @@ class StackDataset(Dataset):
         """
         index, seed = key
         row = self.rows[index]
-        stack = read_stack(self.cache.directory / row.stack)
+        stack = self.cache.stack(row)
         generator = np.random.default_rng(seed)
         images = model_images(stack, row.crop_found, self.step, self.image_px)
         drawn = np.arange(len(images))
@@ -95,7 +91,7 @@ class StackDataset(Dataset):
         images = torch.from_numpy(images).permute(2, 0, 1)  # (T, H, W)
         if not self.landmarks:
             return images, label
-        landmarks = read_landmarks(self.cache.directory / row.landmarks)
+        landmarks = self.cache.landmarks(row)
         landmarks = model_landmarks(landmarks, row.crop_found, self.step)[drawn]
         if flipped:
             landmarks = mirror_landmarks(landmarks)
@@ -179,6 +175,8 @@ class StackDataModule(pl.LightningDataModule):
         interval: int,
         augmentation: Augmentation,
         *,
+        labels: Sequence[str],
+        pattern: str | None,
         split: Split = DataSplit(),  # noqa: B008 it is frozen
         batch_size: int,
         image_px: int | None = None,
@@ -191,9 +189,11 @@ class StackDataModule(pl.LightningDataModule):
         """Check that the cache serves the interval; load nothing.
 
         Args:
-            cache: built on `prepare_data` if it does not stand.
+            cache: where the stacks are; it exists.
             interval: frames from one image of a stack to the next.
             augmentation: varies the train stacks.
+            labels: the classes, in the order of their indices.
+            pattern: of the data set's file names; None for a list.
             split: which stacks are train, val and test.
             batch_size: stacks in a batch.
             image_px: height and width of the images; None leaves them as cached.
@@ -216,6 +216,8 @@ class StackDataModule(pl.LightningDataModule):
                 raise UserError(f"loader.{key}={value}: it is {limit} or above")
         settings = cache.settings
         self.cache = cache
+        self.labels = list(labels)
+        self.pattern = pattern
         self.augmentation = augmentation
         self.split = split
         self.batch_size = batch_size
@@ -234,16 +236,6 @@ class StackDataModule(pl.LightningDataModule):
         self.rows: dict[str, list[StackRow]] = {}
         self.first_epoch = 0  # another where training goes on from a checkpoint
 
-    @property
-    def labels(self) -> list[str]:
-        """The classes, in the order of their indices."""
-        return list(self.cache.scheme.labels)
-
-    def prepare_data(self) -> None:
-        """Build the cache where there is none; Lightning calls this once more before training."""
-        if not self.rows:
-            self.cache.ensure()
-
     def setup(self, stage: str | None = None) -> None:
         """Read the manifest and split it; once, though Lightning asks for it again.
 
@@ -252,7 +244,7 @@ class StackDataModule(pl.LightningDataModule):
         """
         if self.rows:
             return
-        rows = split_rows(self.cache.manifest(), self.split, self.cache.scheme.pattern)
+        rows = split_rows(self.cache.manifest(), self.split, self.pattern)
         self.rows = {name: [row for row in rows if row.split == name] for name in SPLITS}
         if self.overfit:
             rows = sorted(self.rows["train"], key=lambda row: row.label)
@@ -289,10 +281,7 @@ class StackDataModule(pl.LightningDataModule):
         """
         rows = self.rows[split]
         landmarks = [
-            model_landmarks(
-                read_landmarks(self.cache.directory / row.landmarks), row.crop_found, self.step
-            )
-            for row in rows
+            model_landmarks(self.cache.landmarks(row), row.crop_found, self.step) for row in rows
         ]
         return np.stack(landmarks), np.array([self.labels.index(row.label) for row in rows])
 
@@ -328,6 +317,7 @@ class StackDataModule(pl.LightningDataModule):
             self.step,
             self.image_px,
             augmentation,
+            labels=self.labels,
             landmarks=self.landmarks,
             drawn_images=self.train_images if shuffle and not self.overfit else None,
         )

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 from emotion.errors import UserError
 from emotion.executors import PIXEL_PACKAGES
 from emotion.files import unfinished
-from emotion.stacks.cutter import LATER_SETTINGS, CacheSettings
 from emotion.stacks.sampling import interval_step, num_images
+from emotion.stacks.settings import CacheSettings
 
 Known = TypeVar("Known")
 
@@ -113,10 +113,7 @@ class Recipe:
                 raise UserError("it has no format")
             if (form := values.pop("format")) != FORMAT:
                 raise UserError(f"its format is {form!r}, and this version reads {FORMAT}")
-            settings = values.pop("settings", None)
-            if isinstance(settings, dict):
-                settings = LATER_SETTINGS | settings
-            settings = typed(CacheSettings, settings, "settings.")
+            settings = typed(CacheSettings, values.pop("settings", None), "settings.")
             return typed(cls, {**LATER, **values, "settings": settings}, "")
         except (ValueError, RecursionError) as error:  # a UserError, or what json says
             reason = " ".join(str(error).split())

@@ -123,7 +123,9 @@ class CacheBuilder:
         self.cache.directory.mkdir(parents=True, exist_ok=True)
         records = {clip.id: record for clip in clips if (record := self.cutter.record(clip))}
         todo = [clip for clip in clips if clip.id not in records]
-        log.info("%s: %d clips, %d of them in the cache", self.source.root, len(clips), len(records))
+        log.info(
+            "%s: %d clips, %d of them in the cache", self.source.root, len(clips), len(records)
+        )
         self._log_other_versions(todo)
         records |= self._cut(todo)
         rows = [row for clip in clips for row in self._rows(clip, records[clip.id])]

@@ -1,6 +1,5 @@
 """Report on a build: the counts of each class, and which clips and segments made no stack."""
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

@@ -36,8 +36,14 @@ def make(demo_cache: Cache) -> Make:
     def make_datamodule(interval: int = 10, augmentation=NO_CHANGE, **settings) -> StackDataModule:
         settings = {"batch_size": 4, "image_px": 64, "cache": demo_cache} | settings
         cache = settings.pop("cache")
-        datamodule = StackDataModule(cache, interval, augmentation, **settings)
-        datamodule.prepare_data()
+        datamodule = StackDataModule(
+            cache,
+            interval,
+            augmentation,
+            **settings,
+            labels=cache.labels,
+            pattern=cache.scheme.pattern,
+        )
         datamodule.setup()
         return datamodule
 
@@ -145,7 +151,12 @@ def test_missing_faces_are_filled_from_the_interval_alone(
         (5, [3, 3, 3, 3, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]),
     ]:
         datamodule = StackDataModule(
-            replace(demo_cache, directory=directory), interval, NO_CHANGE, batch_size=1
+            replace(demo_cache, directory=directory),
+            interval,
+            NO_CHANGE,
+            batch_size=1,
+            labels=demo_cache.labels,
+            pattern=demo_cache.scheme.pattern,
         )
         datamodule.setup()
         (stack,), _ = next(iter(datamodule.val_dataloader()))
@@ -259,7 +270,14 @@ def test_interval_that_the_cache_cannot_serve_is_refused(
     demo_cache: Cache, interval: int, message: str
 ):
     with pytest.raises(UserError, match=message):
-        StackDataModule(demo_cache, interval, NO_CHANGE, batch_size=4)
+        StackDataModule(
+            demo_cache,
+            interval,
+            NO_CHANGE,
+            batch_size=4,
+            labels=demo_cache.labels,
+            pattern=demo_cache.scheme.pattern,
+        )
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -269,7 +287,12 @@ def test_a_split_without_stacks_is_refused(demo_cache: Cache, tmp_path: Path, sp
     assert len(lines) - len(kept) == 10
     (tmp_path / "manifest.csv").write_text("".join(kept))
     datamodule = StackDataModule(
-        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, batch_size=4
+        replace(demo_cache, directory=tmp_path),
+        10,
+        NO_CHANGE,
+        batch_size=4,
+        labels=demo_cache.labels,
+        pattern=demo_cache.scheme.pattern,
     )
     with pytest.raises(UserError, match=rf"data\.split leaves no stacks for {split}.*{split}: 0"):
         datamodule.setup()
@@ -279,7 +302,12 @@ def test_a_test_split_may_be_empty(demo_cache: Cache, tmp_path: Path):
     lines = (demo_cache.directory / "manifest.csv").read_text().splitlines(keepends=True)
     (tmp_path / "manifest.csv").write_text("".join(x for x in lines if ",test," not in x))
     datamodule = StackDataModule(
-        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, batch_size=4
+        replace(demo_cache, directory=tmp_path),
+        10,
+        NO_CHANGE,
+        batch_size=4,
+        labels=demo_cache.labels,
+        pattern=demo_cache.scheme.pattern,
     )
     datamodule.setup()
     assert {split: len(rows) for split, rows in datamodule.rows.items()} == {

@@ -77,7 +77,13 @@ def test_a_training_clips_stacks_are_those_of_training_bit_for_bit(
     demo_cache: Cache, recipe: Recipe, read_ahead: bool
 ):
     data = StackDataModule(
-        demo_cache, recipe.interval, Augmentation(), batch_size=1, image_px=recipe.image_px
+        demo_cache,
+        recipe.interval,
+        Augmentation(),
+        batch_size=1,
+        image_px=recipe.image_px,
+        labels=demo_cache.labels,
+        pattern=demo_cache.scheme.pattern,
     )
     data.setup()
     dataset = data.evaluation_dataloader("train").dataset
@@ -98,16 +104,16 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
 ):
     for name in ("06-02-06_01", "02-04-05_01"):  # a short one, a long one
         path = shared_data / "javanese" / f"{name}.mp4"
-        cutter = Cutter(tmp_path, recipe.settings)
+        cutter = Cutter(Cache(tmp_path, recipe.settings))
         record = cutter.cut(Clip(path, name, "Anger", "", "train"))
         runtime = Recorder()
         at_full_size = replace(recipe, interval=interval, image_px=recipe.settings.size_px)
         EmotionRecognizer(runtime, at_full_size).predict(path)
         assert len(runtime.stacks) == len(record.segments) > 0
         for stack, segment in zip(runtime.stacks, record.segments, strict=True):
-            assert "0" not in segment["has_face"].rstrip("0")  # else others stand in
-            cached = read_stack(cutter.stack_path(name, segment["number"]))
-            sampled = len(segment["has_face"].rstrip("0")[::step])  # the rest pads a tail
+            assert "0" not in segment.has_face.rstrip("0")  # else others stand in
+            cached = read_stack(cutter.cache.stack_path(name, segment.number))
+            sampled = len(segment.has_face.rstrip("0")[::step])  # the rest pads a tail
             np.testing.assert_array_equal(stack[:sampled], cached[::step][:sampled])
 
 
@@ -124,7 +130,13 @@ def test_a_training_clips_landmarks_are_those_of_training_bit_for_bit(
     demo_cache: Cache, recipe: Recipe, read_ahead: bool
 ):
     data = StackDataModule(
-        demo_cache, recipe.interval, Augmentation(), batch_size=1, landmarks=True
+        demo_cache,
+        recipe.interval,
+        Augmentation(),
+        batch_size=1,
+        landmarks=True,
+        labels=demo_cache.labels,
+        pattern=demo_cache.scheme.pattern,
     )
     data.setup()
     dataset = data.evaluation_dataloader("train").dataset
@@ -184,7 +196,15 @@ def test_windows_have_the_landmarks_of_their_own_crops(
 
 def test_probabilities_are_the_lightning_modules(demo_cache: Cache, run_dir: Path):
     module = EmotionModule.load_from_checkpoint(run_dir / "best.ckpt", map_location="cpu")
-    data = StackDataModule(demo_cache, 10, Augmentation(), batch_size=4, image_px=64)
+    data = StackDataModule(
+        demo_cache,
+        10,
+        Augmentation(),
+        batch_size=4,
+        image_px=64,
+        labels=demo_cache.labels,
+        pattern=demo_cache.scheme.pattern,
+    )
     data.setup()
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     expected = torch.cat(trainer.predict(module, data.evaluation_dataloader("val"))).numpy()

@@ -204,7 +204,14 @@ def test_a_batch_that_cannot_be_shared_is_refused(demo_cache):
     from emotion.data.augmentation import Augmentation
     from emotion.data.datamodule import StackDataModule
 
-    datamodule = StackDataModule(demo_cache, 15, Augmentation(), batch_size=5)
+    datamodule = StackDataModule(
+        demo_cache,
+        15,
+        Augmentation(),
+        batch_size=5,
+        labels=demo_cache.labels,
+        pattern=demo_cache.scheme.pattern,
+    )
     datamodule.setup()
     datamodule.trainer = Mock(world_size=2, global_rank=0)
     with pytest.raises(UserError, match=r"2 processes can't share loader\.batch_size=5"):

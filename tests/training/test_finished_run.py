@@ -23,7 +23,15 @@ def copied(finished_run: Path, tmp_path: Path) -> Path:
 
 def test_stacks_are_those_of_training(finished_run: Path, demo_cache: Cache):
     run = Run.read(finished_run)
-    datamodule = StackDataModule(demo_cache, 15, None, batch_size=10, image_px=64)
+    datamodule = StackDataModule(
+        demo_cache,
+        15,
+        None,
+        batch_size=10,
+        image_px=64,
+        labels=demo_cache.labels,
+        pattern=demo_cache.scheme.pattern,
+    )
     datamodule.setup()
     for split in ("train", "val", "test"):
         rows = run.rows(split)

@@ -96,7 +96,15 @@ def test_a_run_can_be_loaded_and_judged_again(run_train, demo_cache):
     (result,) = metrics_of(output)
     (checkpoint,) = output.glob("runs/*/best.ckpt")
     module = EmotionModule.load_from_checkpoint(checkpoint).eval()
-    datamodule = StackDataModule(demo_cache, 15, None, batch_size=10, image_px=64)
+    datamodule = StackDataModule(
+        demo_cache,
+        15,
+        None,
+        batch_size=10,
+        image_px=64,
+        labels=demo_cache.labels,
+        pattern=demo_cache.scheme.pattern,
+    )
     datamodule.setup()
     (batch,) = datamodule.evaluation_dataloader("test")
     with torch.no_grad():
@@ -320,7 +328,16 @@ SMALL = ["interval=15", "logger=none", "model.backbone=mobilenetv3_small_050"]
 def said_of_test(checkpoint, cache, split, **settings):
     """Give the probabilities that a checkpoint has for the stacks of a split."""
     module = EmotionModule.load_from_checkpoint(checkpoint).eval()
-    datamodule = StackDataModule(cache, 15, None, batch_size=10, image_px=64, **settings)
+    datamodule = StackDataModule(
+        cache,
+        15,
+        None,
+        batch_size=10,
+        image_px=64,
+        **settings,
+        labels=cache.labels,
+        pattern=cache.scheme.pattern,
+    )
     datamodule.setup()
     (batch,) = datamodule.evaluation_dataloader(split)
     with torch.no_grad():
