@@ -16,9 +16,9 @@ from emotion.files import writer_lives
 from emotion.progress import ProgressBar
 from emotion.stacks.build_report import (
     class_counts,
+    count_dropped,
     describe_lost,
     describe_torn,
-    group_dropped,
     report,
 )
 from emotion.stacks.cache import Cache, CacheContents
@@ -102,8 +102,9 @@ class CacheBuilder:
         for label in source.scheme.labels:
             counts = Counter(clip.split for clip in clips if clip.label == label)
             shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
-            lines.append(f"{label}: {counts.total()} clips ({shares})")
-        lost = describe_lost(group_dropped(dropped, []))
+            placed = f" ({shares})" if any(clip.split for clip in clips) else ""
+            lines.append(f"{label}: {counts.total()} clips{placed}")
+        lost = describe_lost(count_dropped(dropped, []))
         return "\n".join([*lines, *lost, *describe_torn(clips)])
 
     def build(self, strict: bool = False) -> None:

@@ -20,17 +20,22 @@ class LostClips:
 
     Attributes:
         reason: the reason.
-        clips: the files, rows or clips that made no stack at all, each with its detail if any.
-        num_segments: number of segments of clips that have other stacks.
+        names: of the files, rows or clips that made no stack at all, each with its detail if any.
+        segments: number of dropped segments of clips that have other stacks.
     """
 
     reason: str
-    clips: list[str] = field(default_factory=list)
-    num_segments: int = 0
+    names: list[str] = field(default_factory=list)
+    segments: int = 0
+
+    @property
+    def clips(self) -> int:
+        """The number of clips that made no stack at all."""
+        return len(self.names)
 
 
-def group_dropped(dropped: Iterable[Dropped], rows: Iterable[StackRow]) -> list[LostClips]:
-    """Group what made no stack by reason: the one rule for lost clips, used by every report.
+def count_dropped(dropped: Iterable[Dropped], rows: Iterable[StackRow]) -> list[LostClips]:
+    """Count what made no stack by reason: the one rule for lost clips, used by every report.
 
     A clip is lost if none of its segments made a stack; it counts once, for the reason of its first
     dropped segment. The dropped segments of other clips count as segments.
@@ -47,9 +52,9 @@ def group_dropped(dropped: Iterable[Dropped], rows: Iterable[StackRow]) -> list[
             continue
         group = groups.setdefault(drop.reason, LostClips(drop.reason))
         if drop.segment and drop.clip in with_stacks:
-            group.num_segments += 1
+            group.segments += 1
         else:
-            group.clips.append(f"{drop.clip} ({drop.detail})" if drop.detail else drop.clip)
+            group.names.append(f"{drop.clip} ({drop.detail})" if drop.detail else drop.clip)
             counted.update([drop.clip] if drop.segment else [])
     return list(groups.values())
 
@@ -122,7 +127,7 @@ def report(
                 f"warning: class {counts['class']} has no stacks, so no model can learn it: "
                 "add clips of it, or remove it from data.labels"
             )
-    return "\n".join([*lines, *describe_lost(group_dropped(dropped, rows)), *describe_torn(rows)])
+    return "\n".join([*lines, *describe_lost(count_dropped(dropped, rows)), *describe_torn(rows)])
 
 
 def describe_torn(placed: Iterable[Clip | StackRow]) -> list[str]:
@@ -144,27 +149,17 @@ def describe_lost(groups: Iterable[LostClips]) -> list[str]:
     """Return a line for each reason that lost clips, and for each that dropped segments."""
     lines = []
     for group in groups:
-        if group.clips:
-            shown = ", ".join(group.clips[:MAX_NAMES])
-            if (more := len(group.clips) - MAX_NAMES) > 0:
+        if group.names:
+            shown = ", ".join(group.names[:MAX_NAMES])
+            if (more := group.clips - MAX_NAMES) > 0:
                 shown += f" and {more} more, all listed in dropped.csv"
-            lines.append(f"no stack from {len(group.clips)} clips: {group.reason}: {shown}")
-        if group.num_segments:
+            lines.append(f"no stack from {group.clips} clips: {group.reason}: {shown}")
+        if group.segments:
             lines.append(
-                f"no stack from {group.num_segments} segments of clips that have other stacks: "
+                f"no stack from {group.segments} segments of clips that have other stacks: "
                 f"{group.reason}"
             )
     return lines
-
-
-def count_dropped(
-    dropped: Iterable[Dropped], rows: Iterable[StackRow]
-) -> list[dict[str, str | int]]:
-    """Count what made no stack by `group_dropped`: `reason`, `clips` and `segments`."""
-    return [
-        {"reason": group.reason, "clips": len(group.clips), "segments": group.num_segments}
-        for group in group_dropped(dropped, rows)
-    ]
 
 
 def read_dropped(directory: Path) -> list[Dropped]:

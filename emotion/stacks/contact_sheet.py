@@ -15,7 +15,7 @@ MAX_ROWS = 60  # 60 rows of 56 px fill a tall screen twice
 IMAGES = 9
 TILE_PX = 56
 NAME_PX = 200  # width of the names beside the rows
-NAME_LETTERS = 32  # of a longer name the end is shown, which tells clips apart
+FONT = ImageFont.load_default(11)
 
 
 def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
@@ -36,10 +36,9 @@ def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
     groups = [shown[start : start + in_row] for start in range(0, len(shown), in_row)]
     sheet = Image.new("L", (NAME_PX + IMAGES * TILE_PX, len(groups) * TILE_PX))
     draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(11)
     for number, group in enumerate(groups):
         top = number * TILE_PX
-        draw.text((6, top + 14), row_title(group), fill=255, font=font)
+        draw.text((6, top + 14), row_title(group), fill=255, font=FONT)
         images = np.concatenate([cache.stack(row) for row in group])
         if in_row == 1:
             images = images[np.linspace(0, len(images) - 1, IMAGES).round().astype(int)]
@@ -50,11 +49,17 @@ def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
 
 def row_title(group: Sequence[StackRow]) -> str:
     """Return the names beside a row: its clip and segment, or its first and its last still."""
-    first, last = (
-        row.clip if len(row.clip) <= NAME_LETTERS else f"...{row.clip[3 - NAME_LETTERS :]}"
-        for row in (group[0], group[-1])
-    )
+    first, last = (shorten(row.clip) for row in (group[0], group[-1]))
     return f"{first}\nsegment {group[0].segment}" if len(group) == 1 else f"{first}\nto {last}"
+
+
+def shorten(name: str) -> str:
+    """Return a name that fits beside a row; of a long one the end, which tells clips apart."""
+    shown = name
+    while FONT.getlength(shown) > NAME_PX - 24:
+        name = name[1:]
+        shown = f"...{name}"
+    return shown
 
 
 def strip(stack: np.ndarray, tile_px: int = 96) -> np.ndarray:

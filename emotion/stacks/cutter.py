@@ -6,7 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from emotion.clips.naming import Clip, Dropped
-from emotion.clips.video import Still, VideoError, open_clip
+from emotion.clips.still import Still, open_clip
+from emotion.clips.video import VideoError
 from emotion.executors import begin_work, pixel_versions
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import (

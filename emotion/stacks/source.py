@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.clips.naming import Clip, Dropped, Scheme, find_clips, limit_clips, read_names
+from emotion.clips.find import find_clips, limit_clips, read_names
+from emotion.clips.naming import Clip, Dropped, Scheme
 from emotion.errors import UserError
 from emotion.progress import ProgressBar
 
@@ -64,19 +65,10 @@ class ClipSource:
             raise UserError(f"data.list is missing: data={data.name} needs data.list=FILE")
         if root is None and clip_list is None:
             raise UserError(f"data.root is missing: data={data.name} needs data.root=DIR")
-        split = OmegaConf.to_container(data.split)
-        scheme = Scheme(
-            pattern=data.get("pattern"),  # a list needs none
-            labels=list(data.labels),
-            label_map=OmegaConf.to_container(data.label_map) if data.label_map else {},
-            split_by=split.pop("by", "id"),
-            split=split,
-            kind=data.kind,
-        )
         return cls(
             name=data.name,
             root=root or clip_list.parent,
-            scheme=scheme,
+            scheme=Scheme.from_config(data),
             max_per_class=data.max_clips_per_class,
             clip_list=clip_list,
             render=Render(**data.render) if data.get("render") else None,
@@ -142,7 +134,7 @@ class ClipSource:
             fetch_clips(self.root, self.download_id)
 
     def _render(self, paths: list[Path], seed: int, num_workers: int | None) -> None:
-        from emotion.clips.demo import render_clips
+        from emotion.clips.demo.render import render_clips
 
         mark = self.root / RENDERED
         if self.root.is_dir() and any(self.root.iterdir()) and not mark.exists():
