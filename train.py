@@ -31,10 +31,12 @@ from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import Predictions
 from emotion.files import claimed
-from emotion.models.lightning_module import EmotionModule
+from emotion.models.lightning_module import ClassifierModule, build_module
 from emotion.models.parallel import processes
+from emotion.models.pretrained import Pretrained, load_pretrained
 from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
-from emotion.models.stack_classifier import Pretrained, load_pretrained, num_parameters
+from emotion.models.stack_classifier import num_parameters
+from emotion.models.titles import model_title
 from emotion.provenance import memory_mb, provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.stacks.cache import Cache
@@ -164,7 +166,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> dict:
     calibrator = Calibrator(**cfg.calibration)
     check_length(cfg)
     datamodule = build_datamodule(cfg)
-    module = build_module(cfg, datamodule)
+    module = configure_module(cfg, datamodule)
     start = starting_checkpoint(cfg.ckpt_path, run_dir)
     epochs_done = load_checkpoint(start, module)["epoch"] + 1 if start else 0
     pretrained = start_backbone(cfg, module)
@@ -238,51 +240,49 @@ def is_first_process() -> bool:
 
 def build_datamodule(cfg: DictConfig) -> StackDataModule:
     """Open the data of a config, split; its cache is built where there is none."""
+    cache = Cache.from_config(cfg)
+    cache.ensure()
     datamodule = StackDataModule(
-        Cache.from_config(cfg),
+        cache,
         cfg.interval.frames,
         instantiate(cfg.augmentation),
         split=instantiate(cfg.split, _convert_="all"),
         seed=cfg.seed,
-        landmarks=cfg.model.landmarks,
+        labels=cfg.data.labels,
+        pattern=cfg.data.get("pattern"),
+        inputs=cfg.model.inputs,
         **cfg.loader,
     )
-    datamodule.prepare_data()
     datamodule.setup()
     return datamodule
 
 
-def build_module(
-    cfg: DictConfig, datamodule: StackDataModule, first: EmotionModule | None = None
-) -> EmotionModule:
+def configure_module(cfg: DictConfig, datamodule: StackDataModule) -> ClassifierModule:
     """Build the module of a config for some data, its network with random weights.
-
-    Args:
-        cfg: the composed config.
-        datamodule: the data.
-        first: where val stacks are train stacks by now, the module that they have told of.
 
     Raises:
         UserError: a setting is out of range.
     """
+    if cfg.model.inputs == "landmarks":
+        return build_module(
+            "landmarks",
+            num_images=datamodule.num_images,
+            labels=datamodule.labels,
+            **cfg.model.discriminant,
+        )
     weights = cfg.loss.class_weights
     if weights not in (None, *CLASS_WEIGHTS):
         raise UserError(f"loss.class_weights={weights}: it is null, {' or '.join(CLASS_WEIGHTS)}")
-    if cfg.loader.train_images is not None and cfg.model.fusion != "late":
-        raise UserError(
-            f"loader.train_images={cfg.loader.train_images}: model.fusion={cfg.model.fusion} needs "
-            "all images of a stack, model.fusion=late does not"
-        )
-    module = EmotionModule(
+    return build_module(
+        "stacks",
         backbone=cfg.model.backbone,
         num_images=datamodule.num_images,
         labels=datamodule.labels,
+        image_px=datamodule.image_px,
         hidden=cfg.model.hidden,
         dropout=tuple(cfg.model.dropout),
         fusion=cfg.model.fusion,
-        flips=cfg.model.flips,
         normalize=cfg.model.normalize,
-        landmarks=cfg.model.landmarks,
         channels_last=cfg.model.channels_last,
         freeze_epochs=cfg.model.freeze_epochs,
         class_weights=datamodule.class_weights(CLASS_WEIGHTS[weights]) if weights else None,
@@ -291,25 +291,17 @@ def build_module(
         optimizer=OmegaConf.to_container(cfg.optimizer),
         schedule=OmegaConf.to_container(cfg.schedule),
     )
-    geometry = module.network.geometry
-    if geometry is not None:
-        geometry.fit(*datamodule.landmarks_of("train"), **cfg.model.discriminant)
-        if first is None:
-            geometry.calibrate(*datamodule.landmarks_of("val"))
-        else:
-            geometry.scale.data.copy_(first.network.geometry.scale.data)
-    return module
 
 
-def start_backbone(cfg: DictConfig, module: EmotionModule) -> Pretrained:
-    """Load the pretrained weights that a config asks for; warn where there are none to be had.
+def start_backbone(cfg: DictConfig, module: ClassifierModule) -> Pretrained:
+    """Load the pretrained weights that a config asks for; warn if they are not available.
 
     The network is then compiled, if the config says so.
     """
     model = cfg.model
-    pretrained = load_pretrained(
-        module.network, model.backbone, model.pretrained, model.stem, model.pretrained_head
-    )
+    if model.inputs == "landmarks":
+        return Pretrained(False, "no backbone")
+    pretrained = load_pretrained(module.network, model.backbone, model.pretrained, model.stem)
     if model.pretrained == "auto" and not pretrained.loaded:
         log.warning("WARNING: no pretrained weights; training starts from %s", pretrained.source)
     if model.compile:
@@ -318,7 +310,7 @@ def start_backbone(cfg: DictConfig, module: EmotionModule) -> Pretrained:
 
 
 def describe_setup(
-    cfg: DictConfig, datamodule: StackDataModule, module: EmotionModule, pretrained: Pretrained
+    cfg: DictConfig, datamodule: StackDataModule, module: ClassifierModule, pretrained: Pretrained
 ) -> dict:
     """Give what `metrics.json` tells of a run before it is trained."""
     rows = datamodule.rows
@@ -342,7 +334,7 @@ def log_setup(cfg: DictConfig, setup: dict) -> None:
     """Say in a line what is about to be trained, and on how much; `setup` of `describe_setup`."""
     log.info(
         "%s, %d images of %d px, %s parameters; stacks: %s",
-        cfg.model.title,
+        model_title(cfg.model.backbone),
         setup["num_images"],
         setup["image_px"],
         f"{setup['parameters']:,}",
@@ -363,7 +355,7 @@ def show_run(loggers: Sequence[Logger], cfg: DictConfig, datamodule: StackDataMo
 def fit(
     cfg: DictConfig,
     run_dir: Path,
-    module: EmotionModule,
+    module: ClassifierModule,
     datamodule: StackDataModule,
     loggers: Sequence[Logger],
     callbacks: Sequence[Callback],
@@ -438,7 +430,7 @@ def starting_checkpoint(ckpt_path: str | None, run_dir: Path) -> Path | None:
 
 
 def predict(
-    trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule, split: str
+    trainer: pl.Trainer, module: ClassifierModule, datamodule: StackDataModule, split: str
 ) -> Predictions:
     """Let a trained module say what it makes of every stack of a split.
 
@@ -475,9 +467,9 @@ def refit(
     cfg: DictConfig,
     run_dir: Path,
     datamodule: StackDataModule,
-    first: EmotionModule,
+    first: ClassifierModule,
     best_epoch: int,
-) -> tuple[EmotionModule, Path]:
+) -> tuple[ClassifierModule, Path]:
     """Train once more, on the val stacks too, which have told by now how many epochs are good.
 
     Args:
@@ -495,7 +487,7 @@ def refit(
     log.info("once more for %d epochs on %d stacks", epochs, len(datamodule.rows["train"]))
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     datamodule.first_epoch = 0
-    module = build_module(cfg, datamodule, first)
+    module = configure_module(cfg, datamodule)
     start_backbone(cfg, module)
     callbacks = [instantiate(callback) for callback in cfg.callbacks.values() if callback]
     trainer = instantiate(
@@ -563,14 +555,16 @@ def describe_recipe(
 ) -> Recipe:
     """Give what the model needs to be used on new clips."""
     return Recipe(
-        title=f"{cfg.model.title}, {datamodule.num_images} images, trained on {cfg.data.name}",
+        title=f"{model_title(cfg.model.backbone)}, {datamodule.num_images} images, "
+        f"trained on {cfg.data.name}",
         data=describe_data(cfg).removeprefix("data: "),
         labels=datamodule.labels,
         settings=datamodule.cache.settings,
         interval=cfg.interval.frames,
         image_px=datamodule.image_px,
         versions=package_versions(),
-        landmarks=cfg.model.landmarks,
+        inputs=cfg.model.inputs,
+        neutral_label=cfg.data.neutral_label,
         neutral=neutral,
         **asdict(calibration),
     )

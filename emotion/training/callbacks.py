@@ -88,8 +88,7 @@ def when(left_s: float, now: datetime | None = None) -> str:
 class SeededEpochs(Callback):
     """Seeds torch's generators at the start of each epoch, from the run's seed and the epoch.
 
-    So dropout and mixup do not depend on where training was interrupted. All processes get one
-    state, see `emotion.models.parallel.SharedDropout`.
+    So dropout and mixup do not depend on where training was interrupted.
     """
 
     def __init__(self, seed: int) -> None:

@@ -15,6 +15,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.files import unfinished
+from emotion.models.titles import model_title
 from emotion.stacks.cache import Cache
 
 METRICS_FILE = "metrics.json"  # a run's record, the last thing that it writes
@@ -71,7 +72,7 @@ def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> dict:
     return {
         "cell": cell_id(cfg),
         "model": cfg.model.name,
-        "model_title": cfg.model.title,
+        "model_title": model_title(cfg.model.backbone),
         "interval": cfg.interval.frames,
         "seed": cfg.seed,
         "data": cfg.data.name,

@@ -26,8 +26,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch.utils.data import DataLoader
 
 from emotion import REPOSITORY
-from emotion.data.batch import apart, collate
-from emotion.data.datamodule import StackDataset
+from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
 from emotion.evaluation.predictions import Predictions
 from emotion.stacks.contact_sheet import strip
@@ -292,8 +291,7 @@ def stack_image(
     dataset: StackDataset, key: tuple[int, int], caption: str | None = None
 ) -> wandb.Image:
     """Draw a stack of a data set, its images side by side; `key` as the data set takes it."""
-    (stacks, *_), _ = apart(collate([dataset[key]]))
-    return wandb.Image(strip(stacks[0].numpy()), caption=caption)
+    return wandb.Image(strip(dataset.images(key).numpy()), caption=caption)
 
 
 def log_sweep(

@@ -1,7 +1,6 @@
 """module ──time──> stacks a second in training, and milliseconds a stack afterwards."""
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import pytorch_lightning as pl
@@ -51,7 +50,7 @@ class TrainClock(Callback):
 
 
 @torch.inference_mode()
-def ms_per_stack(module: pl.LightningModule, inputs: Sequence[torch.Tensor]) -> float:
+def ms_per_stack(module: pl.LightningModule, inputs: torch.Tensor) -> float:
     """Measure how long a module takes to classify one stack: the median of up to ten passes.
 
     As in an application: a batch of one, on the module's device, float32, not compiled, from the
@@ -59,18 +58,18 @@ def ms_per_stack(module: pl.LightningModule, inputs: Sequence[torch.Tensor]) -> 
 
     Args:
         module: what classifies.
-        inputs: what its `forward` takes, on its device: (1, T, H, W) uint8, and landmarks perhaps.
+        inputs: one stack or its landmarks, (1, ...), on its device.
     """
     was_training = module.training
     module.eval()
     times_s: list[float] = []
     with torch.compiler.set_stance("force_eager"):
         for _ in range(WARM_UP):
-            module(*inputs)
+            module(inputs)
         synchronize(module.device)
         while len(times_s) < REPEATS and sum(times_s) < LIMIT_S:
             start_s = time.perf_counter()
-            module(*inputs)
+            module(inputs)
             synchronize(module.device)
             times_s.append(time.perf_counter() - start_s)
     module.train(was_training)
