@@ -78,5 +78,8 @@ def log_to_wandb(results: Results, sweep_dir: Path) -> None:
     places = [run["wandb"] for run in results.finished if run.get("wandb")]
     if places:
         from emotion.training.loggers import log_sweep  # loads W&B
+        from emotion.training.record import WandbRun
 
-        log_sweep(sweep_dir, places[0], *results.summary_table(), sweep_dir / "confusion.png")
+        log_sweep(
+            sweep_dir, WandbRun(**places[0]), *results.summary_table(), sweep_dir / "confusion.png"
+        )
