@@ -54,7 +54,6 @@ from emotion.training.record import (
     DroppedCount,
     FailedRun,
     FinishedRun,
-    Provenance,
     RunRecord,
     SplitPart,
     Throughput,
@@ -251,7 +250,7 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
             train_stacks_per_s=clock.stacks_per_s,
             ms_per_stack=ms_per_stack(module, module.example(1, datamodule.image_px)),
         ),
-        provenance=Provenance.model_validate(provenance(), from_attributes=True),
+        provenance=provenance(),
         wandb=places[0] if places else None,
     )
     for logger in loggers:
