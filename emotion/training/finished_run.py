@@ -13,11 +13,12 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import emotion.cli  # noqa: F401 gives OmegaConf what a run's config asks for, such as repository
-from emotion.data.batch import apart, collate
-from emotion.data.datamodule import StackDataset
+from emotion.data.batch import collate
+from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
 from emotion.evaluation.predictions import Predictions
 from emotion.models.recipe import RECIPE_FILE, Recipe
+from emotion.stacks.build import CacheBuilder
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
 from emotion.training.record import RECORD_FILE, FinishedRun, as_plain, read_record
@@ -72,14 +73,14 @@ class Run:
         """
         path = self.folder / CONFIG_FILE
         try:
-            cache = Cache.from_config(OmegaConf.load(path))
+            builder = CacheBuilder.from_config(OmegaConf.load(path))
         except (OSError, OmegaConfBaseException) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{path} does not say where the run's stacks are: {reason}") from None
-        if cache.settings != self.recipe.settings:
+        if builder.cache.settings != self.recipe.settings:
             raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
-        cache.ensure()
-        return cache
+        builder.ensure()
+        return builder.cache
 
     def rows(self, split: str) -> list[StackRow]:
         """Name the stacks of a split, as the run had them.
@@ -105,22 +106,21 @@ class Run:
                 )
         return [rows[key] for key in names]
 
-    def inputs(self, rows: Sequence[StackRow]) -> tuple[np.ndarray, ...]:
+    def inputs(self, rows: Sequence[StackRow]) -> np.ndarray:
         """Load stacks as the model takes them.
 
         Args:
             rows: N, of `rows`.
 
         Returns:
-            What `Runtime.classify` takes: (N, T, image_px, image_px) uint8, and for a model that
-            takes landmarks (N, T, 468, 3) float32.
+            What `Runtime.classify` takes.
         """
         recipe = self.recipe
         dataset = StackDataset(
-            self.cache, rows, recipe.step, recipe.image_px, landmarks=recipe.landmarks
+            self.cache, rows, recipe.labels, recipe.step, recipe.image_px, recipe.inputs
         )
-        batch = collate([dataset[index, 0] for index in range(len(rows))])
-        return tuple(each.numpy() for each in apart(batch)[0])
+        inputs, _ = collate([dataset[index, 0] for index in range(len(rows))])
+        return inputs.numpy()
 
 
 def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:

@@ -24,9 +24,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch.utils.data import DataLoader
 
 from emotion import REPOSITORY
-from emotion.data.batch import apart, collate
-from emotion.data.datamodule import StackDataset
-from emotion.errors import UserError
+from emotion.data.dataset import StackDataset
 from emotion.evaluation.predictions import Predictions
 from emotion.stacks.contact_sheet import strip
 from emotion.training.record import FinishedRun, WandbRun
@@ -72,15 +70,7 @@ class Wandb(WandbLogger):
             mistakes: number of mistakes to log, those of highest confidence.
             log_model: log the best checkpoint as an artifact.
             **settings: of `WandbLogger` and `wandb.init`: project, group, name, tags.
-
-        Raises:
-            UserError: a value is out of range.
         """
-        for key, value in (("gallery", gallery), ("mistakes", mistakes)):
-            if value < 0:
-                raise UserError(f"logger.wandb.{key} must be 0 or above, got {value}")
-        if not isinstance(log_model, bool):
-            raise UserError(f"logger.wandb.log_model must be true or false, got {log_model!r}")
         self.resumes = False
         self.gallery = gallery
         self.mistakes = mistakes
@@ -288,8 +278,7 @@ def stack_image(
     dataset: StackDataset, key: tuple[int, int], caption: str | None = None
 ) -> wandb.Image:
     """Draw a stack of a dataset, its images side by side; `key` as the dataset takes it."""
-    (stacks, *_), _ = apart(collate([dataset[key]]))
-    return wandb.Image(strip(stacks[0].numpy()), caption=caption)
+    return wandb.Image(strip(dataset.images(key).numpy()), caption=caption)
 
 
 def log_sweep(

@@ -31,10 +31,11 @@ from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
 from emotion.files import claimed
-from emotion.models.lightning_module import EmotionModule
+from emotion.models.lightning_module import ClassifierModule
 from emotion.models.parallel import processes
 from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
+from emotion.models.titles import model_title
 from emotion.provenance import memory_mb, provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
@@ -53,7 +54,6 @@ from emotion.training.record import (
     DroppedCount,
     FailedRun,
     FinishedRun,
-    Provenance,
     RunRecord,
     SplitPart,
     Throughput,
@@ -84,6 +84,8 @@ HARMLESS_WARNINGS = (  # Lightning's, about what is intended
     ".*smaller than the logging interval.*",  # curves have a point per epoch
     "find_unused_parameters=True was specified.*",  # it is for the epochs of a frozen backbone
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+    ".*this fit will run with no optimizer.*",  # model=landmarks is fitted before
+    "`training_step` returned `None`.*",  # likewise
     ".*`srun` command is available.*",  # Slurm is installed, and not in use
 )
 
@@ -183,7 +185,7 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     pretrained = start_backbone(cfg, module)
     log.info(
         "%s, %d images of %d px, %s parameters; stacks: %s",
-        cfg.model.title,
+        model_title(cfg.model.backbone),
         datamodule.num_images,
         datamodule.image_px,
         f"{num_parameters(module):,}",
@@ -239,14 +241,14 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
         manifest_sha256=datamodule.cache.manifest_sha256(),
         dropped=[
             DroppedCount.model_validate(count, from_attributes=True)
-            for count in count_dropped(datamodule.cache.dropped())
+            for count in count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest())
         ],
         memory_mb=memory_mb(),
         throughput=Throughput(
             train_stacks_per_s=clock.stacks_per_s,
             ms_per_stack=ms_per_stack(module, module.example(1, datamodule.image_px)),
         ),
-        provenance=Provenance.model_validate(provenance(), from_attributes=True),
+        provenance=provenance(),
         wandb=places[0] if places else None,
     )
     for logger in loggers:
@@ -262,7 +264,7 @@ def is_first_process() -> bool:
     return not rank_zero_only.rank
 
 
-def find_start(cfg: DictConfig, run_dir: Path, module: EmotionModule) -> tuple[Path | None, int]:
+def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tuple[Path | None, int]:
     """Find the checkpoint to resume from, and remove results of an earlier run of the folder.
 
     Returns:
@@ -309,7 +311,7 @@ def build_loggers(
 def fit(
     cfg: DictConfig,
     run_dir: Path,
-    module: EmotionModule,
+    module: ClassifierModule,
     datamodule: StackDataModule,
     loggers: Sequence[Logger],
     callbacks: Sequence[Callback],

@@ -47,7 +47,9 @@ def plain(scores) -> dict:
 def test_a_checkpoint_gives_the_predictions_and_scores_of_its_run(finished_run, demo_cache):
     record = read_record(finished_run)
     module = EmotionModule.load_from_checkpoint(finished_run / record.checkpoint).eval()
-    datamodule = StackDataModule(demo_cache, 15, None, batch_size=10, image_px=64)
+    datamodule = StackDataModule(
+        demo_cache, 15, None, labels=demo_cache.labels, batch_size=10, image_px=64
+    )
     datamodule.setup()
     (batch,) = datamodule.evaluation_dataloader("test")
     with torch.no_grad():
@@ -158,7 +160,7 @@ def test_a_checkpoint_of_mixed_precision_loads_as_others_do(run_train):
 
 @pytest.mark.slow
 def test_landmarks_are_a_model_from_training_to_inference(run_train, demo_cache):
-    output = run_train("model=landmarks", "model.backbone=null")
+    output = run_train("model=landmarks", "model.backbone=null", "loss.mixup=0.0")
     (record,) = records_of(output)
     (run_dir,) = (output / "runs").iterdir()
     assert (record.model, record.status) == ("landmarks", "finished")
@@ -167,6 +169,38 @@ def test_landmarks_are_a_model_from_training_to_inference(run_train, demo_cache)
     answer = recognizer.predict(demo_cache.root / f"{clips.clips[0]}.mp4")
     probabilities = list(answer.probabilities.values())
     np.testing.assert_allclose(probabilities, clips.probabilities[0], atol=1e-4)
+
+
+@pytest.mark.slow
+def test_a_network_pretrained_on_stills_is_trained_on_clips(
+    monkeypatch, tmp_path, demo_cache, stills
+):
+    def run(*arguments: str) -> Path:
+        small = ["trainer.max_epochs=1", "loader.image_px=32", "logger=none", "num_workers=1",
+                 f"paths.output={tmp_path}"]  # fmt: skip
+        monkeypatch.setattr("sys.argv", ["train.py", *arguments, *small])
+        train()
+        return max(tmp_path.glob("**/recipe.json"), key=lambda p: p.stat().st_mtime_ns).parent
+
+    stills_run = run(
+        "experiment=pretrain_stills", f"data.root={stills}", f"paths.cache={tmp_path}/cache"
+    )
+    weights = stills_run / "best.ckpt"
+    assert weights == tmp_path / "pretrained" / "stills" / "best.ckpt"
+    clips_run = run(
+        "experiment=smoke", "model=resnet10t", "interval=15", "optimizer.lr=1e-9",
+        f"model.pretrained={weights}", f"paths.cache={demo_cache.directory.parents[1]}",
+    )  # fmt: skip
+    assert read_record(clips_run).pretrained.loaded
+    before, after = (
+        torch.load(folder / "best.ckpt", weights_only=True)["state_dict"]
+        for folder in (stills_run, clips_run)
+    )
+    names = [k for k in before if k.startswith("network.backbone.") and k.endswith("weight")]
+    names.remove("network.backbone.conv1.weight")  # of one image there, of several here
+    assert len(names) > 20
+    for name in names:  # the learning rate is so small that the pretrained weights are still there
+        torch.testing.assert_close(after[name], before[name], atol=1e-5, rtol=1e-4)
 
 
 # Sweeps
@@ -245,7 +279,9 @@ def test_each_subject_is_the_test_subject_once(monkeypatch, tmp_path, demo_cache
     assert [{clip[:2] for clip in of_fold} for of_fold in tested] == [{"01"}, {"02"}, {"03"}]
     (manifest,) = tmp_path.glob("cache/*/*/manifest.csv")
     with open(manifest) as file:
-        assert sorted(clip for of_fold in tested for clip in of_fold) == sorted(row["clip"] for row in csv.DictReader(file))
+        assert sorted(clip for of_fold in tested for clip in of_fold) == sorted(
+            row["clip"] for row in csv.DictReader(file)
+        )
     (table,) = tmp_path.glob("sweeps/*/results.csv")
     with open(table) as file:
         (row,) = (

@@ -36,13 +36,13 @@ class Network(torch.nn.Module):
 
 def test_a_single_slow_pass_does_not_change_the_result(clock):
     module = Network(clock, *[0.005] * 19, 0.850).train()
-    assert ms_per_stack(module, [BLACK]) == pytest.approx(5)
+    assert ms_per_stack(module, BLACK) == pytest.approx(5)
     assert module.passes == throughput.WARM_UP + throughput.MAX_REPEATS and module.training
 
 
 def test_a_slow_network_is_timed_fewer_times_but_still_several(clock):
     module = Network(clock, 1.5)
-    assert ms_per_stack(module, [BLACK]) == pytest.approx(1500)
+    assert ms_per_stack(module, BLACK) == pytest.approx(1500)
     assert module.passes == throughput.WARM_UP + throughput.MIN_REPEATS >= 5
 
 
