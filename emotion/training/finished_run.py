@@ -3,7 +3,6 @@
 For what comes after training and needs both, such as export.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +13,15 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import emotion.cli  # noqa: F401 gives OmegaConf what a run's config asks for, such as repository
-from emotion.data.batch import apart, collate
-from emotion.data.datamodule import StackDataset
+from emotion.data.batch import collate
+from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
 from emotion.evaluation.predictions import Predictions
 from emotion.models.recipe import RECIPE_FILE, Recipe
+from emotion.stacks.build import CacheBuilder
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
-from emotion.training.cell import METRICS_FILE
+from emotion.training.record import RECORD_FILE, FinishedRun, as_plain, read_record
 
 CONFIG_FILE = ".hydra/config.yaml"
 
@@ -47,20 +47,12 @@ class Run:
         Raises:
             UserError: the folder holds no finished run, or one of an older version.
         """
-        path = folder / METRICS_FILE
-        try:
-            metrics = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(
-                f"no {METRICS_FILE} in {folder}: give the folder of one finished run"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} can't be read: {' '.join(str(error).split())}") from None
-        if not isinstance(metrics, dict) or metrics.get("status") != "finished":
-            raise UserError(f"{path}: this run has not come to its end; run it again")
-        if "calibration" not in metrics:
-            raise UserError(f"{path} is of an older version, without calibration; run it again")
-        return cls(folder, metrics, Recipe.read(folder / RECIPE_FILE))
+        record = read_record(folder)
+        if record is None:
+            raise UserError(f"no {RECORD_FILE} in {folder}: give the folder of one finished run")
+        if not isinstance(record, FinishedRun):
+            raise UserError(f"{folder / RECORD_FILE}: this run failed; run it again")
+        return cls(folder, as_plain(record), Recipe.read(folder / RECIPE_FILE))
 
     @property
     def checkpoint(self) -> Path:
@@ -81,14 +73,14 @@ class Run:
         """
         path = self.folder / CONFIG_FILE
         try:
-            cache = Cache.from_config(OmegaConf.load(path))
+            builder = CacheBuilder.from_config(OmegaConf.load(path))
         except (OSError, OmegaConfBaseException) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{path} does not say where the run's stacks are: {reason}") from None
-        if cache.settings != self.recipe.settings:
+        if builder.cache.settings != self.recipe.settings:
             raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
-        cache.ensure()
-        return cache
+        builder.ensure()
+        return builder.cache
 
     def rows(self, split: str) -> list[StackRow]:
         """Name the stacks of a split, as the run had them.
@@ -114,22 +106,21 @@ class Run:
                 )
         return [rows[key] for key in names]
 
-    def inputs(self, rows: Sequence[StackRow]) -> tuple[np.ndarray, ...]:
+    def inputs(self, rows: Sequence[StackRow]) -> np.ndarray:
         """Load stacks as the model takes them.
 
         Args:
             rows: N, of `rows`.
 
         Returns:
-            What `Runtime.classify` takes: (N, T, image_px, image_px) uint8, and for a model that
-            takes landmarks (N, T, 468, 3) float32.
+            What `Runtime.classify` takes.
         """
         recipe = self.recipe
         dataset = StackDataset(
-            self.cache, rows, recipe.step, recipe.image_px, landmarks=recipe.landmarks
+            self.cache, rows, recipe.labels, recipe.step, recipe.image_px, recipe.inputs
         )
-        batch = collate([dataset[index, 0] for index in range(len(rows))])
-        return tuple(each.numpy() for each in apart(batch)[0])
+        inputs, _ = collate([dataset[index, 0] for index in range(len(rows))])
+        return inputs.numpy()
 
 
 def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:

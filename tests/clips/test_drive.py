@@ -19,7 +19,7 @@ from omegaconf import DictConfig
 from emotion.clips import drive as fetch
 from emotion.clips.drive import fetch_clips, unpack
 from emotion.errors import UserError
-from emotion.stacks.cache import Cache
+from emotion.stacks.build import CacheBuilder
 
 ID = "1aB-c_D"
 CLIPS = {  # noise, which cannot be compressed, like video
@@ -493,7 +493,7 @@ def test_download_id_of_the_environment_reaches_the_cache(
     drive.file = packed({"Scrapping/Happy_0001.mp4": (tmp_path / "a.mp4").read_bytes()})
     monkeypatch.setenv("DATASET_DOWNLOAD_ID", ID)
     overrides = ["data=scrapping", f"data.root={root}", f"paths.cache={root.parent}/cache"]
-    cache = Cache.from_config(compose("preprocess", [*overrides, "num_workers=1"]))
-    cache.ensure()
-    assert [row.clip for row in cache.manifest()] == ["Happy_0001"]
+    builder = CacheBuilder.from_config(compose("preprocess", [*overrides, "num_workers=1"]))
+    builder.ensure()
+    assert [row.clip for row in builder.cache.manifest()] == ["Happy_0001"]
     assert len(drive.requests) == 2
