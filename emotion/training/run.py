@@ -245,7 +245,7 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
         manifest_sha256=datamodule.cache.manifest_sha256(),
         dropped=[
             DroppedCount.model_validate(count, from_attributes=True)
-            for count in count_dropped(datamodule.cache.dropped())
+            for count in count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest())
         ],
         memory_mb=memory_mb(),
         throughput=Throughput(
