@@ -7,6 +7,7 @@ server.
 import re
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from markupsafe import Markup
 from omegaconf import OmegaConf
 
 from emotion.clips.naming import SPLITS
+from emotion.errors import UserError
 from emotion.evaluation.metrics import class_scores, defined
 from emotion.reports import charts
 from emotion.reports.results import Entry, Protocol, Results, read_curves, unique
@@ -177,7 +179,7 @@ def card(results: Results, entry: Entry) -> Card:
     unique_title = f"{entry.protocol}, {title}" if len(results.protocols) > 1 else title
     labels, confusion = entry.protocol.labels, entry.confusion["stacks"]
     _, recall, f1 = class_scores(confusion)
-    curves = {run: own for run in entry.runs if (own := read_curves(run.folder))}
+    curves = [(own, run.record) for run in entry.runs if (own := read_curves(run.folder))]
     return Card(
         title,
         entry.text(),
@@ -186,8 +188,8 @@ def card(results: Results, entry: Entry) -> Card:
             labels, confusion.sum(axis=1).tolist(), defined(recall), defined(f1), unique_title
         ),
         charts.learning_chart(
-            list(curves.values()),
-            [run.record.best_epoch for run in curves],
+            [own for own, _ in curves],
+            [record.best_epoch for _, record in curves],
             len(labels),
             unique_title,
         )
@@ -220,13 +222,14 @@ def cost_charts(
                 estimate.high,
                 results.models.index(entry.model),
                 places.index((entry.variant, entry.interval)),
-                f"{entry.protocol.data}, {results.title(entry.model)}, interval {entry.interval}",
+                f"{results.title(entry.model)}, interval {entry.interval}",
             )
             for entry, value in zip(entries, values, strict=True)
             if value
         ]
         if points:
-            drawn.append((name, charts.cost_chart(points, name)))
+            title = f"Accuracy against {name}, {entries[0].protocol}"
+            drawn.append((name, charts.cost_chart(points, name, title)))
     return drawn
 
 
@@ -262,12 +265,12 @@ def unique_caches(records: Sequence[FinishedRun]) -> list[FinishedRun]:
 def lost_lines(record: FinishedRun) -> list[str]:
     """Describe what made no stack in the words of `preprocess.py`.
 
-    The cache has the names of the clips; without it, or if it was rebuilt since, only the numbers
-    of the record are left.
+    The cache has the names of the clips. If it is gone or was rebuilt since, the numbers of the
+    record are left.
     """
     directory = Path(record.cache)
-    if (directory / "manifest.csv").is_file():
-        groups = count_dropped(read_dropped(directory), read_manifest(directory))
+    with suppress(UserError):
+        groups = count_dropped(read_dropped(directory), read_manifest(directory / "manifest.csv"))
         found = [DroppedCount.model_validate(group, from_attributes=True) for group in groups]
         if found == list(record.dropped):
             return describe_lost(groups)
