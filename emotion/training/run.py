@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -181,6 +182,7 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     calibrator = Calibrator(**cfg.calibration)
     if not (cfg.trainer.max_epochs or 0) >= 1:
         raise UserError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
+    check_trainer(cfg)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     start, epochs_done = find_start(cfg, run_dir, module)
@@ -259,6 +261,19 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
             logger.show_result(record, predictions.of_split(reported_on), dataset, checkpoint)
             logger.finish()
     return record
+
+
+def check_trainer(cfg: DictConfig) -> None:
+    """Build a trainer and drop it, so that a wrong setting fails before any stack is cut.
+
+    Raises:
+        UserError: this machine has no such accelerator, or Lightning refuses another setting.
+    """
+    try:
+        instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
+    except InstantiationException as error:
+        named = " ".join(f"trainer.{key}={cfg.trainer[key]}" for key in ("accelerator", "devices"))
+        raise UserError(f"{named}: {error.__cause__ or error}") from None
 
 
 def is_first_process() -> bool:
