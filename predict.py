@@ -9,8 +9,9 @@ from omegaconf import DictConfig, ListConfig
 from rich.console import Console
 
 from emotion.cli import entry
-from emotion.clips.naming import named_clips
-from emotion.clips.video import ReadAhead, Video, VideoError
+from emotion.clips.find import named_clips
+from emotion.clips.read_ahead import ReadAhead
+from emotion.clips.video import Video, VideoError
 from emotion.errors import UserError
 from emotion.inference.answer import answers_table, verdict, write_csv, write_json_lines
 from emotion.inference.backends import find_model, read_recipe, runtime_name

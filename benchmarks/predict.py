@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emotion.cli import CONF_DIR
-from emotion.clips.naming import named_clips
+from emotion.clips.find import named_clips
 from emotion.clips.video import Video
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.models.lightning_module import EmotionModule

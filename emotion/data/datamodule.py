@@ -261,11 +261,6 @@ class StackDataModule(pl.LightningDataModule):
             judged = [replace(row, split="val") for row in batch]
             self.rows = {"train": batch, "val": judged, "test": []}
 
-    def add_val_to_train(self) -> None:
-        """Make train stacks of the val stacks too, once they have told what they can."""
-        also = [replace(row, split="train") for row in self.rows["val"]]
-        self.rows["train"] = self.rows["train"] + also
-
     def class_weights(self, power: float = 1.0) -> list[float]:
         """Weigh classes by the inverse of their share of the train stacks, to some power.
 

@@ -15,7 +15,9 @@ from statistics import fmean
 import cv2
 import numpy as np
 
-from emotion.clips.video import ReadAhead, Still, Video, VideoError, open_clip
+from emotion.clips.read_ahead import ReadAhead
+from emotion.clips.still import Still, open_clip
+from emotion.clips.video import Video, VideoError
 from emotion.errors import UserError
 from emotion.evaluation.personal import PERSON_SHARE
 from emotion.inference.answer import (

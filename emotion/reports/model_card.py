@@ -17,7 +17,6 @@ from emotion.stacks.landmarks import NUM_POINTS
 from emotion.training.finished_run import Run
 
 CARD_FILE = "MODEL_CARD.md"
-REFITTED = ", by a model without the val stacks; then trained once more with them"
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def details(run: Run) -> str:
         f"makes of them the probabilities of {words(recipe.labels, 'and')}; those of a clip are "
         "the mean over its segments.",
         f"Training: epoch {made['best_epoch']} of {made['epochs']}, the best on "
-        f"{made['selected_on']}{REFITTED if made.get('refit') else ''}; seed {made['seed']}; "
+        f"{made['selected_on']}; seed {made['seed']}; "
         "versions: "
         + ", ".join(f"{name} {number}" for name, number in recipe.versions.items())
         + ".",
@@ -211,7 +210,7 @@ def data(run: Run) -> str:
     return (
         f"Data set `{made['data']}`, split `{made['split'].get('name', made['data'])}`"
         + (f" ({settings})" if settings else "")
-        + f". Trained on {'train and val' if made.get('refit') else 'train'}, the epoch and the "
+        + f". Trained on train, the epoch and the "
         "calibration taken from val, reported on "
         f"{made['reported_on']}. Of each class: clips / stacks, which are segments of clips.\n\n"
         + table(["split", "people", "clips", "stacks", *run.recipe.labels], rows)

@@ -21,6 +21,7 @@ from emotion.reports.page import render_page
 from emotion.reports.results import Results, read_runs
 from emotion.tables import write_table
 from emotion.training.loggers import log_sweep
+from emotion.training.record import WandbRun
 
 FOLDERS = ("sweeps", "runs")  # of an output folder; beside them lies `reports`
 
@@ -99,7 +100,12 @@ class SweepReport(Callback):
             results = write_report(sweep_dir)
             told = [run["wandb"] for run in results.finished if run.get("wandb")]
             if told:
-                log_sweep(sweep_dir, told[0], *results.summary_table(), sweep_dir / "confusion.png")
+                log_sweep(
+                    sweep_dir,
+                    WandbRun(**told[0]),
+                    *results.summary_table(),
+                    sweep_dir / "confusion.png",
+                )
         except Exception as error:  # Hydra would make a warning of it, and status 0
             if not isinstance(error, UserError):
                 traceback.print_exc()

@@ -8,16 +8,13 @@ from typing import Any
 
 import joblib
 import pytorch_lightning as pl
-import timm
-import torch
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from emotion.cli import CONF_DIR
 from emotion.progress import duration
 from emotion.sweeps.plan import PLAN_FILE, PlannedCell, read_plan, work
+from emotion.training.throughput import relative_cost
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +69,7 @@ class SweepEstimate(pl.Callback):
 
     def announce(self, first_s: float) -> None:
         """Print the estimate, given the seconds of the first cell."""
-        costs = {name: network_cost(name) for name in {c.backbone for c in self.cells} if name}
+        costs = {name: relative_cost(name) for name in {c.backbone for c in self.cells} if name}
         works = [cell.work * costs.get(cell.backbone, 0.0) for cell in self.cells]
         total_s = first_s * sum(works) / works[0] / self.num_parallel
         if total_s > LONG_S:
@@ -80,22 +77,3 @@ class SweepEstimate(pl.Callback):
             if self.small_share < 1:
                 line += f"; experiment=small makes it about {duration(total_s * self.small_share)}"
             log.info(line)
-
-
-def network_cost(backbone: str) -> float:
-    """Return the relative time of one image, from the network's operations and activations.
-
-    Operations alone would make depthwise convolutions, which wait for memory, far too cheap. The
-    weight of activations is fitted to training steps on a CPU: it predicts the ratios of
-    MobileNetV3-Large, ResNet-10-T, EfficientNetV2-S and -M to within 30 %.
-    """
-    activations = []
-    with torch.device("meta"):  # shapes without numbers take no time and no memory
-        network = timm.create_model(backbone, pretrained=False)
-        images = torch.empty(1, *network.default_cfg["input_size"])
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
-            module.register_forward_hook(lambda _, __, output: activations.append(output.numel()))
-    with FlopCounterMode(display=False) as operations:
-        network(images)
-    return (operations.get_total_flops() + 135 * sum(activations)) / images[0, 0].numel()

@@ -3,7 +3,6 @@
 For what comes after training and needs both, such as export.
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,7 +20,7 @@ from emotion.evaluation.predictions import Predictions
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
-from emotion.training.cell import METRICS_FILE
+from emotion.training.record import RECORD_FILE, FinishedRun, as_plain, read_record
 
 CONFIG_FILE = ".hydra/config.yaml"
 
@@ -47,20 +46,12 @@ class Run:
         Raises:
             UserError: the folder holds no finished run, or one of an older version.
         """
-        path = folder / METRICS_FILE
-        try:
-            metrics = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise UserError(
-                f"no {METRICS_FILE} in {folder}: give the folder of one finished run"
-            ) from None
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} can't be read: {' '.join(str(error).split())}") from None
-        if not isinstance(metrics, dict) or metrics.get("status") != "finished":
-            raise UserError(f"{path}: this run has not come to its end; run it again")
-        if "calibration" not in metrics:
-            raise UserError(f"{path} is of an older version, without calibration; run it again")
-        return cls(folder, metrics, Recipe.read(folder / RECIPE_FILE))
+        record = read_record(folder)
+        if record is None:
+            raise UserError(f"no {RECORD_FILE} in {folder}: give the folder of one finished run")
+        if not isinstance(record, FinishedRun):
+            raise UserError(f"{folder / RECORD_FILE}: this run failed; run it again")
+        return cls(folder, as_plain(record), Recipe.read(folder / RECIPE_FILE))
 
     @property
     def checkpoint(self) -> Path:

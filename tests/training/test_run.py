@@ -84,7 +84,7 @@ def test_the_literal_sweep_fills_nine_cells(tmp_path, demo_cache):
     ]
     assert all(0 <= float(r["low"]) <= float(r["value"]) <= float(r["high"]) <= 1 for r in table)
     assert (sweep / "confusion.png").exists() and "accuracy, %" in done.stdout
-    assert "rendered faces, which say nothing about real ones" in done.stdout
+    assert "rendered faces" in done.stdout
     assert len(list(sweep.glob("*/wandb/offline-run-*"))) == 9  # each cell a W&B run of its own
     assert done.stdout.count("wandb sync ") == 10  # and one of the sweep
     assert (tmp_path / "reports" / sweep.name / "index.html").exists()
