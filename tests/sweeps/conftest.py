@@ -79,12 +79,12 @@ def cells(monkeypatch: pytest.MonkeyPatch) -> CheapCells:
 def sweep(
     demo_cache: "Cache", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., str]:
-    """Give a function that runs train.py in this process, as sweep `s`, and returns its error."""
+    """Give a function that runs a sweep in this process, as sweep `s`, and returns its error."""
     from train import train
 
     def run(*arguments: str) -> str:
         paths = [f"paths.output={tmp_path}", f"paths.cache={demo_cache.directory.parents[1]}"]
-        monkeypatch.setattr("sys.argv", ["train.py", *CHEAP, "sweep=s", *paths, *arguments])
+        monkeypatch.setattr("sys.argv", ["train.py", "-m", *CHEAP, "sweep=s", *paths, *arguments])
         try:
             train()
         except SystemExit as stopped:
@@ -96,11 +96,11 @@ def sweep(
 
 @pytest.fixture
 def start_sweep(demo_cache: "Cache", tmp_path: Path) -> Callable[..., subprocess.Popen]:
-    """Give a function that starts train.py in a process group of its own, as sweep `s`."""
+    """Give a function that starts a sweep in a process group of its own, as sweep `s`."""
 
     def start(*arguments: str, cwd: Path = REPOSITORY) -> subprocess.Popen:
         return subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "train.py"), *CHEAP, "sweep=s",
+            [sys.executable, str(REPOSITORY / "train.py"), "-m", *CHEAP, "sweep=s",
              f"paths.output={tmp_path}", f"paths.cache={demo_cache.directory.parents[1]}",
              *arguments],
             cwd=cwd, start_new_session=True, text=True,

@@ -30,7 +30,7 @@ def status_of(folder: Path) -> str:
 
 
 def test_failed_cell_stops_no_other_and_the_same_command_runs_it_again(cells, sweep, tmp_path):
-    arguments = ("-m", "seed=0,1,2", NO_REPORT)
+    arguments = ("seed=0,1,2", NO_REPORT)
     cells.fails[1] = RuntimeError("broken")
     assert sweep(*arguments).startswith("error: 1 of 3 cells")
     folders = cell_folders(tmp_path / "sweeps" / "s")
@@ -39,7 +39,7 @@ def test_failed_cell_stops_no_other_and_the_same_command_runs_it_again(cells, sw
     written_ns = (folders[0] / "metrics.json").stat().st_mtime_ns
 
     cells.fails.clear()
-    assert sweep("-m", "seed=2,0,1", NO_REPORT) == ""  # in another order
+    assert sweep("seed=2,0,1", NO_REPORT) == ""  # in another order
     assert cells.ran == [0, 1, 2, 1] and not (folders[1] / "error.txt").exists()
     assert status_of(folders[1]) == "finished"
     assert (folders[0] / "metrics.json").stat().st_mtime_ns == written_ns
@@ -49,7 +49,7 @@ def test_failed_cell_stops_no_other_and_the_same_command_runs_it_again(cells, sw
 def test_cells_are_planned_and_repeated_ones_run_once(cells, sweep, tmp_path):
     from emotion.sweeps.plan import read_plan
 
-    assert sweep("-m", "interval=10,15", "seed=0,0", NO_REPORT) == ""
+    assert sweep("interval=10,15", "seed=0,0", NO_REPORT) == ""
     plan = read_plan(tmp_path / "sweeps" / "s")
     assert [cell.interval for cell in plan] == [10, 15] and len(cells.ran) == 2
     assert all(cell.to_run and (tmp_path / "sweeps/s" / cell.folder).is_dir() for cell in plan)
@@ -66,7 +66,7 @@ def test_damaged_plan_is_named(tmp_path):
 
 def test_progress_counts_cells_and_failures(cells, sweep, capfd):
     cells.fails[1] = RuntimeError("broken")
-    sweep("-m", "seed=0,1,2", NO_REPORT)
+    sweep("seed=0,1,2", NO_REPORT)
     lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("over: ")]
     counts = ["1 of 3 cells", "2 of 3 cells, 1 failed", "3 of 3 cells, 1 failed"]
     assert all(count in line for count, line in zip(counts, lines, strict=True))
@@ -84,7 +84,7 @@ def test_progress_counts_cells_and_failures(cells, sweep, capfd):
     ],
 )
 def test_mistake_ends_in_one_line_before_anything_runs(cells, sweep, tmp_path, arguments, key):
-    message = sweep("-m", NO_REPORT, *arguments)
+    message = sweep(NO_REPORT, *arguments)
     assert message.startswith("error: ") and key in message and "\n" not in message
     assert not cells.ran and not list(tmp_path.rglob(".hydra"))
 
@@ -96,7 +96,7 @@ def test_folder_with_files_of_the_user_is_refused_and_left_alone(cells, sweep, t
     (folder / "best.ckpt").write_text("weights")
     for path in (notes, thesis):
         path.write_text("three years of work")
-        message = sweep("-m", "seed=0", "hydra.sweep.subdir=mydir", NO_REPORT)
+        message = sweep("seed=0", "hydra.sweep.subdir=mydir", NO_REPORT)
         assert message.startswith("error: ") and str(folder) in message
     assert {p.name for p in folder.rglob("*")} == {"thesis.tex", "curves", "notes.txt", "best.ckpt"}
     assert not cells.ran and thesis.read_text() == notes.read_text() == "three years of work"
@@ -118,16 +118,16 @@ def test_clearing_removes_files_of_runs_alone(tmp_path):
 
 
 def test_cell_of_another_config_is_not_overwritten(cells, sweep, tmp_path):
-    assert sweep("-m", "seed=0", "hydra.sweep.subdir=mine", NO_REPORT) == ""
+    assert sweep("seed=0", "hydra.sweep.subdir=mine", NO_REPORT) == ""
     record = (tmp_path / "sweeps/s/mine/metrics.json").read_text()
-    message = sweep("-m", "seed=1", "hydra.sweep.subdir=mine", NO_REPORT)
+    message = sweep("seed=1", "hydra.sweep.subdir=mine", NO_REPORT)
     assert message.startswith("error: ") and "mine" in message and cells.ran == [0]
     assert (tmp_path / "sweeps/s/mine/metrics.json").read_text() == record
 
 
 def test_signal_in_a_cell_stops_the_sweep_and_is_no_failure(cells, sweep, tmp_path):
     cells.fails[1] = KeyboardInterrupt()
-    assert sweep("-m", "seed=0,1,2", NO_REPORT) == str(128 + signal.SIGINT)
+    assert sweep("seed=0,1,2", NO_REPORT) == str(128 + signal.SIGINT)
     assert cells.ran == [0, 1] and list(cell_folders(tmp_path / "sweeps" / "s")) == [0]
 
 
@@ -142,7 +142,7 @@ def test_job_waits_for_a_cell_that_another_process_runs(cells, sweep, tmp_path):
             pathlib.Path({str(released)!r}).touch()"""
     with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as other:
         wait_for(locked, other)
-        assert sweep("-m", "seed=0", "hydra.sweep.subdir=mine", NO_REPORT) == ""
+        assert sweep("seed=0", "hydra.sweep.subdir=mine", NO_REPORT) == ""
         assert released.exists() and cells.ran == [0]
 
 
@@ -181,7 +181,7 @@ def wait_for(path: Path, process: subprocess.Popen) -> None:
 def test_stopped_and_killed_sweep_continues(start_sweep, tmp_path, launcher):
     sweep_dir, gate = tmp_path / "sweeps" / "s", tmp_path / "gate"
     waits = f"+callbacks.w={{_target_:tests.deadly.Waits,seed:${{seed}},of_seed:1,file:{gate}}}"
-    arguments = ("-m", "seed=0,1", f"hydra/launcher={launcher}", waits, "logger=csv")
+    arguments = ("seed=0,1", f"hydra/launcher={launcher}", waits, "logger=csv")
     gate.touch()
     for number, status in ((signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -9)):
         process = start_sweep(*arguments)
@@ -209,7 +209,7 @@ def test_joblib_runs_cells_at_the_same_time_past_one_that_fails(start_sweep, tmp
 
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     dies = "+callbacks.d={_target_:tests.deadly.Dies,seed:${seed},of_seed:1,how:raise}"
-    process = start_sweep("-m", "seed=0,1,2", "hydra/launcher=joblib", dies, "loader.num_workers=1")
+    process = start_sweep("seed=0,1,2", "hydra/launcher=joblib", dies, "loader.num_workers=1")
     output, _ = process.communicate(timeout=300)
     folders = cell_folders(tmp_path / "sweeps" / "s")
     assert process.returncode == 1, output
