@@ -30,12 +30,11 @@ class Runtime(Protocol):
 
     name: str
 
-    def classify(self, stacks: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
-        """Classify stacks.
+    def classify(self, inputs: np.ndarray) -> np.ndarray:
+        """Classify stacks or their landmarks, whichever the recipe's `inputs` names.
 
         Args:
-            stacks: (N, T, image_px, image_px) uint8, 0 to 255.
-            landmarks: (N, T, 468, 3) float32, of their images, for a model that takes them.
+            inputs: (N, T, image_px, image_px) uint8, 0 to 255; or (N, T, 468, 3) float32.
 
         Returns:
             (N, C) float32 logits.
@@ -57,7 +56,7 @@ def load_model(path: Path, num_threads: int = 1) -> tuple[Runtime, Recipe]:
 
     with foreign(path):
         runtime = {".ckpt": TorchRuntime, ".onnx": OnnxRuntime}[path.suffix](path, num_threads)
-        num_labels = runtime.classify(*random_inputs(recipe, 1)).shape[1]
+        num_labels = runtime.classify(random_inputs(recipe, 1)).shape[1]
     if num_labels != len(recipe.labels):
         raise UserError(
             f"{path} tells {num_labels} classes apart, its recipe names {len(recipe.labels)}: "
@@ -66,15 +65,14 @@ def load_model(path: Path, num_threads: int = 1) -> tuple[Runtime, Recipe]:
     return runtime, recipe
 
 
-def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> tuple[np.ndarray, ...]:
-    """Draw `num` stacks at random, and landmarks if the model takes them, as `classify` does."""
+def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> np.ndarray:
+    """Draw `num` random stacks or landmarks, as `Runtime.classify` takes them."""
     generator = np.random.default_rng(seed)
+    if recipe.inputs == "landmarks":
+        shape = (num, recipe.num_images, NUM_POINTS, 3)
+        return generator.normal(size=shape).astype(np.float32)
     shape = (num, recipe.num_images, recipe.image_px, recipe.image_px)
-    stacks = generator.integers(256, size=shape, dtype=np.uint8)
-    if not recipe.landmarks:
-        return (stacks,)
-    shape = (num, recipe.num_images, NUM_POINTS, 3)
-    return stacks, generator.normal(size=shape).astype(np.float32)
+    return generator.integers(256, size=shape, dtype=np.uint8)
 
 
 def read_recipe(path: Path) -> Recipe:
@@ -156,7 +154,7 @@ class TorchRuntime:
         """Load a checkpoint, whose recipe lies beside it, and none of the code that it may hold."""
         import torch
 
-        from emotion.models.lightning_module import EmotionModule
+        from emotion.models.lightning_module import build_module
 
         self.name = runtime_name(path)
         self._num_threads = num_threads
@@ -169,12 +167,10 @@ class TorchRuntime:
                 f"{RECIPE_FILE} says {', '.join(recipe.labels)} from {recipe.num_images}: "
                 "they are not of the same run"
             )
-        if told.get("landmarks", False) != recipe.landmarks:
-            raise UserError(f"{path} and {RECIPE_FILE} do not agree whether it takes landmarks")
-        self.module = EmotionModule(**told).eval()
+        self.module = build_module(recipe.inputs, **told).eval()
         self.module.load_state_dict(checkpoint["state_dict"])
 
-    def classify(self, stacks: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
+    def classify(self, inputs: np.ndarray) -> np.ndarray:
         """See `Runtime.classify`."""
         import torch
 
@@ -182,8 +178,7 @@ class TorchRuntime:
         torch.set_num_threads(self._num_threads)
         try:
             with torch.inference_mode():
-                inputs = (stacks,) if landmarks is None else (stacks, landmarks)
-                return self.module(*map(torch.from_numpy, inputs)).float().numpy()
+                return self.module(torch.from_numpy(inputs)).float().numpy()
         finally:
             torch.set_num_threads(before)
 

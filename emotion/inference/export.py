@@ -20,8 +20,6 @@ from emotion.errors import UserError
 from emotion.files import unfinished
 from emotion.inference.backends import Runtime, load_model, random_inputs
 from emotion.inference.onnx_runtime import (
-    INPUT,
-    LANDMARKS,
     OUTPUT,
     RECIPE_KEY,
     OnnxRuntime,
@@ -106,10 +104,10 @@ def export_int8(run: Run, num_threads: int) -> ExportedFile:
     targets = np.array([run.recipe.labels.index(row.label) for row in rows])
     train = run.inputs(spread(run.rows("train"), RANGE_STACKS))
     with unfinished(path) as temporary:
-        write_model(quantize(source, train), temporary, describe(run, "int8"))
+        write_model(quantize(source, train, run.recipe.inputs), temporary, describe(run, "int8"))
         before, after = (
             np.concatenate(
-                [runtime.classify(*inputs).argmax(axis=1) for inputs in real_batches(run, rows)]
+                [runtime.classify(inputs).argmax(axis=1) for inputs in real_batches(run, rows)]
             )
             for runtime in (OnnxRuntime(source, num_threads), OnnxRuntime(temporary, num_threads))
         )
@@ -144,10 +142,10 @@ def to_onnx(module: torch.nn.Module, recipe: Recipe) -> "onnx.ModelProto":  # no
             warnings.simplefilter("ignore")  # torch's parts have things to say to one another
             program = torch.onnx.export(
                 module,
-                module.example(2, recipe.image_px),
-                input_names=[INPUT, LANDMARKS][: 1 + recipe.landmarks],
+                (module.example(2, recipe.image_px),),
+                input_names=[recipe.inputs],
                 output_names=[OUTPUT],
-                dynamic_shapes=({0: num},) * (1 + recipe.landmarks),
+                dynamic_shapes=({0: num},),
                 opset_version=OPSET,
                 dynamo=True,
                 verbose=False,
@@ -193,20 +191,20 @@ def forget(message: "google.protobuf.message.Message") -> None:  # noqa: F821
                 forget(each)
 
 
-def random_batches(recipe: Recipe) -> Iterator[tuple[np.ndarray, ...]]:
+def random_batches(recipe: Recipe) -> Iterator[np.ndarray]:
     """Draw what `Runtime.classify` takes, for each number of stacks of `RANDOM_BATCHES`."""
     for seed, num in enumerate(RANDOM_BATCHES):
         yield random_inputs(recipe, num, seed)
 
 
-def real_batches(run: Run, rows: Sequence[StackRow]) -> Iterator[tuple[np.ndarray, ...]]:
+def real_batches(run: Run, rows: Sequence[StackRow]) -> Iterator[np.ndarray]:
     """Load what `Runtime.classify` takes of a run's stacks, up to `REAL_BATCH` at once."""
     for first in range(0, len(rows), REAL_BATCH):
         yield run.inputs(rows[first : first + REAL_BATCH])
 
 
 def largest_difference(
-    one: Runtime, other: Runtime, batches: Iterable[Sequence[np.ndarray]], temperature: float
+    one: Runtime, other: Runtime, batches: Iterable[np.ndarray], temperature: float
 ) -> float:
     """Compare what two runtimes make of stacks.
 
@@ -222,7 +220,7 @@ def largest_difference(
     differences = []
     for inputs in batches:
         first, second = (
-            torch.from_numpy(runtime.classify(*inputs)).double().div(temperature).softmax(dim=1)
+            torch.from_numpy(runtime.classify(inputs)).double().div(temperature).softmax(dim=1)
             for runtime in (one, other)
         )
         differences.append((first - second).abs().max().item())

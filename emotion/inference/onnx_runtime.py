@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime
     from google.protobuf.message import Message
 
-INPUT, LANDMARKS, OUTPUT = "stacks", "landmarks", "logits"
+OUTPUT = "logits"  # the name of the input is the recipe's `inputs`
 RECIPE_KEY = "recipe"
 # The last entry of the file's metadata, in the bytes that protobuf makes of it: field 14 of a
 # model, with a key, field 1, and a value, field 2, of 64 hexadecimal digits. It is written behind
@@ -64,12 +64,10 @@ class OnnxRuntime:
         self.name = f"ONNX Runtime {onnxruntime.__version__}"
         self._session = session
 
-    def classify(self, stacks: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
+    def classify(self, inputs: np.ndarray) -> np.ndarray:
         """See `Runtime.classify`."""
-        inputs = {INPUT: np.ascontiguousarray(stacks)}
-        if landmarks is not None:
-            inputs[LANDMARKS] = np.ascontiguousarray(landmarks)
-        (logits,) = self._session.run([OUTPUT], inputs)
+        feed = {self.recipe.inputs: np.ascontiguousarray(inputs)}
+        (logits,) = self._session.run([OUTPUT], feed)
         return logits
 
 
@@ -162,9 +160,9 @@ def check_shapes(session: "onnxruntime.InferenceSession", recipe: Recipe, path: 
     """
     inputs = [(node.name, node.type, node.shape[1:]) for node in session.get_inputs()]
     outputs = [(node.name, node.type, node.shape[1:]) for node in session.get_outputs()]
-    images = [recipe.num_images, recipe.image_px, recipe.image_px]
-    expected = [(INPUT, "tensor(uint8)", images)]
-    if recipe.landmarks:
-        expected.append((LANDMARKS, "tensor(float)", [recipe.num_images, NUM_POINTS, 3]))
-    if inputs != expected or outputs != [(OUTPUT, "tensor(float)", [len(recipe.labels)])]:
+    expected = {
+        "stacks": ("stacks", "tensor(uint8)", [recipe.num_images, *2 * (recipe.image_px,)]),
+        "landmarks": ("landmarks", "tensor(float)", [recipe.num_images, NUM_POINTS, 3]),
+    }[recipe.inputs]
+    if inputs != [expected] or outputs != [(OUTPUT, "tensor(float)", [len(recipe.labels)])]:
         raise UserError(f"{path} is damaged: the model in it is not the one of its recipe")

@@ -5,7 +5,6 @@ stacks. Dynamic quantization, which measures them for every stack, has nothing t
 ONNX Runtime runs such convolutions slower than those in float32.
 """
 
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -13,8 +12,6 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
-
-from emotion.inference.onnx_runtime import INPUT, LANDMARKS
 
 if TYPE_CHECKING:
     import onnx
@@ -26,13 +23,14 @@ PERCENTILE = 99.99
 AT_ONCE = 4  # stacks whose activations are held in memory; all of 64 would take gigabytes
 
 
-def quantize(path: Path, inputs: Sequence[np.ndarray]) -> "onnx.ModelProto":
+def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.ModelProto":
     """Quantize whatever ONNX Runtime can compute in 8 bits.
 
     Args:
         path: of a float32 model.
         inputs: what `Runtime.classify` takes, of N stacks, from which ranges are taken; those
             beyond the last multiple of `AT_ONCE` are not looked at, unless there are fewer.
+        name: of the model's input.
 
     Returns:
         The model, with no metadata.
@@ -47,8 +45,8 @@ def quantize(path: Path, inputs: Sequence[np.ndarray]) -> "onnx.ModelProto":
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    at_once = min(AT_ONCE, len(inputs[0]))
-    num = len(inputs[0]) // at_once * at_once
+    at_once = min(AT_ONCE, len(inputs))
+    num = len(inputs) // at_once * at_once
 
     class Reader(CalibrationDataReader):
         """Gives one stack after another of those that it is set to."""
@@ -66,8 +64,7 @@ def quantize(path: Path, inputs: Sequence[np.ndarray]) -> "onnx.ModelProto":
             place = next(self.left, None)
             if place is None:
                 return None
-            names = (INPUT, LANDMARKS)[: len(inputs)]
-            return {n: each[place : place + 1] for n, each in zip(names, inputs, strict=True)}
+            return {name: inputs[place : place + 1]}
 
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"

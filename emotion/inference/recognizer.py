@@ -77,11 +77,13 @@ class EmotionRecognizer:
         if min_frames is not None:
             if not 1 <= min_frames <= settings.segment_frames:
                 raise UserError(f"min_frames={min_frames}: it is 1 to {settings.segment_frames}")
-            recipe = replace(recipe, settings=replace(settings, min_frames=min_frames))
+            recipe = recipe.model_copy(
+                update={"settings": replace(settings, min_frames=min_frames)}
+            )
         if unsure_below is not None:
             if not 0 <= unsure_below <= 1:
                 raise UserError(f"unsure_below={unsure_below}: it is a probability, 0 to 1")
-            recipe = replace(recipe, unsure_below=unsure_below)
+            recipe = recipe.model_copy(update={"unsure_below": unsure_below})
         self.recipe = recipe
         self.runtime = runtime
         self.read_ahead = read_ahead
@@ -315,10 +317,9 @@ class EmotionRecognizer:
         self, crops: Sequence[np.ndarray | None], points: Sequence[np.ndarray | None]
     ) -> np.ndarray:
         """Give the model's logits, (C,) float64, for a stretch of a clip; see `probabilities`."""
-        inputs = [self.images(crops)[None]]
-        if self.recipe.landmarks:
-            inputs.append(self.landmarks(points)[None])
-        return self.runtime.classify(*inputs)[0].astype(np.float64)
+        takes_landmarks = self.recipe.inputs == "landmarks"
+        inputs = self.landmarks(points) if takes_landmarks else self.images(crops)
+        return self.runtime.classify(inputs[None])[0].astype(np.float64)
 
     def _recognize(self, segment: Segment) -> RecognizedSegment:
         """Ask the model about a segment, if it would have made a stack."""

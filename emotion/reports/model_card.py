@@ -142,7 +142,7 @@ def network_fact(run: Run) -> str:
 def landmark_facts(run: Run) -> list[str]:
     """Say what landmarks a model takes; nothing if it takes none."""
     recipe = run.recipe
-    if not recipe.landmarks:
+    if recipe.inputs != "landmarks":
         return []
     return [
         f"Input `landmarks`: (N, {recipe.num_images}, {NUM_POINTS}, 3) float32, the points of the "

@@ -67,24 +67,36 @@ def read_runs(sweep_dir: Path) -> list[dict]:
     return runs
 
 
-def read_curves(run: dict) -> dict[str, list[tuple[int, float]]]:
-    """Read what the CSV logger took down of a run, epoch by epoch.
+@dataclass(frozen=True)
+class Curve:
+    """A metric of one run over the epochs.
 
-    Args:
-        run: as `read_runs` gives it.
-
-    Returns:
-        Metric (`val/loss`) -> epoch, counted from 1, and value; finite ones only. Empty where the
-        run had no such logger.
+    Attributes:
+        phase: `train` or `val`.
+        metric: `accuracy` or `loss`.
+        epochs: counted from 1.
+        values: one for each epoch, all finite.
     """
-    path = Path(run["folder"]) / "curves" / "metrics.csv"
+
+    phase: str
+    metric: str
+    epochs: list[int]
+    values: list[float]
+
+
+def read_curves(folder: Path) -> list[Curve]:
+    """Read the curves that the CSV logger wrote to a run's folder; none without such a logger."""
+    path = folder / "curves" / "metrics.csv"
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     for row in read_table(path) if path.is_file() else []:
-        for metric, text in row.items():
-            is_metric = metric is not None and metric.partition("/")[0] in ("train", "val")
+        for name, text in row.items():
+            is_metric = name is not None and name.partition("/")[0] in ("train", "val")
             if is_metric and text and math.isfinite(value := float(text)):
-                curves[metric][int(row["epoch"]) + 1] = value
-    return {metric: sorted(points.items()) for metric, points in curves.items()}
+                curves[name][int(row["epoch"]) + 1] = value
+    return [
+        Curve(*name.split("/", 1), *map(list, zip(*sorted(points.items()), strict=True)))
+        for name, points in curves.items()
+    ]
 
 
 @dataclass(frozen=True)

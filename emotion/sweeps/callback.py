@@ -21,7 +21,8 @@ from omegaconf import DictConfig, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from emotion import REPOSITORY
-from emotion.cli import check_value_types, one_line
+from emotion.cli import one_line
+from emotion.config import check_config
 from emotion.errors import UserError
 from emotion.progress import duration
 from emotion.stacks.cache import Cache
@@ -127,7 +128,7 @@ def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]
     cells: dict[str, DictConfig] = {}
     for number, job in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
         cfg = loader.load_sweep_config(config, job)
-        check_value_types(config_name, cfg.hydra.overrides.task)
+        check_config(config_name, cfg)
         with open_dict(cfg):
             cfg.hydra.job.num = number  # hydra.sweep.subdir may refer to it
         name = str(cfg.hydra.sweep.subdir)

@@ -17,6 +17,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from emotion.errors import UserError
+from emotion.models.titles import model_title
 from emotion.training.record import RECORD_FILE, FinishedRun, RunHead, SplitSettings, read_record
 
 ERROR_FILE = "error.txt"
@@ -95,7 +96,7 @@ def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> RunHead:
         cell=cell_id(cfg),
         model=cfg.model.name,
         backbone=cfg.model.backbone,
-        model_title=cfg.model.title,
+        model_title=model_title(cfg.model.backbone),
         interval=cfg.interval.frames,
         seed=cfg.seed,
         data=cfg.data.name,

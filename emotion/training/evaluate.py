@@ -9,13 +9,13 @@ from emotion.data.datamodule import StackDataModule
 from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.predictions import Predictions
-from emotion.models.lightning_module import EmotionModule
+from emotion.models.lightning_module import ClassifierModule
 
 log = logging.getLogger(__name__)
 
 
 def predict_splits(
-    trainer: pl.Trainer, module: EmotionModule, datamodule: StackDataModule
+    trainer: pl.Trainer, module: ClassifierModule, datamodule: StackDataModule
 ) -> Predictions:
     """Predict every stack of the validation and test splits, uncalibrated.
 

@@ -13,8 +13,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import emotion.cli  # noqa: F401 gives OmegaConf what a run's config asks for, such as repository
-from emotion.data.batch import apart, collate
-from emotion.data.datamodule import StackDataset
+from emotion.data.batch import collate
+from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
 from emotion.evaluation.predictions import Predictions
 from emotion.models.recipe import RECIPE_FILE, Recipe
@@ -105,22 +105,21 @@ class Run:
                 )
         return [rows[key] for key in names]
 
-    def inputs(self, rows: Sequence[StackRow]) -> tuple[np.ndarray, ...]:
+    def inputs(self, rows: Sequence[StackRow]) -> np.ndarray:
         """Load stacks as the model takes them.
 
         Args:
             rows: N, of `rows`.
 
         Returns:
-            What `Runtime.classify` takes: (N, T, image_px, image_px) uint8, and for a model that
-            takes landmarks (N, T, 468, 3) float32.
+            What `Runtime.classify` takes.
         """
         recipe = self.recipe
         dataset = StackDataset(
-            self.cache, rows, recipe.step, recipe.image_px, landmarks=recipe.landmarks
+            self.cache, rows, recipe.labels, recipe.step, recipe.image_px, recipe.inputs
         )
-        batch = collate([dataset[index, 0] for index in range(len(rows))])
-        return tuple(each.numpy() for each in apart(batch)[0])
+        inputs, _ = collate([dataset[index, 0] for index in range(len(rows))])
+        return inputs.numpy()
 
 
 def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:

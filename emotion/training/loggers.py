@@ -24,8 +24,7 @@ from pytorch_lightning.loggers import CSVLogger, WandbLogger
 from torch.utils.data import DataLoader
 
 from emotion import REPOSITORY
-from emotion.data.batch import apart, collate
-from emotion.data.datamodule import StackDataset
+from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
 from emotion.evaluation.predictions import Predictions
 from emotion.stacks.contact_sheet import strip
@@ -288,8 +287,7 @@ def stack_image(
     dataset: StackDataset, key: tuple[int, int], caption: str | None = None
 ) -> wandb.Image:
     """Draw a stack of a dataset, its images side by side; `key` as the dataset takes it."""
-    (stacks, *_), _ = apart(collate([dataset[key]]))
-    return wandb.Image(strip(stacks[0].numpy()), caption=caption)
+    return wandb.Image(strip(dataset.images(key).numpy()), caption=caption)
 
 
 def log_sweep(

@@ -27,10 +27,11 @@ from emotion.evaluation.calibration import Calibrator
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
-from emotion.models.lightning_module import EmotionModule
+from emotion.models.lightning_module import ClassifierModule
 from emotion.models.parallel import processes
 from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
+from emotion.models.titles import model_title
 from emotion.provenance import memory_mb, provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
@@ -78,6 +79,8 @@ HARMLESS_WARNINGS = (  # Lightning's, about what is intended
     ".*smaller than the logging interval.*",  # curves have a point per epoch
     "find_unused_parameters=True was specified.*",  # it is for the epochs of a frozen backbone
     ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+    ".*this fit will run with no optimizer.*",  # model=landmarks is fitted before
+    "`training_step` returned `None`.*",  # likewise
     ".*`srun` command is available.*",  # Slurm is installed, and not in use
 )
 
@@ -149,7 +152,7 @@ def train_and_evaluate(
     pretrained = start_backbone(cfg, module)
     log.info(
         "%s, %d images of %d px, %s parameters; stacks: %s",
-        cfg.model.title,
+        model_title(cfg.model.backbone),
         datamodule.num_images,
         datamodule.image_px,
         f"{num_parameters(module):,}",
@@ -234,7 +237,7 @@ def is_first_process() -> bool:
     return not rank_zero_only.rank
 
 
-def find_start(cfg: DictConfig, run_dir: Path, module: EmotionModule) -> tuple[Path | None, int]:
+def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tuple[Path | None, int]:
     """Find the checkpoint to resume from, and remove results of an earlier run of the folder.
 
     Returns:
@@ -281,7 +284,7 @@ def build_loggers(
 def fit(
     cfg: DictConfig,
     run_dir: Path,
-    module: EmotionModule,
+    module: ClassifierModule,
     datamodule: StackDataModule,
     loggers: Sequence[Logger],
     callbacks: Sequence[Callback],

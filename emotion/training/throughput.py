@@ -1,7 +1,6 @@
 """Stacks per second in training, and milliseconds per stack of inference."""
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import pytorch_lightning as pl
@@ -52,7 +51,7 @@ class TrainClock(Callback):
 
 
 @torch.inference_mode()
-def ms_per_stack(module: pl.LightningModule, inputs: Sequence[torch.Tensor]) -> float:
+def ms_per_stack(module: pl.LightningModule, inputs: torch.Tensor) -> float:
     """Return the median time of 5 to 20 forward passes of a batch of one stack.
 
     On the module's device, in float32 and not compiled, from the stack in memory to its logits.
@@ -60,20 +59,20 @@ def ms_per_stack(module: pl.LightningModule, inputs: Sequence[torch.Tensor]) -> 
 
     Args:
         module: the model.
-        inputs: the arguments of its `forward`, for one stack, on its device.
+        inputs: one stack or its landmarks, (1, ...), on its device.
     """
     was_training = module.training
     module.eval()
     times_s: list[float] = []
     with torch.compiler.set_stance("force_eager"):
         for _ in range(WARM_UP):
-            module(*inputs)
+            module(inputs)
         synchronize(module.device)
         while len(times_s) < MIN_REPEATS or (
             len(times_s) < MAX_REPEATS and sum(times_s) < ENOUGH_S
         ):
             start_s = time.perf_counter()
-            module(*inputs)
+            module(inputs)
             synchronize(module.device)
             times_s.append(time.perf_counter() - start_s)
     module.train(was_training)

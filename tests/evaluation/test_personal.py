@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -97,7 +96,9 @@ def write_run(run_dir: Path, tmp_path: Path):
         metrics = {"status": "finished", "calibration": {}, "seed": seed, "reported_on": "test"}
         metrics |= {"model": "net", "interval": interval}
         (folder / "metrics.json").write_text(json.dumps(metrics))
-        recipe = replace(Recipe.read(run_dir / "recipe.json"), labels=LABELS, neutral=neutral)
+        recipe = Recipe.read(run_dir / "recipe.json").model_copy(
+            update={"labels": LABELS, "neutral": neutral}
+        )
         recipe.write(folder / "recipe.json")
         predictions_of(stacks).write(folder / "predictions.csv")
         return folder

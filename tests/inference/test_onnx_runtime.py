@@ -5,7 +5,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -120,7 +119,7 @@ def test_a_foreign_recipe_is_refused(model, write):
 
 @pytest.mark.parametrize("change", [{"interval": 15}, {"image_px": 96}, {"labels": ["a", "b"]}])
 def test_a_model_that_is_not_its_recipes_is_refused(model, write, recipe: Recipe, change: dict):
-    model.metadata_props[0].value = replace(recipe, **change).to_json()
+    model.metadata_props[0].value = recipe.model_copy(update=dict(**change)).to_json()
     refused(write(model), "the model in it is not the one of its recipe")
 
 

@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -18,7 +17,6 @@ from scipy.special import softmax
 from emotion import REPOSITORY, EmotionRecognizer
 from emotion.clips.naming import Clip
 from emotion.clips.video import Video, VideoError
-from emotion.data.augmentation import Augmentation
 from emotion.data.datamodule import StackDataModule
 from emotion.errors import UserError
 from emotion.models.lightning_module import EmotionModule
@@ -77,7 +75,12 @@ def test_a_training_clips_stacks_are_those_of_training_bit_for_bit(
     demo_cache: Cache, recipe: Recipe, read_ahead: bool
 ):
     data = StackDataModule(
-        demo_cache, recipe.interval, Augmentation(), batch_size=1, image_px=recipe.image_px
+        demo_cache,
+        recipe.interval,
+        None,
+        labels=recipe.labels,
+        batch_size=1,
+        image_px=recipe.image_px,
     )
     data.setup()
     dataset = data.evaluation_dataloader("train").dataset
@@ -101,7 +104,9 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
         cutter = Cutter(tmp_path, recipe.settings)
         record = cutter.cut(Clip(path, name, "Anger", "", "train"))
         runtime = Recorder()
-        at_full_size = replace(recipe, interval=interval, image_px=recipe.settings.size_px)
+        at_full_size = recipe.model_copy(
+            update={"interval": interval, "image_px": recipe.settings.size_px}
+        )
         EmotionRecognizer(runtime, at_full_size).predict(path)
         assert len(runtime.stacks) == len(record.segments) > 0
         for stack, segment in zip(runtime.stacks, record.segments, strict=True):
@@ -124,14 +129,14 @@ def test_a_training_clips_landmarks_are_those_of_training_bit_for_bit(
     demo_cache: Cache, recipe: Recipe, read_ahead: bool
 ):
     data = StackDataModule(
-        demo_cache, recipe.interval, Augmentation(), batch_size=1, landmarks=True
+        demo_cache, recipe.interval, None, labels=recipe.labels, batch_size=1, inputs="landmarks"
     )
     data.setup()
     dataset = data.evaluation_dataloader("train").dataset
     for index, row in enumerate(dataset.rows[:4]):
         listener = Listener(Recorder(), recipe, read_ahead=read_ahead)
         listener.predict(demo_cache.root / f"{row.clip}.mp4")
-        (_, expected), _ = dataset[index, 0]
+        expected, _ = dataset[index, 0]
         assert expected.shape == (9, 468, 3)
         np.testing.assert_array_equal(listener.heard[row.segment - 1], expected.numpy())
 
@@ -139,7 +144,9 @@ def test_a_training_clips_landmarks_are_those_of_training_bit_for_bit(
 def test_a_still_is_answered_as_in_training(cache_of: Callable, stills: Path, recipe: Recipe):
     cache = cache_of(stills, data="stills")
     cache.build()
-    trained_on_stills = replace(recipe, settings=cache.settings, interval=10, image_px=224)
+    trained_on_stills = recipe.model_copy(
+        update={"settings": cache.settings, "interval": 10, "image_px": 224}
+    )
     for row in cache.manifest()[:3]:
         listener = Listener(Recorder(), trained_on_stills)
         answer = listener.predict(stills / f"{row.clip}.png")
@@ -167,12 +174,12 @@ def test_windows_have_the_landmarks_of_their_own_crops(
     recipe: Recipe, happy: Path, sad: Path, join_clips: Callable[..., Path], tmp_path: Path
 ):
     clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 75))
-    listener = Listener(Recorder(), replace(recipe, interval=5))
+    listener = Listener(Recorder(), recipe.model_copy(update={"interval": 5}))
     listener.predict(clip)
     first, tail = listener.heard
     assert (tail[15:] == tail[14]).all()  # 75 frames are 15 crops; the last one pads
     every = np.concatenate([first, tail[:15]])
-    again = Listener(Recorder(), replace(recipe, interval=5))
+    again = Listener(Recorder(), recipe.model_copy(update={"interval": 5}))
     again.predict(clip, stride=30)
     # asked in the order of time: segment 1 and the window in it, segment 2 and the others
     starts = [0, 0, None, 6, 12]
@@ -184,12 +191,12 @@ def test_windows_have_the_landmarks_of_their_own_crops(
 
 def test_probabilities_are_the_lightning_modules(demo_cache: Cache, run_dir: Path):
     module = EmotionModule.load_from_checkpoint(run_dir / "best.ckpt", map_location="cpu")
-    data = StackDataModule(demo_cache, 10, Augmentation(), batch_size=4, image_px=64)
+    data = StackDataModule(demo_cache, 10, None, labels=recipe.labels, batch_size=4, image_px=64)
     data.setup()
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     expected = torch.cat(trainer.predict(module, data.evaluation_dataloader("val"))).numpy()
     recognizer = EmotionRecognizer.load(run_dir)
-    recognizer.recipe = replace(recognizer.recipe, temperature=1.0)
+    recognizer.recipe = recognizer.recipe.model_copy(update={"temperature": 1.0})
     for row, probabilities in list(zip(data.rows["val"], expected, strict=True))[:5]:
         answer = recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
         assert list(answer.probabilities) == data.labels
@@ -207,7 +214,9 @@ def test_probabilities_are_calibrated_and_averaged_over_the_segments(
     clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 80))
     logits = [[2.0, 0.0, 1.0, 0.0, 0.0], [0.0, 3.0, 1.0, 0.5, 0.0]]
     runtime = Recorder(*logits)
-    answer = EmotionRecognizer(runtime, replace(recipe, temperature=2.5)).predict(clip)
+    answer = EmotionRecognizer(runtime, recipe.model_copy(update={"temperature": 2.5})).predict(
+        clip
+    )
     expected = softmax(np.array(logits) / 2.5, axis=1)
     for segment, probabilities in zip(answer.segments, expected, strict=True):
         np.testing.assert_allclose(list(segment.probabilities.values()), probabilities, rtol=1e-6)
@@ -226,7 +235,7 @@ def test_unsure_is_whose_top_probability_is_below_the_threshold(
     recipe: Recipe, happy: Path, threshold: float, unsure: bool
 ):
     logits = np.log([0.45, 0.25, 0.1, 0.1, 0.1]).tolist()
-    recipe = replace(recipe, temperature=1.0, unsure_below=threshold)
+    recipe = recipe.model_copy(update={"temperature": 1.0, "unsure_below": threshold})
     answer = EmotionRecognizer(Recorder(logits), recipe).predict(happy)
     assert (answer.label, answer.unsure) == ("Anger", unsure)
     assert answer.probabilities["Anger"] == pytest.approx(0.45)
@@ -238,7 +247,7 @@ def test_windows_are_what_cutting_the_clip_there_gives(
     recipe: Recipe, happy: Path, sad: Path, join_clips: Callable[..., Path], tmp_path: Path
 ):
     clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 90))
-    every_crop = replace(recipe, interval=5, image_px=224)
+    every_crop = recipe.model_copy(update={"interval": 5, "image_px": 224})
     whole = Recorder()
     answer = EmotionRecognizer(whole, every_crop).predict(clip)
     assert answer.windows == []
@@ -352,7 +361,9 @@ def test_settings_that_cant_be_are_refused(recipe: Recipe, setting: dict, messag
 
 def test_other_versions_than_trainings_are_told(run_dir: Path, tmp_path: Path, caplog, recipe):
     (tmp_path / "best.ckpt").symlink_to(run_dir / "best.ckpt")
-    replace(recipe, versions={**recipe.versions, "av": "0.1"}).write(tmp_path / "recipe.json")
+    recipe.model_copy(update={"versions": {**recipe.versions, "av": "0.1"}}).write(
+        tmp_path / "recipe.json"
+    )
     EmotionRecognizer.load(tmp_path)
     assert "instead of 0.1, which the model was trained with" in caplog.text
 
@@ -367,7 +378,9 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def knowing(recipe: Recipe) -> Recipe:
     """A recipe that knows what neutral is."""
-    return replace(recipe, neutral=log_softmax(np.array([0.0, 1.0, 3.0, 0.5, 0.0])).tolist())
+    return recipe.model_copy(
+        update={"neutral": log_softmax(np.array([0.0, 1.0, 3.0, 0.5, 0.0])).tolist()}
+    )
 
 
 @pytest.mark.parametrize("share", [None, 1.0, 0.0])
@@ -441,12 +454,12 @@ def test_what_cant_be_calibrated_with_is_told_in_a_line(
 
 def test_a_model_of_landmarks_is_given_those_of_the_clip(recipe: Recipe, happy: Path):
     class LandmarkRecorder(Recorder):
-        def classify(self, stacks: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-            assert landmarks.dtype == np.float32 and landmarks.shape == (1, 9, 468, 3)
-            self.landmarks = landmarks[0]
-            return super().classify(stacks)
+        def classify(self, inputs: np.ndarray) -> np.ndarray:
+            assert inputs.dtype == np.float32 and inputs.shape == (1, 9, 468, 3)
+            self.landmarks = inputs[0]
+            return super().classify(inputs)
 
-    listener = Listener(LandmarkRecorder(), replace(recipe, landmarks=True))
+    listener = Listener(LandmarkRecorder(), recipe.model_copy(update={"inputs": "landmarks"}))
     listener.predict(happy)
     np.testing.assert_array_equal(listener.runtime.landmarks, listener.heard[0])
 
@@ -480,7 +493,7 @@ def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, mo
     (tmp_path / "outputs" / "runs").mkdir(parents=True)
     mine = shutil.copytree(run_dir, tmp_path / "outputs" / "runs" / "mine")
     recipe = Recipe.read(mine / RECIPE_FILE)
-    replace(recipe, neutral=[-2.0, -2.0, -0.5, -2.0, -2.0]).write(mine / RECIPE_FILE)
+    recipe.model_copy(update={"neutral": [-2.0, -2.0, -0.5, -2.0, -2.0]}).write(mine / RECIPE_FILE)
     (tmp_path / "clip.mp4").symlink_to(happy)
     (tmp_path / "neutral.mp4").symlink_to(happy)
     monkeypatch.chdir(tmp_path)
