@@ -1,17 +1,23 @@
 """Train and evaluate one model, or sweep many: python train.py -m model=... interval=..."""
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
+from emotion.cli import entry  # first, because it names `make install` if packages are missing
+
+# isort: split
 import emotion.training.cell  # noqa: F401 registers the resolvers of conf/train.yaml
-from emotion.cli import entry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 
 @entry("train")
-def train(cfg: DictConfig) -> float | None:
+def train(cfg: "DictConfig") -> float | None:
     """Train one model, alone or as a job of a sweep, and return its validation accuracy."""
-    if HydraConfig.get().mode == RunMode.MULTIRUN:  # imports here, so that --help stays fast
+    from hydra.core.hydra_config import HydraConfig  # imports are here, so that --help stays fast
+    from hydra.types import RunMode
+
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
         from emotion.sweeps.job import run_job as run
     else:
         from emotion.training.run import train as run

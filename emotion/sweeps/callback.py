@@ -25,7 +25,6 @@ from emotion.cli import one_line
 from emotion.config import check_config
 from emotion.errors import UserError
 from emotion.progress import duration
-from emotion.stacks.cache import Cache
 from emotion.sweeps.plan import PlannedCell, work, write_plan
 from emotion.training.cell import cell_id, describe_cell, foreign_files, why_run
 from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, read_record
@@ -155,14 +154,18 @@ def prepare_data(cells: Sequence[DictConfig]) -> None:
     Raises:
         UserError: no cell has data. If only some have none, those fail when they run.
     """
-    caches = {cache.directory: cache for cache in map(Cache.from_config, cells)}
+    from emotion.stacks.build import CacheBuilder  # here, because jobs import this module too
+
+    builders = {
+        builder.cache.directory: builder for builder in map(CacheBuilder.from_config, cells)
+    }
     errors = []
-    for cache in caches.values():
+    for builder in builders.values():
         try:
-            cache.ensure()
+            builder.ensure()
         except UserError as error:
             errors.append(error)
-    if errors and len(errors) == len(caches):
+    if errors and len(errors) == len(builders):
         raise errors[0]
 
 
