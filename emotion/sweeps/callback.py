@@ -33,6 +33,10 @@ from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, read_re
 class SweepProgress(Callback):
     """Checks and plans a sweep at its start, counts its cells, and fails if one of them failed."""
 
+    def __init__(self) -> None:
+        """Start without cells, as in a single run."""
+        self.cells: list[PlannedCell] = []
+
     def on_multirun_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
         """Check every cell, make missing stacks, and write the plan; exit on a mistake."""
         with exit_on_error():
@@ -46,9 +50,9 @@ class SweepProgress(Callback):
     def on_job_end(self, config: DictConfig, **_: Any) -> None:
         """Print how many cells are over and when the others will be; runs where the job runs."""
         with exit_on_error():
-            cell = next(c for c in self.cells if c.folder == str(config.hydra.sweep.subdir))
-            if cell.to_run:
-                print(self.progress(cell.folder), flush=True)
+            for cell in self.cells:
+                if cell.to_run and cell.folder == str(config.hydra.sweep.subdir):
+                    print(self.progress(cell.folder), flush=True)
 
     def progress(self, folder: str) -> str:
         """Return the line of progress after the cell of a folder has ended."""

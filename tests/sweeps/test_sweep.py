@@ -72,6 +72,13 @@ def test_progress_counts_cells_and_failures(cells, sweep, capfd):
     assert all(count in line for count, line in zip(counts, lines, strict=True))
 
 
+def test_single_run_prints_no_progress(compose, capfd):
+    from emotion.sweeps.callback import SweepProgress
+
+    SweepProgress().on_job_end(compose("train", return_hydra_config=True))
+    assert capfd.readouterr().out == ""
+
+
 @pytest.mark.parametrize(
     ("arguments", "key"),
     [
