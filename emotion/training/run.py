@@ -144,8 +144,6 @@ def train_and_evaluate(
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     calibrator = Calibrator(**cfg.calibration)
-    if not (cfg.trainer.max_epochs or 0) >= 1:
-        raise UserError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
     check_trainer(cfg)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
