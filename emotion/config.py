@@ -310,7 +310,7 @@ class Loader(Section):
 
 
 class Calibration(Section):
-    accuracy: PositiveShare
+    accuracy: ShareBelow1
 
 
 class Trainer(Component):
