@@ -21,7 +21,7 @@ from emotion.stacks.landmarks import NUM_POINTS
 RUNTIMES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
 
 
-class Runtime(Protocol):
+class Backend(Protocol):
     """A network that is ready to run.
 
     Attributes:
@@ -42,7 +42,7 @@ class Runtime(Protocol):
         """
 
 
-def load_model(path: Path, num_threads: int = 1) -> tuple[Runtime, Recipe]:
+def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
     """Load a model and try it.
 
     Args:
@@ -53,10 +53,10 @@ def load_model(path: Path, num_threads: int = 1) -> tuple[Runtime, Recipe]:
         UserError: it is damaged, foreign, or its runtime is not installed.
     """
     recipe = read_recipe(path)
-    from emotion.inference.onnx_runtime import OnnxRuntime
+    from emotion.inference.onnx_runtime import OnnxBackend
 
     with foreign(path):
-        runtime = {".ckpt": TorchRuntime, ".onnx": OnnxRuntime}[path.suffix](path, num_threads)
+        runtime = {".ckpt": PyTorchBackend, ".onnx": OnnxBackend}[path.suffix](path, num_threads)
         num_labels = runtime.classify(*random_inputs(recipe, 1)).shape[1]
     if num_labels != len(recipe.labels):
         raise UserError(
@@ -87,7 +87,7 @@ def read_recipe(path: Path) -> Recipe:
         return read_onnx(path)[1]
 
 
-def runtime_name(path: Path) -> str:
+def backend_name(path: Path) -> str:
     """Name what runs a model, with its version; raises UserError where it is not installed."""
     title, package = RUNTIMES[path.suffix]
     try:
@@ -145,8 +145,8 @@ def model_in(run_dir: Path) -> Path:
     return found[0]
 
 
-class TorchRuntime:
-    """Runs the network of a checkpoint; see `Runtime`.
+class PyTorchBackend:
+    """Runs the network of a checkpoint; see `Backend`.
 
     Attributes:
         module: the `EmotionModule`, on the CPU and set to evaluate.
@@ -158,7 +158,7 @@ class TorchRuntime:
 
         from emotion.models.lightning_module import EmotionModule
 
-        self.name = runtime_name(path)
+        self.name = backend_name(path)
         self._num_threads = num_threads
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         told = checkpoint["hyper_parameters"]
@@ -175,7 +175,7 @@ class TorchRuntime:
         self.module.load_state_dict(checkpoint["state_dict"])
 
     def classify(self, stacks: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
-        """See `Runtime.classify`."""
+        """See `Backend.classify`."""
         import torch
 
         before = torch.get_num_threads()  # one number for the process, which others may have set

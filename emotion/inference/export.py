@@ -18,13 +18,13 @@ import torch
 
 from emotion.errors import UserError
 from emotion.files import unfinished
-from emotion.inference.backends import Runtime, load_model, random_inputs
+from emotion.inference.backends import Backend, load_model, random_inputs
 from emotion.inference.onnx_runtime import (
     INPUT,
     LANDMARKS,
     OUTPUT,
     RECIPE_KEY,
-    OnnxRuntime,
+    OnnxBackend,
     import_onnx,
     with_digest,
 )
@@ -66,7 +66,7 @@ def export(run: Run, num_threads: int) -> ExportedFile:
     rows = spread(run.rows("val"), REAL_STACKS)
     with unfinished(path) as temporary:
         write_model(to_onnx(before.module, recipe), temporary, describe(run, "float32"))
-        after = OnnxRuntime(temporary, num_threads)
+        after = OnnxBackend(temporary, num_threads)
         largest = 0.0
         for kind, batches in (
             ("random", random_batches(recipe)),
@@ -111,7 +111,7 @@ def export_int8(run: Run, num_threads: int) -> ExportedFile:
             np.concatenate(
                 [runtime.classify(*inputs).argmax(axis=1) for inputs in real_batches(run, rows)]
             )
-            for runtime in (OnnxRuntime(source, num_threads), OnnxRuntime(temporary, num_threads))
+            for runtime in (OnnxBackend(source, num_threads), OnnxBackend(temporary, num_threads))
         )
         right = [int((predicted == targets).sum()) for predicted in (before, after)]
         told = (
@@ -194,26 +194,26 @@ def forget(message: "google.protobuf.message.Message") -> None:  # noqa: F821
 
 
 def random_batches(recipe: Recipe) -> Iterator[tuple[np.ndarray, ...]]:
-    """Draw what `Runtime.classify` takes, for each number of stacks of `RANDOM_BATCHES`."""
+    """Draw what `Backend.classify` takes, for each number of stacks of `RANDOM_BATCHES`."""
     for seed, num in enumerate(RANDOM_BATCHES):
         yield random_inputs(recipe, num, seed)
 
 
 def real_batches(run: Run, rows: Sequence[StackRow]) -> Iterator[tuple[np.ndarray, ...]]:
-    """Load what `Runtime.classify` takes of a run's stacks, up to `REAL_BATCH` at once."""
+    """Load what `Backend.classify` takes of a run's stacks, up to `REAL_BATCH` at once."""
     for first in range(0, len(rows), REAL_BATCH):
         yield run.inputs(rows[first : first + REAL_BATCH])
 
 
 def largest_difference(
-    one: Runtime, other: Runtime, batches: Iterable[Sequence[np.ndarray]], temperature: float
+    one: Backend, other: Backend, batches: Iterable[Sequence[np.ndarray]], temperature: float
 ) -> float:
     """Compare what two runtimes make of stacks.
 
     Args:
         one: a runtime.
         other: another one, of the same model.
-        batches: what `Runtime.classify` takes, each.
+        batches: what `Backend.classify` takes, each.
         temperature: the model's.
 
     Returns:

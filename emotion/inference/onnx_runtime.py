@@ -28,8 +28,8 @@ RECIPE_KEY = "recipe"
 DIGEST_ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
 
 
-class OnnxRuntime:
-    """Runs an exported model; see `emotion.inference.backends.Runtime`.
+class OnnxBackend:
+    """Runs an exported model; see `emotion.inference.backends.Backend`.
 
     Attributes:
         name: what runs it, with its version.
@@ -65,7 +65,7 @@ class OnnxRuntime:
         self._session = session
 
     def classify(self, stacks: np.ndarray, landmarks: np.ndarray | None = None) -> np.ndarray:
-        """See `Runtime.classify`."""
+        """See `Backend.classify`."""
         inputs = {INPUT: np.ascontiguousarray(stacks)}
         if landmarks is not None:
             inputs[LANDMARKS] = np.ascontiguousarray(landmarks)
@@ -99,7 +99,7 @@ def read_onnx(path: Path) -> tuple[bytes, Recipe, dict[str, str]]:
         The file's content, the recipe in it, and all that it tells of itself, text by key.
 
     Raises:
-        UserError: see `OnnxRuntime`.
+        UserError: see `OnnxBackend`.
     """
     import_onnx(path.name)
     import onnx

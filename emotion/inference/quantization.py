@@ -31,7 +31,7 @@ def quantize(path: Path, inputs: Sequence[np.ndarray]) -> "onnx.ModelProto":
 
     Args:
         path: of a float32 model.
-        inputs: what `Runtime.classify` takes, of N stacks, from which ranges are taken; those
+        inputs: what `Backend.classify` takes, of N stacks, from which ranges are taken; those
             beyond the last multiple of `AT_ONCE` are not looked at, unless there are fewer.
 
     Returns:

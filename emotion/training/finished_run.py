@@ -121,7 +121,7 @@ class Run:
             rows: N, of `rows`.
 
         Returns:
-            What `Runtime.classify` takes: (N, T, image_px, image_px) uint8, and for a model that
+            What `Backend.classify` takes: (N, T, image_px, image_px) uint8, and for a model that
             takes landmarks (N, T, 468, 3) float32.
         """
         recipe = self.recipe

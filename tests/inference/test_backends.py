@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from emotion.errors import UserError
-from emotion.inference.backends import find_model, load_model, runtime_name
+from emotion.inference.backends import find_model, load_model, backend_name
 from emotion.inference.onnx_runtime import with_digest
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import Recipe
@@ -90,7 +90,7 @@ def test_without_onnx_runtime_the_remedy_is_told(tmp_path: Path, monkeypatch):
 
     monkeypatch.setattr("emotion.inference.backends.version", missing)
     with pytest.raises(UserError, match="needs ONNX Runtime: pip install"):
-        runtime_name(tmp_path / "model.onnx")
+        backend_name(tmp_path / "model.onnx")
 
 
 # Where a model is

@@ -12,7 +12,7 @@ from scipy.special import softmax
 
 from emotion import REPOSITORY
 from emotion.inference.export import largest_difference, main, to_onnx, write_model
-from emotion.inference.onnx_runtime import OnnxRuntime
+from emotion.inference.onnx_runtime import OnnxBackend
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import Recipe
 from emotion.reports.model_card import ExportedFile
@@ -72,7 +72,7 @@ def test_every_model_gives_the_same_probabilities(model: str, compose, run_dir, 
     recipe = replace(Recipe.read(run_dir / "recipe.json"), interval=15)
     module = settled(compose("train", [f"model={model}"]).model.backbone, recipe)
     write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
-    runtime = OnnxRuntime(tmp_path / "model.onnx")
+    runtime = OnnxBackend(tmp_path / "model.onnx")
     for num in (1, 2, 3, 7):
         stacks = stacks_of(recipe, num)
         with torch.no_grad():
@@ -102,7 +102,7 @@ def test_landmarks_and_what_is_made_of_images_are_exported(
     ).eval()
     module.network.geometry.fit(landmarks_of(recipe, 20), np.arange(20) % 5)
     write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
-    runtime = OnnxRuntime(tmp_path / "model.onnx")
+    runtime = OnnxBackend(tmp_path / "model.onnx")
     for num in (1, 2, 7):
         inputs = stacks_of(recipe, num), landmarks_of(recipe, num)
         with torch.no_grad():
@@ -113,7 +113,7 @@ def test_landmarks_and_what_is_made_of_images_are_exported(
 
 def test_an_export_answers_as_the_run_was_judged(exported: Path):
     run = Run.read(exported)
-    runtime = OnnxRuntime(exported / "model.onnx")
+    runtime = OnnxBackend(exported / "model.onnx")
     assert runtime.recipe == run.recipe
     for split in ("val", "test"):
         probabilities = softmax(runtime.classify(*run.inputs(run.rows(split))), axis=1)
@@ -122,7 +122,7 @@ def test_an_export_answers_as_the_run_was_judged(exported: Path):
 
 
 def test_the_file_tells_what_made_it_and_nothing_of_the_machine(exported: Path):
-    runtime = OnnxRuntime(exported / "model.onnx")
+    runtime = OnnxBackend(exported / "model.onnx")
     metrics = json.loads((exported / "metrics.json").read_text())
     assert runtime.metadata["recipe"] == (exported / "recipe.json").read_text()
     assert runtime.metadata["precision"] == "float32"
@@ -140,10 +140,10 @@ def test_the_eight_bit_file_is_smaller_and_nearly_as_good(exported: Path):
     nodes = [node.op_type for node in onnx.load(paths[1]).graph.node]
     assert nodes.count("DequantizeLinear") > nodes.count("Conv") > 50
     inputs = run.inputs(run.rows("test"))
-    before, after = (softmax(OnnxRuntime(path).classify(*inputs), axis=1) for path in paths)
+    before, after = (softmax(OnnxBackend(path).classify(*inputs), axis=1) for path in paths)
     np.testing.assert_allclose(after, before, atol=0.05)
-    assert OnnxRuntime(paths[1]).metadata["precision"] == "int8"
-    assert OnnxRuntime(paths[1]).recipe == run.recipe
+    assert OnnxBackend(paths[1]).metadata["precision"] == "int8"
+    assert OnnxBackend(paths[1]).recipe == run.recipe
 
 
 def altered(path: Path, place: int = 0, by: float = 0.01) -> "onnx.ModelProto":
@@ -192,7 +192,7 @@ def test_a_number_that_is_none_is_no_agreement():
 def test_eight_bits_that_cost_accuracy_are_refused(copied: Path, monkeypatch, capsys):
     run = Run.read(copied)
     rows = run.rows("val")
-    logits = OnnxRuntime(copied / "model.onnx").classify(*run.inputs(rows))
+    logits = OnnxBackend(copied / "model.onnx").classify(*run.inputs(rows))
     told = [run.recipe.labels[place] for place in logits.argmax(axis=1)]
     right = [row for row, label in zip(rows, told, strict=True) if label == row.label]
     assert right

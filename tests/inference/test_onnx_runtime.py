@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from emotion.errors import UserError
-from emotion.inference.onnx_runtime import OnnxRuntime, read_onnx, with_digest
+from emotion.inference.onnx_runtime import OnnxBackend, read_onnx, with_digest
 from emotion.models.recipe import Recipe
 
 onnx = pytest.importorskip("onnx")
@@ -58,12 +58,12 @@ def write(tmp_path: Path) -> Callable[["onnx.ModelProto"], Path]:
 
 def refused(path: Path, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)) as caught:
-        OnnxRuntime(path)
+        OnnxBackend(path)
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
 
 
 def test_it_classifies_and_gives_the_recipe_back(model, write, recipe: Recipe):
-    runtime = OnnxRuntime(write(model))
+    runtime = OnnxBackend(write(model))
     stacks = np.random.default_rng(0).integers(256, size=(3, 9, 64, 64), dtype=np.uint8)
     weights = np.arange(45).reshape(9, 5) / 255
     expected = stacks.mean(axis=(2, 3)) @ weights
@@ -95,7 +95,7 @@ def test_half_a_file_is_refused(model, write, share: float):
     path = write(model)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(UserError, match="damaged"):
-        OnnxRuntime(path)
+        OnnxBackend(path)
 
 
 @pytest.mark.parametrize("content", [b"no model", bytes(1000), b"PK\x03\x04", b"\xff" * 100])

@@ -182,9 +182,9 @@ def test_a_neutral_clip_is_taken_into_account(finished_run, demo_cache, tmp_path
     told = {}
     for name, arguments in {
         "without": [f"clips={clip}"],
-        "with": [f"clips={clip}", f"calibrate={neutral}"],
-        "list": [f"clips={clip}", f"calibrate=[{neutral},{neutral}]"],
-        "watched": [f"source={clip}", f"calibrate={neutral}", "window=false", "realtime=false"],
+        "with": [f"clips={clip}", f"neutral={neutral}"],
+        "list": [f"clips={clip}", f"neutral=[{neutral},{neutral}]"],
+        "watched": [f"source={clip}", f"neutral={neutral}", "window=false", "realtime=false"],
     }.items():
         output = tmp_path / name
         common = [f"model_path={run_dir}", f"paths.output={output}"]
@@ -196,7 +196,7 @@ def test_a_neutral_clip_is_taken_into_account(finished_run, demo_cache, tmp_path
     )
     assert known != without and twice == known
     recognizer = EmotionRecognizer.load(run_dir)
-    recognizer.calibrate([neutral])
+    recognizer.set_neutral([neutral])
     assert recognizer.predict(clip).probabilities == pytest.approx(known, abs=1e-5)
     assert (told["watched"] / "live.jsonl").stat().st_size
 
@@ -204,9 +204,9 @@ def test_a_neutral_clip_is_taken_into_account(finished_run, demo_cache, tmp_path
 @pytest.mark.parametrize(
     ("neutral", "message", "num_workers"),
     [
-        ("nowhere.mp4", "calibrate={clips}/nowhere.mp4: no such file or folder", 1),
-        ("notes.txt", "calibrate={clips}/notes.txt: no video", 1),
-        ("gray.mp4", "calibrate={clips}/gray.mp4: no face", 2),
+        ("nowhere.mp4", "neutral={clips}/nowhere.mp4: no such file or folder", 1),
+        ("notes.txt", "neutral={clips}/notes.txt: no video", 1),
+        ("gray.mp4", "neutral={clips}/gray.mp4: no face", 2),
     ],
 )
 def test_a_neutral_clip_that_is_none_ends_in_one_line(
@@ -214,7 +214,7 @@ def test_a_neutral_clip_that_is_none_ends_in_one_line(
 ):
     with pytest.raises(SystemExit) as caught:
         run_predict(f"model_path={finished_run}", f"clips=[{clips}/good.mp4,{clips}/sub]",
-                    f"calibrate={clips}/{neutral}", f"num_workers={num_workers}")  # fmt: skip
+                    f"neutral={clips}/{neutral}", f"num_workers={num_workers}")  # fmt: skip
     assert caught.value.code.startswith("error: " + message.format(clips=clips))
     assert "\n" not in caught.value.code
 

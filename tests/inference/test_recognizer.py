@@ -144,7 +144,7 @@ def test_a_still_is_answered_as_in_training(cache_of: Callable, stills: Path, re
         listener = Listener(Recorder(), trained_on_stills)
         answer = listener.predict(stills / f"{row.clip}.png")
         assert answer.label is not None and (answer.num_frames, answer.reasons) == (1, [])
-        (stack,) = listener.runtime.stacks
+        (stack,) = listener.backend.stacks
         assert stack.shape == (9, 224, 224)
         cached = read_stack(cache.directory / row.stack)
         np.testing.assert_array_equal(stack, np.broadcast_to(cached, stack.shape))
@@ -380,7 +380,7 @@ def test_a_neutral_clip_shifts_logits_by_a_share_of_its_difference(
         np.array([1.0, 2, 0, 0, 1]),
     )
     recognizer = EmotionRecognizer(Recorder(*of_neutral.tolist(), of_clip.tolist()), knowing)
-    recognizer.calibrate([neutral], **({} if share is None else {"share": share}))
+    recognizer.set_neutral([neutral], **({} if share is None else {"share": share}))
     answer = recognizer.predict(happy)
     difference = np.array(knowing.neutral) - log_softmax(of_neutral).mean(axis=0)
     shifted = of_clip + (0.25 if share is None else share) * difference
@@ -398,7 +398,7 @@ def test_calibrating_again_begins_anew_and_with_no_clips_undoes_it(
     def answer(*calibrate_with: str) -> list[float]:
         if calibrate_with:
             runtime.logits += [logits[name] for name in calibrate_with]
-            recognizer.calibrate([sad] * len(calibrate_with))
+            recognizer.set_neutral([sad] * len(calibrate_with))
         runtime.logits.append(logits["clip"])
         return list(recognizer.predict(happy).probabilities.values())
 
@@ -406,13 +406,13 @@ def test_calibrating_again_begins_anew_and_with_no_clips_undoes_it(
     assert answer("first") not in (before, second)
     assert answer("second") == second
     assert answer("first", "second") not in (before, second)
-    recognizer.calibrate([])
+    recognizer.set_neutral([])
     assert answer() == before
 
 
 def test_windows_are_calibrated_too(knowing: Recipe, happy: Path, sad: Path):
     recognizer = EmotionRecognizer(Recorder([9.0, 0, 0, 0, 0]), knowing)
-    recognizer.calibrate([sad], share=1.0)
+    recognizer.set_neutral([sad], share=1.0)
     answer = recognizer.predict(happy, stride=90)
     assert [window.label for window in answer.windows] == [answer.label] == ["Neutral"]
 
@@ -433,7 +433,7 @@ def test_what_cant_be_calibrated_with_is_told_in_a_line(
     for model, clips, share, message in mistakes:
         recognizer = EmotionRecognizer(Recorder(), model)
         with pytest.raises(UserError, match=message) as caught:
-            recognizer.calibrate(clips, share=share)
+            recognizer.set_neutral(clips, share=share)
         assert "\n" not in str(caught.value) and type(caught.value) is UserError
         expected = EmotionRecognizer(Recorder(), model).predict(happy).probabilities
         assert recognizer.predict(happy).probabilities == expected  # and it goes on as before
@@ -448,7 +448,7 @@ def test_a_model_of_landmarks_is_given_those_of_the_clip(recipe: Recipe, happy: 
 
     listener = Listener(LandmarkRecorder(), replace(recipe, landmarks=True))
     listener.predict(happy)
-    np.testing.assert_array_equal(listener.runtime.landmarks, listener.heard[0])
+    np.testing.assert_array_equal(listener.backend.landmarks, listener.heard[0])
 
 
 def test_recognizing_needs_no_torch():
@@ -487,7 +487,7 @@ def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, mo
     exec(example, {})
     first, second = capsys.readouterr().out.splitlines()
     recognizer = EmotionRecognizer.load(mine)
-    recognizer.calibrate([happy])
+    recognizer.set_neutral([happy])
     told = recognizer.predict(happy)
     assert first == f"{told.label} {told.probabilities}"
     assert second == f"0 {told.label} {told.probabilities}"
