@@ -1,4 +1,8 @@
-"""What several test modules need: real clips, a real cache, configs, and a tidy process."""
+"""Shared fixtures: real clips, a real cache, composed configs, a finished run, a tidy process.
+
+Heavy packages are imported inside the fixtures that use them, so that a test of a light module
+starts in a second.
+"""
 
 import logging
 import os
@@ -6,27 +10,23 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from typing import TYPE_CHECKING
 from unittest import mock
 
-import av
-import cv2
 import numpy as np
 import pytest
-import pytorch_lightning as pl
-import torch
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
-from omegaconf import DictConfig
 
-from emotion.cli import CONF_DIR, REPOSITORY  # importing it makes the resolver `repository`
-from emotion.clips.video import Video
-from emotion.models.lightning_module import EmotionModule
-from emotion.models.recipe import Recipe, package_versions
-from emotion.stacks.cache import Cache
-from train import train
+from emotion import REPOSITORY
 
-# A shell that puts pytest into the background has it, and all that it starts, ignore Ctrl-C.
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from emotion.stacks.cache import Cache
+
+# pytest started in the background by a shell ignores Ctrl-C, and so does all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process per core: more threads would only compete
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(autouse=True)
@@ -55,12 +55,17 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def compose() -> Callable[..., DictConfig]:
+def compose() -> "Callable[..., DictConfig]":
     """Give a function that composes a primary config, as a script with these overrides would."""
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_dir
+
+    import emotion.training.cell  # noqa: F401 registers resolvers, as train.py does
+    from emotion.cli import CONF_DIR
 
     def compose_config(
         config_name: str, overrides: Iterable[str] = (), **settings: bool
-    ) -> DictConfig:
+    ) -> "DictConfig":
         with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
             return hydra_compose(config_name, list(overrides), **settings)
 
@@ -69,9 +74,11 @@ def compose() -> Callable[..., DictConfig]:
 
 @pytest.fixture(scope="session")
 def demo_cache(
-    compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory
-) -> Cache:
+    compose: "Callable[..., DictConfig]", tmp_path_factory: pytest.TempPathFactory
+) -> "Cache":
     """Build the cache of a smoke run: two rendered clips of every class in every split."""
+    from emotion.stacks.cache import Cache
+
     folder = tmp_path_factory.mktemp("demo")
     cache = Cache.from_config(
         compose("train", ["data=demo", "experiment=smoke", f"paths.cache={folder}"])
@@ -81,10 +88,11 @@ def demo_cache(
 
 
 @pytest.fixture
-def cache_of(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[..., Cache]:
+def cache_of(compose: "Callable[..., DictConfig]", tmp_path: Path) -> "Callable[..., Cache]":
     """Give a function that names the cache of a folder of clips; it cuts in this process."""
+    from emotion.stacks.cache import Cache
 
-    def name_cache(root: Path, *overrides: str, data: str = "scrapping") -> Cache:
+    def name_cache(root: Path, *overrides: str, data: str = "scrapping") -> "Cache":
         paths = [f"data={data}", f"data.root={root}", f"paths.cache={tmp_path}/cache"]
         return Cache.from_config(compose("preprocess", [*paths, "num_workers=1", *overrides]))
 
@@ -92,8 +100,12 @@ def cache_of(compose: Callable[..., DictConfig], tmp_path: Path) -> Callable[...
 
 
 @pytest.fixture
-def stills(demo_cache: Cache, tmp_path: Path) -> Path:
+def stills(demo_cache: "Cache", tmp_path: Path) -> Path:
     """Give a folder of stills, four drawn faces a class, that fill their pictures; and a clip."""
+    import cv2
+
+    from emotion.clips.video import Video
+
     folder = tmp_path / "stills"
     for label in ("Happy", "Sad"):
         (folder / label).mkdir(parents=True)
@@ -109,6 +121,7 @@ def stills(demo_cache: Cache, tmp_path: Path) -> Path:
 @pytest.fixture(scope="session")
 def write_video() -> Callable[..., Path]:
     """Give a function that writes (H, W, 3) uint8 BGR frames to an MPEG-4 file."""
+    import cv2
 
     def write(path: Path, frames: Iterable[np.ndarray], fps: float = 30.0) -> Path:
         frames = list(frames)
@@ -125,8 +138,14 @@ def write_video() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def run_dir(demo_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_dir(demo_cache: "Cache", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder of a run: a small network with random weights, and its recipe."""
+    import pytorch_lightning as pl
+    import torch
+
+    from emotion.models.lightning_module import EmotionModule
+    from emotion.models.recipe import Recipe, package_versions
+
     folder = tmp_path_factory.mktemp("run")
     labels = list(demo_cache.scheme.labels)
     pl.seed_everything(3, verbose=False)
@@ -153,6 +172,9 @@ def run_dir(demo_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="session")
 def join_clips(write_video: Callable[..., Path]) -> Callable[..., Path]:
     """Give a function that writes frames of clips one after another, losslessly to the eye."""
+    import cv2
+
+    from emotion.clips.video import Video
 
     def join(path: Path, *parts: tuple[Path, int, int]) -> Path:
         frames = [
@@ -168,6 +190,7 @@ def join_clips(write_video: Callable[..., Path]) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def encode_video() -> Callable[..., Path]:
     """Give a function that encodes (H, W, 3) uint8 RGB frames with PyAV, in any codec and file."""
+    import av
 
     def encode(
         path: Path,
@@ -235,8 +258,10 @@ def turn() -> Callable[[Path, int], None]:
 
 
 @pytest.fixture(scope="session")
-def finished_run(demo_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(demo_cache: "Cache", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder of a run that train.py has brought to its end, on two clips a class."""
+    from train import train
+
     folder = tmp_path_factory.mktemp("finished") / "run"
     paths = [f"paths.cache={demo_cache.directory.parents[1]}", f"hydra.run.dir={folder}"]
     arguments = ["train.py", "experiment=smoke", "interval=15", "logger=none", *paths]
