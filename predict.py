@@ -25,8 +25,7 @@ def predict(cfg: DictConfig) -> None:
     folder = Path(HydraConfig.get().runtime.output_dir)
     model = find_model(Path(str(cfg.model_path)))
     recipe = read_recipe(model)
-    log.info("model: %s (%s)", model, backend_name(model))
-    log.info("trained on: %s", recipe.data)
+    log.info("model: %s (%s)\ntrained on: %s", model, backend_name(model), recipe.data)
     if recipe.temperature == 1.0:
         log.info("the probabilities are not calibrated: the recipe's temperature is 1")
     threshold = recipe.unsure_below if cfg.unsure_below is None else cfg.unsure_below
@@ -50,14 +49,9 @@ def predict_clips(
     from emotion.inference.batch import Predictor, output_names
 
     clips = files_of(cfg.clips, "clips")
-    predictor = Predictor(
-        model,
-        cfg.min_frames,
-        cfg.unsure_below,
-        files_of(cfg.neutral, "neutral"),
-        stride=cfg.stride if cfg.render else None,
-        rendered=folder / "rendered" if cfg.render else None,
-    )
+    pictures = {"stride": cfg.stride, "rendered": folder / "rendered"} if cfg.render else {}
+    neutral = files_of(cfg.neutral, "neutral")
+    predictor = Predictor(model, cfg.min_frames, cfg.unsure_below, neutral, **pictures)
     answers = predictor.predict_all(clips, cfg.num_workers)
     write_json_lines(folder / "predictions.jsonl", answers)
     write_csv(folder / "predictions.csv", answers, labels)
@@ -65,10 +59,10 @@ def predict_clips(
     if not console.is_terminal:  # Rich assumes 80 columns for a log file
         console.width = 120
     console.print(answers_table(answers, output_names(clips), labels))
-    classified = sum(answer.label is not None for answer in answers)
+    classified = [answer for answer in answers if answer.label is not None]
     unsure = sum(answer.unsure for answer in answers)
     failed = [answer.clip for answer in answers if answer.failed]
-    counts = (classified, len(answers), unsure, len(failed))
+    counts = (len(classified), len(answers), unsure, len(failed))
     log.info("%d of %d clips classified, %d of them unsure, %d failed", *counts)
     if threshold == 0:
         log.info("no confidence threshold is set, so no clip is unsure: unsure_below=0.5 sets one")
@@ -88,8 +82,9 @@ def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
     from emotion.inference.recognizer import EmotionRecognizer
 
     source = open_source(cfg.source, cfg.realtime)
-    options = {"min_frames": cfg.min_frames, "unsure_below": cfg.unsure_below}
-    recognizer = EmotionRecognizer.load(model, **options)
+    recognizer = EmotionRecognizer.load(
+        model, min_frames=cfg.min_frames, unsure_below=cfg.unsure_below
+    )
     recognizer.set_neutral(files_of(cfg.neutral, "neutral"))
     watch_to_files(recognizer, source, cfg.stride, folder, window=cfg.window, render=cfg.render)
 

@@ -17,7 +17,6 @@ import numpy as np
 from emotion.clips.video import ReadAhead, Still, Video, VideoError, open_clip
 from emotion.errors import UserError
 from emotion.evaluation.personal import PERSON_SHARE
-from emotion.evaluation.predictions import mean_of_stacks
 from emotion.inference.answer import (
     Answer,
     Probabilities,
@@ -306,7 +305,7 @@ class EmotionRecognizer:
         of_stacks = [list(s.probabilities.values()) for s in segments if s.probabilities]
         if not of_stacks:
             return None
-        return dict(zip(self.labels, mean_of_stacks(np.array(of_stacks)).tolist(), strict=True))
+        return dict(zip(self.labels, np.mean(of_stacks, axis=0).tolist(), strict=True))
 
     def _classify(self, segment: Segment) -> SegmentAnswer:
         """Classify a segment if it would have made a training stack."""

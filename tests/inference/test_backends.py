@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from emotion.errors import UserError
-from emotion.inference.backends import find_model, load_model, backend_name
+from emotion.inference.backends import backend_name, find_model, load_model
 from emotion.inference.onnx_runtime import with_digest
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import Recipe

@@ -11,7 +11,7 @@ import pytest
 
 from emotion import EmotionRecognizer
 from emotion.clips.video import Video
-from emotion.inference.answer import SampledFace, Answer, Window
+from emotion.inference.answer import Answer, SampledFace, Window
 from emotion.inference.drawing import (
     FaceTrack,
     annotate,

@@ -1,4 +1,4 @@
-"""Recognizing: a clip's stacks are those of training, and its probabilities the model's own."""
+"""Recognizing: the stacks of a clip are those of training, its probabilities the model's."""
 
 import re
 import shutil
@@ -29,9 +29,7 @@ from emotion.stacks.stack import read_stack
 
 
 class Recorder:
-    """Stands in for a runtime: keeps the stacks that it is given, answers with set logits."""
-
-    name = "a recorder"
+    """A backend that keeps the stacks it gets, and returns given logits."""
 
     def __init__(self, *logits: list[float]) -> None:
         self.logits = list(logits)
@@ -82,12 +80,12 @@ def test_a_training_clips_stacks_are_those_of_training_bit_for_bit(
     data.setup()
     dataset = data.evaluation_dataloader("train").dataset
     for index, row in enumerate(dataset.rows[:4]):
-        runtime = Recorder()
-        recognizer = EmotionRecognizer(runtime, recipe, read_ahead=read_ahead)
+        backend = Recorder()
+        recognizer = EmotionRecognizer(backend, recipe, read_ahead=read_ahead)
         recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
         expected, _ = dataset[index, 0]
         assert expected.shape == (9, 64, 64)
-        np.testing.assert_array_equal(runtime.stacks[row.segment - 1], expected.numpy())
+        np.testing.assert_array_equal(backend.stacks[row.segment - 1], expected.numpy())
 
 
 @pytest.mark.parametrize(
@@ -100,11 +98,11 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
         path = shared_data / "javanese" / f"{name}.mp4"
         cutter = Cutter(tmp_path, recipe.settings)
         record = cutter.cut(Clip(path, name, "Anger", "", "train"))
-        runtime = Recorder()
+        backend = Recorder()
         at_full_size = replace(recipe, interval=interval, image_px=recipe.settings.size_px)
-        EmotionRecognizer(runtime, at_full_size).predict(path)
-        assert len(runtime.stacks) == len(record.segments) > 0
-        for stack, segment in zip(runtime.stacks, record.segments, strict=True):
+        EmotionRecognizer(backend, at_full_size).predict(path)
+        assert len(backend.stacks) == len(record.segments) > 0
+        for stack, segment in zip(backend.stacks, record.segments, strict=True):
             assert "0" not in segment["has_face"].rstrip("0")  # else others stand in
             cached = read_stack(cutter.stack_path(name, segment["number"]))
             sampled = len(segment["has_face"].rstrip("0")[::step])  # the rest pads a tail
@@ -112,11 +110,11 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
 
 
 class Listener(EmotionRecognizer):
-    """Keeps the landmarks of every stretch of a clip that the model is asked about."""
+    """Keeps the landmarks of every part of a clip that is classified."""
 
-    def probabilities(self, crops: list, points: list) -> dict[str, float] | None:
-        self.__dict__.setdefault("heard", []).append(self.landmarks(points))
-        return super().probabilities(crops, points)
+    def probabilities(self, crops: list, landmarks: list) -> dict[str, float] | None:
+        self.__dict__.setdefault("heard", []).append(self.landmarks(landmarks))
+        return super().probabilities(crops, landmarks)
 
 
 @pytest.mark.parametrize("read_ahead", [False, True])
@@ -157,7 +155,7 @@ def test_a_model_of_clips_says_how_it_answers_a_still(recipe: Recipe, stills: Pa
     path = next(stills.glob("Sad/*.png"))
     answer = EmotionRecognizer(Recorder(), recipe).predict(path)
     assert answer.label is None
-    assert answer.reasons == ["1 frames, fewer than 75 (min_frames=1 answers all the same)"]
+    assert "min_frames=1" in answer.reasons[0]
     answer = EmotionRecognizer(Recorder(), recipe, min_frames=1).predict(path, stride=15)
     assert answer.label is not None and not answer.reasons
     assert [(w.first_frame, w.num_frames) for w in answer.windows] == [(0, 1)]
@@ -206,8 +204,8 @@ def test_probabilities_are_calibrated_and_averaged_over_the_segments(
 ):
     clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 80))
     logits = [[2.0, 0.0, 1.0, 0.0, 0.0], [0.0, 3.0, 1.0, 0.5, 0.0]]
-    runtime = Recorder(*logits)
-    answer = EmotionRecognizer(runtime, replace(recipe, temperature=2.5)).predict(clip)
+    backend = Recorder(*logits)
+    answer = EmotionRecognizer(backend, replace(recipe, temperature=2.5)).predict(clip)
     expected = softmax(np.array(logits) / 2.5, axis=1)
     for segment, probabilities in zip(answer.segments, expected, strict=True):
         np.testing.assert_allclose(list(segment.probabilities.values()), probabilities, rtol=1e-6)
@@ -245,19 +243,19 @@ def test_windows_are_what_cutting_the_clip_there_gives(
     crops = np.concatenate(whole.stacks)  # (36, 224, 224), one every 5 frames of the clip
     assert crops.shape == (36, 224, 224) and len(answer.faces) == 36
 
-    runtime = Recorder()
-    answer = EmotionRecognizer(runtime, every_crop).predict(clip, stride=30)
+    backend = Recorder()
+    answer = EmotionRecognizer(backend, every_crop).predict(clip, stride=30)
     assert [w.first_frame for w in answer.windows] == [0, 30, 60, 90]
     assert [w.middle for w in answer.windows] == [44.5, 74.5, 104.5, 134.5]
     # asked in the order of time: segment 1 and the window in it, segment 2 and the other windows
     for place, first_crop in enumerate((0, 0, 18, 6, 12, 18)):
-        np.testing.assert_array_equal(runtime.stacks[place], crops[first_crop : first_crop + 18])
-    assert len(runtime.stacks) == 6
+        np.testing.assert_array_equal(backend.stacks[place], crops[first_crop : first_crop + 18])
+    assert len(backend.stacks) == 6
 
 
 @pytest.mark.parametrize("stride", [0, 7, 95, -5])
 def test_a_stride_between_the_crops_is_refused(recipe: Recipe, happy: Path, stride: int):
-    with pytest.raises(UserError, match=f"stride={stride}: it is a multiple of 5"):
+    with pytest.raises(UserError, match="stride"):
         EmotionRecognizer(Recorder(), recipe).predict(happy, stride=stride)
 
 
@@ -267,12 +265,12 @@ def test_a_stride_between_the_crops_is_refused(recipe: Recipe, happy: Path, stri
 def test_a_short_clip_is_padded_as_in_training(
     recipe: Recipe, happy: Path, join_clips: Callable[..., Path], tmp_path: Path
 ):
-    runtime = Recorder()
-    answer = EmotionRecognizer(runtime, recipe).predict(
+    backend = Recorder()
+    answer = EmotionRecognizer(backend, recipe).predict(
         join_clips(tmp_path / "80.mp4", (happy, 0, 80)), stride=15
     )
     assert answer.label is not None and answer.num_frames == 80
-    (stack, *_) = runtime.stacks
+    (stack, *_) = backend.stacks
     np.testing.assert_array_equal(stack[8], stack[7])  # frame 80 is not there; 70 is the last
     assert (stack[7] != stack[6]).any()
     assert [(w.first_frame, w.num_frames) for w in answer.windows] == [(0, 80)]
@@ -284,7 +282,7 @@ def test_a_clip_that_training_would_drop_says_how_to_be_answered(
     clip = join_clips(tmp_path / "40.mp4", (happy, 0, 40))
     answer = EmotionRecognizer(Recorder(), recipe).predict(clip)
     assert (answer.label, answer.probabilities, answer.failed) == (None, None, False)
-    assert answer.reasons == ["40 frames, fewer than 75 (min_frames=40 answers all the same)"]
+    assert "min_frames=40" in answer.reasons[0]
     answer = EmotionRecognizer(Recorder(), recipe, min_frames=40).predict(clip)
     assert answer.label is not None and not answer.reasons
 
@@ -293,11 +291,11 @@ def test_a_clip_without_a_face_says_so(
     recipe: Recipe, write_video: Callable[..., Path], tmp_path: Path
 ):
     clip = write_video(tmp_path / "gray.mp4", [np.full((120, 160, 3), 127, np.uint8)] * 90)
-    runtime = Recorder()
-    answer = EmotionRecognizer(runtime, recipe).predict(clip, stride=15)
+    backend = Recorder()
+    answer = EmotionRecognizer(backend, recipe).predict(clip, stride=15)
     assert (answer.label, answer.probabilities, answer.num_faces) == (None, None, 0)
-    assert answer.reasons == ["no face"] and not answer.failed
-    assert runtime.stacks == []
+    assert answer.reasons and not answer.failed
+    assert backend.stacks == []
     assert [window.label for window in answer.windows] == [None]
 
 
@@ -309,7 +307,7 @@ def test_segments_without_enough_faces_do_not_count(
     answer = EmotionRecognizer(Recorder([0, 9, 0, 0, 0]), recipe).predict(clip)
     assert answer.label == "Happy"
     assert answer.segments[1].probabilities is None
-    assert answer.segments[1].reason == "a face in only 0 of 18 sampled frames"
+    assert answer.segments[1].reason and answer.segments[1].face_frames == 0
     assert answer.probabilities == answer.segments[0].probabilities
 
 
@@ -317,44 +315,39 @@ def test_two_faces_are_told(recipe: Recipe, beside: Path):
     answer = EmotionRecognizer(Recorder(), recipe).predict(beside)
     assert answer.num_faces == answer.segments[0].num_faces == 2
     assert answer.label is not None
-    assert answer.reasons == ["2 faces at once, of which one was followed"]
+    assert len(answer.reasons) == 1
     width = next(Video(beside).pictures()).rgb().shape[1]
     middles = np.array([(face.box[0] + face.box[2]) / 2 for face in answer.faces])
     assert (middles < width / 2).all() or (middles > width / 2).all()  # one person all along
 
 
-@pytest.mark.parametrize(
-    ("content", "message"), [(b"", "the file is empty"), (b"no video" * 99, "no video, or damaged")]
-)
-def test_a_broken_clip_raises_an_error_that_says_why(
-    recipe: Recipe, tmp_path: Path, content: bytes, message: str
+@pytest.mark.parametrize("content", [b"", b"no video" * 99, None])
+def test_a_broken_or_missing_clip_raises_video_error(
+    recipe: Recipe, tmp_path: Path, content: bytes | None
 ):
-    (tmp_path / "broken.mp4").write_bytes(content)
-    for _ in range(2):  # and the recognizer still works
-        with pytest.raises(VideoError, match=message):
-            EmotionRecognizer(Recorder(), recipe).predict(tmp_path / "broken.mp4")
-    with pytest.raises(VideoError, match="there is no such file"):
-        EmotionRecognizer(Recorder(), recipe).predict(tmp_path / "nowhere.mp4")
+    if content is not None:
+        (tmp_path / "broken.mp4").write_bytes(content)
+    recognizer = EmotionRecognizer(Recorder(), recipe)
+    for _ in range(2):  # the first error must not break the recognizer
+        with pytest.raises(VideoError):
+            recognizer.predict(tmp_path / "broken.mp4")
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"min_frames": 0}, "min_frames=0: it is 1 to 90"),
-        ({"min_frames": 91}, "min_frames=91: it is 1 to 90"),
-        ({"unsure_below": 1.5}, "unsure_below=1.5: it is a probability"),
-    ],
+    "setting", [{"min_frames": 0}, {"min_frames": 91}, {"unsure_below": 1.5}], ids=str
 )
-def test_settings_that_cant_be_are_refused(recipe: Recipe, setting: dict, message: str):
-    with pytest.raises(UserError, match=message):
+def test_settings_out_of_range_are_an_error(recipe: Recipe, setting: dict):
+    with pytest.raises(UserError, match=next(iter(setting))):
         EmotionRecognizer(Recorder(), recipe, **setting)
 
 
-def test_other_versions_than_trainings_are_told(run_dir: Path, tmp_path: Path, caplog, recipe):
+def test_other_package_versions_than_in_training_are_logged(
+    run_dir: Path, tmp_path: Path, caplog, recipe
+):
     (tmp_path / "best.ckpt").symlink_to(run_dir / "best.ckpt")
     replace(recipe, versions={**recipe.versions, "av": "0.1"}).write(tmp_path / "recipe.json")
     EmotionRecognizer.load(tmp_path)
-    assert "instead of 0.1, which the model was trained with" in caplog.text
+    assert "0.1" in caplog.text
 
 
 # A person's resting face
@@ -365,41 +358,41 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture
-def knowing(recipe: Recipe) -> Recipe:
-    """A recipe that knows what neutral is."""
+def with_baseline(recipe: Recipe) -> Recipe:
+    """A recipe with a neutral baseline."""
     return replace(recipe, neutral=log_softmax(np.array([0.0, 1.0, 3.0, 0.5, 0.0])).tolist())
 
 
 @pytest.mark.parametrize("share", [None, 1.0, 0.0])
 def test_a_neutral_clip_shifts_logits_by_a_share_of_its_difference(
-    knowing: Recipe, happy: Path, sad: Path, join_clips: Callable, tmp_path: Path, share
+    with_baseline: Recipe, happy: Path, sad: Path, join_clips: Callable, tmp_path: Path, share
 ):
     neutral = join_clips(tmp_path / "two.mp4", (sad, 0, 90), (sad, 0, 80))  # two segments
     of_neutral, of_clip = (
         np.array([[3.0, 0, 1, 0, 0], [1, 1, 0, 0, 2]]),
         np.array([1.0, 2, 0, 0, 1]),
     )
-    recognizer = EmotionRecognizer(Recorder(*of_neutral.tolist(), of_clip.tolist()), knowing)
+    recognizer = EmotionRecognizer(Recorder(*of_neutral.tolist(), of_clip.tolist()), with_baseline)
     recognizer.set_neutral([neutral], **({} if share is None else {"share": share}))
     answer = recognizer.predict(happy)
-    difference = np.array(knowing.neutral) - log_softmax(of_neutral).mean(axis=0)
+    difference = np.array(with_baseline.neutral) - log_softmax(of_neutral).mean(axis=0)
     shifted = of_clip + (0.25 if share is None else share) * difference
-    expected = softmax(shifted / knowing.temperature)
+    expected = softmax(shifted / with_baseline.temperature)
     np.testing.assert_allclose(list(answer.probabilities.values()), expected, rtol=1e-6)
 
 
-def test_calibrating_again_begins_anew_and_with_no_clips_undoes_it(
-    knowing: Recipe, happy: Path, sad: Path
+def test_set_neutral_replaces_the_last_baseline_and_no_clips_remove_it(
+    with_baseline: Recipe, happy: Path, sad: Path
 ):
     logits = {"first": [3.0, 0, 1, 0, 0], "second": [0, 0, 0, 2.0, 0], "clip": [1.0, 2, 0, 0, 1]}
-    runtime = Recorder()
-    recognizer = EmotionRecognizer(runtime, knowing)
+    backend = Recorder()
+    recognizer = EmotionRecognizer(backend, with_baseline)
 
-    def answer(*calibrate_with: str) -> list[float]:
-        if calibrate_with:
-            runtime.logits += [logits[name] for name in calibrate_with]
-            recognizer.set_neutral([sad] * len(calibrate_with))
-        runtime.logits.append(logits["clip"])
+    def answer(*baseline: str) -> list[float]:
+        if baseline:
+            backend.logits += [logits[name] for name in baseline]
+            recognizer.set_neutral([sad] * len(baseline))
+        backend.logits.append(logits["clip"])
         return list(recognizer.predict(happy).probabilities.values())
 
     before, second = answer(), answer("second")
@@ -410,33 +403,32 @@ def test_calibrating_again_begins_anew_and_with_no_clips_undoes_it(
     assert answer() == before
 
 
-def test_windows_are_calibrated_too(knowing: Recipe, happy: Path, sad: Path):
-    recognizer = EmotionRecognizer(Recorder([9.0, 0, 0, 0, 0]), knowing)
+def test_windows_have_the_baseline_too(with_baseline: Recipe, happy: Path, sad: Path):
+    recognizer = EmotionRecognizer(Recorder([9.0, 0, 0, 0, 0]), with_baseline)
     recognizer.set_neutral([sad], share=1.0)
     answer = recognizer.predict(happy, stride=90)
     assert [window.label for window in answer.windows] == [answer.label] == ["Neutral"]
 
 
-def test_what_cant_be_calibrated_with_is_told_in_a_line(
-    knowing: Recipe, recipe: Recipe, happy: Path, write_video: Callable, tmp_path: Path
+def test_a_wrong_baseline_is_an_error_that_names_the_file(
+    with_baseline: Recipe, recipe: Recipe, happy: Path, write_video: Callable, tmp_path: Path
 ):
     gray = write_video(tmp_path / "gray.mp4", [np.full((120, 160, 3), 127, np.uint8)] * 90)
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 99)
-    mistakes = [
-        (knowing, [happy], 1.5, r"calibrate: share=1\.5 is no share, 0 to 1"),
-        (knowing, [], -0.1, r"calibrate: share=-0\.1 is no share"),
-        (recipe, [happy], 0.5, "trained without neutral stacks, or by an older version"),
-        (knowing, [happy, gray], 0.5, r"calibrate=.*gray\.mp4: no face"),
-        (knowing, [tmp_path / "broken.mp4"], 0.5, r"broken\.mp4: no video, or damaged"),
-        (knowing, [tmp_path / "nowhere.mp4"], 0.5, r"nowhere\.mp4: there is no such file"),
-    ]
-    for model, clips, share, message in mistakes:
+    expected = EmotionRecognizer(Recorder(), with_baseline).predict(happy).probabilities
+    for model, clips, share, key in (
+        (with_baseline, [happy], 1.5, "share"),
+        (with_baseline, [], -0.1, "share"),
+        (recipe, [happy], 0.5, "neutral"),
+        (with_baseline, [happy, gray], 0.5, r"neutral=.*gray\.mp4"),
+        (with_baseline, [tmp_path / "broken.mp4"], 0.5, r"neutral=.*broken\.mp4"),
+        (with_baseline, [tmp_path / "nowhere.mp4"], 0.5, r"neutral=.*nowhere\.mp4"),
+    ):
         recognizer = EmotionRecognizer(Recorder(), model)
-        with pytest.raises(UserError, match=message) as caught:
+        with pytest.raises(UserError, match=key) as caught:
             recognizer.set_neutral(clips, share=share)
         assert "\n" not in str(caught.value) and type(caught.value) is UserError
-        expected = EmotionRecognizer(Recorder(), model).predict(happy).probabilities
-        assert recognizer.predict(happy).probabilities == expected  # and it goes on as before
+        assert recognizer.predict(happy).probabilities == expected  # without a baseline
 
 
 def test_a_model_of_landmarks_is_given_those_of_the_clip(recipe: Recipe, happy: Path):
@@ -451,12 +443,12 @@ def test_a_model_of_landmarks_is_given_those_of_the_clip(recipe: Recipe, happy: 
     np.testing.assert_array_equal(listener.backend.landmarks, listener.heard[0])
 
 
-def test_recognizing_needs_no_torch():
-    """An exported model starts in the time that importing torch alone would take."""
+def test_inference_loads_neither_torch_nor_what_builds_caches():
     code = """
 import sys
 from emotion import REPOSITORY, EmotionRecognizer
-heavy = {"torch", "pytorch_lightning", "torchmetrics", "timm", "omegaconf"}
+import emotion.inference.batch
+heavy = {"torch", "pytorch_lightning", "torchmetrics", "timm", "omegaconf", "emotion.stacks.build"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
