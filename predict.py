@@ -62,8 +62,8 @@ def predict_clips(
     classified = [answer for answer in answers if answer.label is not None]
     unsure = sum(answer.unsure for answer in answers)
     failed = [answer.clip for answer in answers if answer.failed]
-    counts = (len(classified), len(answers), unsure, len(failed))
-    log.info("%d of %d clips classified, %d of them unsure, %d failed", *counts)
+    counts = f"{len(classified)} of {len(answers)} clips classified, {unsure} of them unsure"
+    log.info("%s, %d failed", counts, len(failed))
     if threshold == 0:
         log.info("no confidence threshold is set, so no clip is unsure: unsure_below=0.5 sets one")
     elif unsure:
@@ -82,16 +82,15 @@ def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
     from emotion.inference.recognizer import EmotionRecognizer
 
     source = open_source(cfg.source, cfg.realtime)
-    recognizer = EmotionRecognizer.load(
-        model, min_frames=cfg.min_frames, unsure_below=cfg.unsure_below
-    )
+    options = {key: cfg[key] for key in ("min_frames", "unsure_below")}
+    recognizer = EmotionRecognizer.load(model, **options)
     recognizer.set_neutral(files_of(cfg.neutral, "neutral"))
     watch_to_files(recognizer, source, cfg.stride, folder, window=cfg.window, render=cfg.render)
 
 
 def files_of(paths: str | ListConfig | None, key: str) -> tuple[Path, ...]:
     """Find the clips of a path, or of a list of paths, each once; none for null."""
-    from emotion.clips.naming import named_clips
+    from emotion.clips.find import named_clips
 
     names = paths if isinstance(paths, ListConfig) else [] if paths is None else [paths]
     return tuple(dict.fromkeys(clip for name in names for clip in named_clips(str(name), key)))

@@ -26,11 +26,12 @@ from rich.console import Console
 from rich.table import Table
 
 from emotion.cli import CONF_DIR
-from emotion.clips.naming import named_clips
+from emotion.clips.find import named_clips
 from emotion.clips.video import Video
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
+from emotion.models.titles import model_title
 from emotion.stacks.cache import Cache
 from emotion.stacks.cutter import face_cropper
 
@@ -71,7 +72,7 @@ def write_run(model: str, interval: int, folder: Path) -> None:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("train", [f"model={model}", f"interval='{interval}'", "data=demo"])
     recipe = Recipe(
-        title=cfg.model.title,
+        title=model_title(cfg.model.backbone),
         data="nothing",
         labels=list(cfg.data.labels),
         settings=Cache.from_config(cfg).settings,

@@ -8,7 +8,6 @@ to the time.
 
 import argparse
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,12 +18,13 @@ from rich.console import Console
 from rich.table import Table
 
 from emotion.cli import CONF_DIR
-from emotion.inference.backends import Backend, PyTorchBackend, random_inputs
-from emotion.inference.export import to_onnx, write_model
-from emotion.inference.onnx_runtime import RECIPE_KEY, OnnxBackend
+from emotion.inference.backends import Backend, OnnxBackend, PyTorchBackend, random_inputs
+from emotion.inference.export import to_onnx
+from emotion.inference.onnx_file import RECIPE_KEY, write_onnx
 from emotion.inference.quantization import quantize
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
+from emotion.models.titles import model_title
 from emotion.stacks.cache import Cache
 
 MODELS = ("mobilenetv3", "effv2s", "effv2m")
@@ -45,7 +45,7 @@ def untrained(model: str, image_px: int, folder: Path) -> Path:
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("train", [f"model={model}", "data=demo"])
     recipe = Recipe(
-        title=cfg.model.title,
+        title=model_title(cfg.model.backbone),
         data="nothing",
         labels=list(cfg.data.labels),
         settings=Cache.from_config(cfg).settings,
@@ -73,8 +73,8 @@ def runtimes(model: str, image_px: int, threads: int, folder: Path) -> dict[str,
     recipe = Recipe.read(folder / RECIPE_FILE)
     metadata = {RECIPE_KEY: recipe.to_json()}
     float32, int8 = folder / "model.onnx", folder / "model.int8.onnx"
-    write_model(to_onnx(before.module, recipe), float32, metadata)
-    write_model(quantize(float32, random_inputs(recipe, 4)), int8, metadata)
+    write_onnx(to_onnx(before.module, recipe), float32, metadata)
+    write_onnx(quantize(float32, random_inputs(recipe, 4)), int8, metadata)
     return {
         before.name: before,
         "ONNX Runtime float32": OnnxBackend(float32, threads),
@@ -82,16 +82,14 @@ def runtimes(model: str, image_px: int, threads: int, folder: Path) -> dict[str,
     }
 
 
-def medians_ms(
-    of: dict[str, Backend], inputs: Sequence[np.ndarray], repeats: int
-) -> dict[str, float]:
+def medians_ms(of: dict[str, Backend], inputs: np.ndarray, repeats: int) -> dict[str, float]:
     """Classify stacks with one runtime after the other, again and again; name -> median in ms."""
     times_s: dict[str, list[float]] = {name: [] for name in of}
     for repeat in range(repeats + 2):  # two to warm up
         for name, runtime in of.items():
             time.sleep(PAUSE_S)
             start_s = time.perf_counter()
-            runtime.classify(*inputs)
+            runtime.classify(inputs)
             if repeat >= 2:
                 times_s[name].append(time.perf_counter() - start_s)
     return {name: 1000 * float(np.median(times)) for name, times in times_s.items()}

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from emotion.cli import CONF_DIR, REPOSITORY
-from emotion.clips.demo import render_clips
+from emotion.clips.demo.render import render_clips
 from emotion.clips.naming import Clip
 from emotion.clips.video import Video
 from emotion.stacks.cache import Cache

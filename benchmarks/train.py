@@ -33,6 +33,7 @@ from emotion.data.datamodule import StackDataModule
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.optimizers import build_optimizer
 from emotion.models.stack_classifier import StackClassifier
+from emotion.models.titles import model_title
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.stack import write_stack
@@ -103,7 +104,7 @@ def compare_memory_formats(console: Console) -> None:
         times_s = in_turns([partial(step, images) for step in steps])
         per_stack = [1000 * time_s / len(images) for time_s in times_s]
         table.add_row(
-            cfg.model.title,
+            model_title(cfg.model.backbone),
             *(f"{ms:.0f}" for ms in per_stack),
             f"{per_stack[1] / per_stack[0]:.2f}",
             "channels last" if cfg.model.channels_last else "NCHW",
@@ -173,28 +174,30 @@ def compare_epochs(console: Console, overrides: list[str]) -> None:
             stopwatch = epochs_in_turns(cfg, STEPS[name])
         epoch_s, bare_s, seed_s = np.median(stopwatch.times_s[1:], axis=0)
         table.add_row(
-            cfg.model.title,
+            model_title(cfg.model.backbone),
             str(batch_size),
             f"{1000 * epoch_s / STEPS[name] / batch_size:.0f}",
             f"{epoch_s / bare_s:.2f}",
             f"{np.median(stopwatch.waited_s[1:]) / epoch_s:.1%}",
             f"{seed_s / epoch_s:.2f}",
         )
-        console.print(f"{cfg.model.title} is measured")
+        console.print(f"{model_title(cfg.model.backbone)} is measured")
     console.print(table)
 
 
 def epochs_in_turns(cfg: DictConfig, num_steps: int) -> "Stopwatch":
     """Train a model as `train.py` does, on random stacks, and its rivals after every epoch."""
     cache = Cache.from_config(cfg)
-    rows = list(random_stacks(cache, cfg.loader.batch_size * num_steps))
+    rows = list(random_stacks(cache, cfg.data.labels, cfg.loader.batch_size * num_steps))
     augmentation = instantiate(cfg.augmentation)
-    datamodule = StackDataModule(cache, cfg.interval.frames, augmentation, **cfg.loader)
+    datamodule = StackDataModule(
+        cache, cfg.interval.frames, augmentation, labels=cfg.data.labels, **cfg.loader
+    )
     datamodule.rows = {"train": rows, "val": rows[:1], "test": []}
     module = EmotionModule(
         cfg.model.backbone,
         NUM_IMAGES,
-        cache.scheme.labels,
+        cfg.data.labels,
         channels_last=cfg.model.channels_last,
         optimizer=OmegaConf.to_container(cfg.optimizer),
         schedule=OmegaConf.to_container(cfg.schedule),
@@ -208,7 +211,7 @@ def epochs_in_turns(cfg: DictConfig, num_steps: int) -> "Stopwatch":
     return stopwatch
 
 
-def random_stacks(cache: Cache, num: int) -> Iterator[StackRow]:
+def random_stacks(cache: Cache, labels: Sequence[str], num: int) -> Iterator[StackRow]:
     """Write smooth random stacks into a cache."""
     generator = np.random.default_rng(0)
     for number in range(num):
@@ -219,7 +222,7 @@ def random_stacks(cache: Cache, num: int) -> Iterator[StackRow]:
             stack=f"{number}.tiff",
             clip=str(number),
             segment=1,
-            label=cache.scheme.labels[number % 5],
+            label=labels[number % 5],
             subject="",
             split="train",
             num_frames=90,

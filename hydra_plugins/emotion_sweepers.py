@@ -11,7 +11,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.cli import check_value_types, quote_integer_options
+from emotion.cli import quote_integer_options
+from emotion.config import check_config
 from emotion.errors import UserError
 from emotion.training.cell import cell_id
 
@@ -67,7 +68,7 @@ class CellSweeper(BasicSweeper):
         """Compose a job's config and check what was typed."""
         loader = self.hydra_context.config_loader
         cfg = loader.load_sweep_config(self.config, list(overrides))
-        check_value_types(self.config.hydra.job.config_name, cfg.hydra.overrides.task)
+        check_config(self.config.hydra.job.config_name, cfg)
         return cfg
 
 

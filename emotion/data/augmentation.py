@@ -67,22 +67,10 @@ class Augmentation:
 
         Args:
             stack: (H, W, T) uint8; T at most 512, OpenCV's limit.
-            generator: decides everything that is random.
+            generator: of all random numbers.
 
         Returns:
             (H, W, T) uint8, a new array.
-        """
-        return self.vary(stack, generator)[0]
-
-    def vary(self, stack: np.ndarray, generator: np.random.Generator) -> tuple[np.ndarray, bool]:
-        """Vary a stack, and tell whether left and right have changed places.
-
-        Args:
-            stack: see `__call__`.
-            generator: likewise.
-
-        Returns:
-            What `__call__` gives, and whether it is flipped.
         """
         height, width = stack.shape[:2]
         matrix = self.affine_matrix(height, width, generator)
@@ -103,7 +91,7 @@ class Augmentation:
         if generator.random() < self.strength * self.erase:
             top, left, bottom, right = self.rectangle(height, width, generator)
             varied[top:bottom, left:right] = 0
-        return varied, bool(np.linalg.det(matrix) < 0)
+        return varied
 
     def affine_matrix(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
         """Draw a flip, rotation, scale and shift about the centre of the image.

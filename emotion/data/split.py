@@ -60,7 +60,7 @@ class Split(ABC):
 
 @dataclass(frozen=True)
 class DataSplit(Split):
-    """As the data set's own file, or its list, says."""
+    """The data set's own split, from its file or list; `GroupedSplit` if it has none."""
 
     name: str = "data"
 
@@ -70,8 +70,10 @@ class DataSplit(Split):
         return "data.split"
 
     def assign(self, rows: Sequence[StackRow], pattern: str | None) -> list[str]:
-        """Repeat what the manifest says; see `Split.assign`."""
-        return [row.split for row in rows]
+        """Return the manifest's splits, or grouped ones; see `Split.assign`."""
+        if any(row.split for row in rows):
+            return [row.split for row in rows]
+        return GroupedSplit(name=self.name).assign(rows, pattern)
 
 
 @dataclass(frozen=True)

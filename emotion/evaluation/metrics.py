@@ -1,18 +1,14 @@
-"""predictions ──judge──> accuracy, UAR and macro-F1, with confidence intervals, and each class's.
+"""Accuracy, UAR and macro-F1 with confidence intervals, and the scores of each class.
 
-All scores follow from the confusion matrix, C rows for the true class and C columns for the
-predicted one. Where a class does not occur:
-
-- recall is undefined where a class is not in the truth, precision where it is never predicted, F1
-  where it is neither; undefined is None, not 0;
-- UAR, the unweighted average recall, also called balanced accuracy, is the mean of the defined
-  recalls, as `sklearn.metrics.balanced_accuracy_score` has it;
-- macro-F1 is the mean of the defined F1 scores, as `sklearn.metrics.f1_score` and torchmetrics
-  have it.
+All scores are computed from the confusion matrix, with C rows for the true class and C columns for
+the predicted one. Precision is undefined (None) for a class that is never predicted, recall for a
+class that is never true, F1 for a class that is neither. UAR, the unweighted average recall, is the
+mean of the defined recalls, like `sklearn.metrics.balanced_accuracy_score`; macro-F1 is the mean of
+the defined F1 scores, like `sklearn.metrics.f1_score` and torchmetrics.
 """
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,15 +16,15 @@ from emotion.evaluation.predictions import Predictions
 
 COVERAGE = 0.95
 RESAMPLES = 2000
-MIN_SUBJECTS = 10  # fewer, drawn again and again, say too little of how people differ
+MIN_SUBJECTS = 10  # resampling fewer subjects underestimates how much subjects differ
 
 
 @dataclass(frozen=True)
 class Confidence:
-    """Between which bounds scores would probably lie, had other clips or people been judged.
+    """Confidence intervals of the mean scores.
 
     Attributes:
-        unit: what was drawn anew: `clips` or `subjects`.
+        unit: what was resampled: `clips` or `subjects`.
         num_units: how many there are.
         bounds: `accuracy`, `uar`, `macro_f1` -> low and high, 0 to 1.
     """
@@ -40,18 +36,18 @@ class Confidence:
 
 @dataclass(frozen=True)
 class Scores:
-    """How well predictions agree with labels; the module says what happens to absent classes.
+    """Scores of predictions; see the module for classes that do not occur.
 
     Attributes:
-        num: how many stacks or clips were judged.
-        accuracy: share that is right, 0 to 1.
+        num: number of stacks or clips.
+        accuracy: share of correct predictions, 0 to 1.
         uar: mean of the classes' recalls.
         macro_f1: mean of the classes' F1 scores.
-        precision: of each class, None where undefined.
+        precision: of each class, None if undefined.
         recall: likewise.
         f1: likewise.
-        confusion: C rows, the true class, of C counts, the predicted class.
-        confidence: intervals of accuracy, UAR and macro-F1.
+        confusion: C rows (true class) of C counts (predicted class).
+        confidence: confidence intervals of accuracy, UAR and macro-F1.
     """
 
     num: int
@@ -65,15 +61,16 @@ class Scores:
     confidence: Confidence
 
 
+@dataclass(frozen=True)
+class LevelScores:
+    """Scores of one split, by stack and by clip."""
+
+    stacks: Scores
+    clips: Scores
+
+
 def judge(predictions: Predictions) -> Scores:
-    """Score predictions.
-
-    Args:
-        predictions: of stacks or of clips, at least one.
-
-    Returns:
-        The scores, with the confidence intervals that `bootstrap` gives.
-    """
+    """Score the predictions of at least one stack or clip, with bootstrap confidence intervals."""
     confusion = count_confusions(predictions, np.zeros(len(predictions), dtype=np.int64), 1)[0]
     precision, recall, f1 = class_scores(confusion)
     return Scores(
@@ -87,46 +84,38 @@ def judge(predictions: Predictions) -> Scores:
     )
 
 
-def judge_splits(predictions: Predictions) -> dict[str, dict[str, dict]]:
-    """Score every split on its own.
-
-    Args:
-        predictions: of the stacks of one split or several.
-
-    Returns:
-        Split -> `stacks` and `clips` -> their `Scores`, as plain values.
-    """
+def judge_splits(predictions: Predictions) -> dict[str, LevelScores]:
+    """Score the calibrated predictions of stacks, each split on its own."""
     scores = {}
     for split in dict.fromkeys(predictions.splits):
-        of_stacks = predictions.of_split(split)
-        levels = {"stacks": of_stacks, "clips": of_stacks.of_clips()}
-        scores[split] = {level: asdict(judge(of_level)) for level, of_level in levels.items()}
+        stacks = predictions.of_split(split)
+        scores[split] = LevelScores(judge(stacks), judge(stacks.of_clips()))
     return scores
 
 
 def class_scores(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Score every class.
+    """Return precision, recall and F1 of every class, NaN if undefined.
 
     Args:
         confusion: (..., C, C) counts.
 
     Returns:
-        Precision, recall and F1, (..., C) each, NaN where undefined.
+        Three (..., C) float64 arrays.
     """
     right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     occurring, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as documented
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
         return right / predicted, right / occurring, 2 * right / (occurring + predicted)
 
 
 def mean_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Score all classes together.
+    """Return the scores of all classes together.
 
     Args:
-        confusion: (..., C, C) counts, each with at least one.
+        confusion: (..., C, C) counts, at least one in each matrix.
 
     Returns:
-        `accuracy`, `uar` and `macro_f1`, (...) each, 0 to 1.
+        `accuracy`, `uar` and `macro_f1`, (...) float64 each, 0 to 1.
     """
     _, recall, f1 = class_scores(confusion)
     right = np.trace(confusion, axis1=-2, axis2=-1)
@@ -138,7 +127,7 @@ def mean_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def defined(scores: np.ndarray) -> list[float | None]:
-    """Turn (C,) scores into plain numbers, and NaN, which JSON does not know, into None."""
+    """Convert (C,) scores to plain numbers, and NaN, which JSON lacks, to None."""
     return [None if np.isnan(score) else float(score) for score in scores]
 
 
@@ -149,7 +138,7 @@ def count_confusions(
 
     Args:
         predictions: N.
-        unit_index: (N,) int64, which of the units each belongs to.
+        unit_index: (N,) int64, the unit that each belongs to.
         num_units: U.
 
     Returns:
@@ -164,11 +153,11 @@ def count_confusions(
 def independent_units(
     predictions: Predictions, min_subjects: int = MIN_SUBJECTS
 ) -> tuple[str, list[str]]:
-    """Say what may be drawn anew: never stacks, for those of a clip are much the same.
+    """Choose what is resampled: never stacks, because those of one clip are nearly identical.
 
     Returns:
-        `subjects`, if all are known and at least `min_subjects`, else `clips`; and whose each of
-        the N predictions is.
+        `subjects` if all are known and at least `min_subjects`, else `clips`; and the unit of each
+        of the N predictions.
     """
     subjects = set(predictions.subjects)
     if "" not in subjects and len(subjects) >= min_subjects:
@@ -182,21 +171,18 @@ def bootstrap(
     seed: int = 0,
     min_subjects: int = MIN_SUBJECTS,
 ) -> Confidence:
-    """Give 95 % confidence intervals of the runs' mean scores: percentile bootstrap over units.
+    """Return 95 % confidence intervals of the runs' mean scores: percentile bootstrap over units.
 
-    Clips, or people, are drawn with replacement, as many as there are, each with all that belongs
-    to it and the same ones for every run (Efron and Tibshirani 1993, chapter 13; units as clusters:
-    Field and Welsh 2007). An interval tells what other clips or people would change, not what
-    training anew would. Too narrow where units are few, and of no width where all are right.
+    Clips or subjects are drawn with replacement, each with all its predictions and the same ones
+    for every run (Efron and Tibshirani 1993, chapter 13; units as clusters: Field and Welsh 2007).
+    An interval covers the choice of clips or subjects, not the randomness of training. It is too
+    narrow for few units, and has no width if everything is correct.
 
     Args:
-        runs: predictions for the same stacks or clips, one or more (of several seeds).
-        resamples: R, how many draws.
+        runs: predictions for the same stacks or clips, one for each seed.
+        resamples: R, the number of draws.
         seed: of the draws.
-        min_subjects: people are drawn if there are as many, else clips.
-
-    Returns:
-        The bounds, and what they are over.
+        min_subjects: see `independent_units`.
     """
     unit, names = independent_units(runs[0], min_subjects)
     index = {name: i for i, name in enumerate(sorted(set(names)))}
@@ -208,8 +194,8 @@ def bootstrap(
         counts.append(count_confusions(run, unit_index, len(index)))
     per_unit = np.stack(counts, axis=1)  # (U, S, C, C)
 
-    # Units with equal counts are as good as one another, so it is enough to draw how many there
-    # are of each kind: the same distribution, and a product of matrices for all draws at once.
+    # Units with equal counts are interchangeable, so drawing the number of each kind gives the
+    # same distribution, with one matrix product for all draws.
     kinds, numbers = np.unique(
         per_unit.reshape(len(index), -1), axis=0, return_counts=True
     )  # (K, S * C * C), (K,)

@@ -1,9 +1,8 @@
-"""predictions ──know the person──> predictions with a person's resting face taken into account.
+"""Predictions that take a person's resting face into account.
 
-What `EmotionRecognizer.calibrate` does to one person's clips, done to the predictions of a run, so
-that it can be judged: each neutral clip of a person in turn is their baseline, set aside, and all
-their other clips are answered with it.
-
+This applies to the predictions of a run what inference does with a person's neutral clip, so that
+its effect can be measured: each neutral clip of a person in turn is the baseline, and all other
+clips of that person are predicted with it.
 """
 
 from collections.abc import Sequence
@@ -12,41 +11,53 @@ from dataclasses import replace
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.evaluation.calibration import logs
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import Predictions, calibrate
 
-PERSON_SHARE = 0.25  # of what a person's neutral face differs by, see `calibrate`
-NEUTRAL = "Neutral"  # the class of a resting face
+PERSON_SHARE = 0.25  # of the difference between a person's neutral face and everybody's
 SCORES = ("accuracy", "uar", "macro_f1")
 
 
-def mean_neutral(predictions: Predictions) -> list[float]:
-    """Give the mean log-probabilities of neutral stacks; nothing where there are none."""
-    if NEUTRAL not in predictions.labels:
+def mean_neutral(predictions: Predictions, neutral_label: str | None) -> list[float]:
+    """Return the (C,) mean log-probabilities of neutral stacks.
+
+    Args:
+        predictions: uncalibrated, of stacks.
+        neutral_label: the class of a resting face; None if no class is one.
+
+    Returns:
+        An empty list if there are no such stacks.
+    """
+    if neutral_label not in predictions.labels:
         return []
-    is_neutral = predictions.targets == predictions.labels.index(NEUTRAL)
-    return logs(predictions)[is_neutral].mean(axis=0).tolist() if is_neutral.any() else []
+    is_neutral = predictions.targets == predictions.labels.index(neutral_label)
+    return predictions.logits[is_neutral].mean(axis=0).tolist() if is_neutral.any() else []
 
 
 def with_baselines(
-    predictions: Predictions, neutral: Sequence[float], share: float = PERSON_SHARE
+    predictions: Predictions,
+    neutral: Sequence[float],
+    neutral_label: str,
+    temperature: float,
+    share: float = PERSON_SHARE,
 ) -> Predictions:
-    """Answer everybody's stacks with a baseline, each of their neutral clips in turn.
+    """Predict everybody's stacks with a baseline, each of their neutral clips in turn.
 
-    The log-probabilities of a baseline's stacks are compared with those of everybody's neutral
-    stacks, and a share of the difference is taken off. All of it would take one clip's chance for
-    the person.
+    The log-probabilities of a baseline's stacks are compared with the mean of everybody's neutral
+    stacks, and a share of the difference is subtracted before calibration. The whole difference
+    would attribute the chance of one clip to the person.
 
     Args:
-        predictions: of stacks of one split, whose subjects are known.
+        predictions: uncalibrated, of the stacks of one split with known subjects.
         neutral: (C,), see `mean_neutral`; of the model that made the predictions.
+        neutral_label: the class of a resting face.
+        temperature: of the model's calibration.
         share: 0 to 1.
 
     Returns:
-        For each person and each of their neutral clips, all their other stacks. A clip's id ends in
-        the baseline's, so that it is counted once for each.
+        Calibrated predictions of all other stacks, for each person and each of their neutral
+        clips. A clip's id ends in the baseline's, so that it counts once for each.
     """
-    logits, index = logs(predictions), predictions.labels.index(NEUTRAL)
+    logits, index = predictions.logits, predictions.labels.index(neutral_label)
     clips, subjects = np.array(predictions.clips), np.array(predictions.subjects)
     places, shifts, ids = [], [], []
     for baseline in np.unique(clips[predictions.targets == index]):
@@ -57,19 +68,18 @@ def with_baselines(
             shifts.append(shift)
             ids.append(f"{clips[place]} given {baseline}")
     shifted = logits[places] + np.array(shifts).reshape(len(places), len(predictions.labels))
-    powers = np.exp(shifted - shifted.max(axis=1, keepdims=True))
-    probabilities = (powers / powers.sum(axis=1, keepdims=True)).astype(np.float32)
+    probabilities = calibrate(shifted, temperature).astype(np.float32)
     return replace(predictions.take(places), clips=ids, probabilities=probabilities)
 
 
 def mean_of(runs: Sequence[Predictions]) -> Predictions:
-    """Average the probabilities of runs that answered the same clips.
+    """Average the probabilities of runs that predicted the same clips.
 
     Raises:
-        UserError: they have answered others.
+        UserError: the runs predicted different clips.
     """
     if any(sorted(run.clips) != sorted(runs[0].clips) for run in runs[1:]):
-        raise UserError("the seeds have not answered the same clips: name the same folds of each")
+        raise UserError("the seeds must have predicted the same clips: give the same folds of each")
     order = [np.argsort(run.clips) for run in runs]
     first = runs[0].take(order[0].tolist())
     mean = np.mean(

@@ -1,11 +1,13 @@
-"""module ──say──> how probable each class is for each stack, beside what is true.
+"""Class probabilities of stacks and clips, beside the true classes.
 
-A run keeps them in `predictions.csv`, a row a stack, so that scores of clips, of other groups and
-of all folds together need no model again.
+`predictions.csv` of a run holds the UNCALIBRATED probabilities of its stacks, one row each; the
+temperature is in the run's `metrics.json`. A clip's probabilities are the mean of the CALIBRATED
+probabilities of its stacks: `Predictions.read(path).calibrated(temperature).of_clips()`. Reports
+and inference share `calibrate` and `mean_of_stacks`, so that they give a clip the same answer.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,21 +16,43 @@ from emotion.errors import UserError
 from emotion.stacks.manifest import StackRow
 from emotion.tables import read_table, write_table
 
-PROBABILITY = "p_"  # goes before a class's name in the file's columns
+PREDICTIONS_FILE = "predictions.csv"
+PROBABILITY = "p_"  # prefix of the columns of probabilities, before the class
+TINY = float(np.finfo(np.float32).smallest_subnormal)  # lower bound of a probability's logarithm
+
+
+def calibrate(logits: np.ndarray, temperature: float) -> np.ndarray:
+    """Turn logits into calibrated probabilities.
+
+    Args:
+        logits: (N, C), up to a constant in each row; log-probabilities are such logits.
+        temperature: what they are divided by.
+
+    Returns:
+        (N, C) float64, 0 to 1; each row sums to 1.
+    """
+    scaled = np.asarray(logits, np.float64) / temperature
+    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    return powers / powers.sum(axis=1, keepdims=True)
+
+
+def mean_of_stacks(probabilities: np.ndarray) -> np.ndarray:
+    """Average the (S, C) calibrated probabilities of a clip's stacks: (C,) float64."""
+    return np.mean(probabilities, axis=0, dtype=np.float64)
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of N stacks, or of N clips.
+    """Predictions for N stacks, or for N clips.
 
     Attributes:
         labels: the C classes, in the order of their indices.
         splits: N names, `val` or `test`.
         clips: N ids.
         segments: N numbers, counted from 1 in the clip; 0 stands for the whole clip.
-        subjects: N names, "" where nobody is known.
+        subjects: N names, "" where the subject is unknown.
         targets: (N,) int64, index of the true class.
-        probabilities: (N, C) float32, 0 to 1; the largest of a row is the prediction.
+        probabilities: (N, C) float32, 0 to 1; the largest of a row is the predicted class.
     """
 
     labels: list[str]
@@ -47,20 +71,14 @@ class Predictions:
         assert self.probabilities.shape == (num, len(self.labels))
 
     def __len__(self) -> int:
-        """N."""
+        """Return N."""
         return len(self.clips)
 
     @classmethod
     def of_rows(
         cls, rows: Sequence[StackRow], labels: Sequence[str], probabilities: np.ndarray
     ) -> "Predictions":
-        """Put probabilities beside the rows that they were predicted for.
-
-        Args:
-            rows: N, with their splits.
-            labels: the C classes.
-            probabilities: (N, C) float32.
-        """
+        """Combine N rows of a manifest, with their splits, and their (N, C) probabilities."""
         labels = list(labels)
         return cls(
             labels,
@@ -74,7 +92,7 @@ class Predictions:
 
     @classmethod
     def joined(cls, parts: Sequence["Predictions"]) -> "Predictions":
-        """Put the predictions of several splits or folds below each other.
+        """Concatenate the predictions of several splits or folds.
 
         Raises:
             UserError: a stack is in two of them.
@@ -93,18 +111,14 @@ class Predictions:
         for stack in zip(joined.clips, joined.segments, strict=True):
             if stack in seen:
                 raise UserError(
-                    f"segment {stack[1]} of clip {stack[0]} is predicted in two splits or folds: "
-                    "they were not made by one split"
+                    f"segment {stack[1]} of clip {stack[0]} is predicted in two splits or folds, "
+                    "which must come from one split"
                 )
             seen.add(stack)
         return joined
 
     def take(self, places: Sequence[int]) -> "Predictions":
-        """Keep some rows.
-
-        Args:
-            places: which, in the order in which they shall stand.
-        """
+        """Return the rows at these indices, in this order."""
         return Predictions(
             self.labels,
             splits=[self.splits[i] for i in places],
@@ -116,40 +130,36 @@ class Predictions:
         )
 
     def of_split(self, split: str) -> "Predictions":
-        """Keep one split's rows."""
+        """Return the rows of one split."""
         return self.take([i for i, name in enumerate(self.splits) if name == split])
 
+    @property
+    def logits(self) -> np.ndarray:
+        """The (N, C) float64 log-probabilities: the logits up to a constant in each row."""
+        return np.log(np.maximum(self.probabilities.astype(np.float64), TINY))
+
+    def calibrated(self, temperature: float) -> "Predictions":
+        """Divide the logits of uncalibrated predictions of stacks by a temperature."""
+        probabilities = calibrate(self.logits, temperature).astype(np.float32)
+        return replace(self, probabilities=probabilities)
+
     def of_clips(self) -> "Predictions":
-        """Average the probabilities of each clip's stacks.
+        """Average the probabilities of each clip's stacks, which are calibrated before.
 
         Returns:
-            A row for each of the M clips, in the order in which they first occur.
+            A row for each of the M clips, in the order of their first stacks.
         """
-        first: dict[str, int] = {}
+        places: dict[str, list[int]] = {}
         for place, clip in enumerate(self.clips):
-            first.setdefault(clip, place)
-        number = {clip: i for i, clip in enumerate(first)}
-        of_clip = np.array([number[clip] for clip in self.clips], dtype=np.int64)
-        sums = np.zeros((len(first), len(self.labels)))  # (M, C), float64 for exact small sums
-        np.add.at(sums, of_clip, self.probabilities)
-        counts = np.bincount(of_clip, minlength=len(first))[:, None]
-        kept = self.take(list(first.values()))
-        return Predictions(
-            kept.labels,
-            kept.splits,
-            kept.clips,
-            [0] * len(kept),
-            kept.subjects,
-            kept.targets,
-            (sums / counts).astype(np.float32),
-        )
+            places.setdefault(clip, []).append(place)
+        means = [mean_of_stacks(self.probabilities[of_clip]) for of_clip in places.values()]
+        first = self.take([of_clip[0] for of_clip in places.values()])
+        shape = (len(places), len(self.labels))
+        probabilities = np.array(means, dtype=np.float32).reshape(shape)
+        return replace(first, segments=[0] * len(first), probabilities=probabilities)
 
     def write(self, path: Path) -> None:
-        """Write a CSV file, whole or not at all; probabilities to the last digit.
-
-        Args:
-            path: the file.
-        """
+        """Write a CSV file atomically, with exact probabilities."""
         columns = [PROBABILITY + label for label in self.labels]
         rows = (
             {
@@ -172,24 +182,24 @@ class Predictions:
         """Read what `write` wrote.
 
         Raises:
-            UserError: there is no such file.
+            UserError: the file is missing or damaged.
         """
         if not path.is_file():
-            raise UserError(
-                f"no {path.name} in {path.parent}, as runs of older versions have none: "
-                "run it again, or move its folder out of the way"
+            raise UserError(f"{path} is missing: run it again, or move its folder away")
+        try:
+            rows = read_table(path)
+            columns = [name for name in rows[0] if name.startswith(PROBABILITY)]
+            labels = [name.removeprefix(PROBABILITY) for name in columns]
+            return cls(
+                labels,
+                splits=[row["split"] for row in rows],
+                clips=[row["clip"] for row in rows],
+                segments=[int(row["segment"]) for row in rows],
+                subjects=[row["subject"] for row in rows],
+                targets=np.array([labels.index(row["label"]) for row in rows], dtype=np.int64),
+                probabilities=np.array(
+                    [[row[name] for name in columns] for row in rows], dtype=np.float32
+                ),
             )
-        rows = read_table(path)
-        columns = [name for name in rows[0] if name.startswith(PROBABILITY)]
-        labels = [name.removeprefix(PROBABILITY) for name in columns]
-        return cls(
-            labels,
-            splits=[row["split"] for row in rows],
-            clips=[row["clip"] for row in rows],
-            segments=[int(row["segment"]) for row in rows],
-            subjects=[row["subject"] for row in rows],
-            targets=np.array([labels.index(row["label"]) for row in rows], dtype=np.int64),
-            probabilities=np.array(
-                [[row[name] for name in columns] for row in rows], dtype=np.float32
-            ),
-        )
+        except (ValueError, LookupError, TypeError) as error:
+            raise UserError(f"{path} is damaged ({error}): run it again") from None

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from emotion.clips.video import open_clip
+from emotion.clips.still import open_clip
 from emotion.files import unfinished
 from emotion.inference.answer import (
     Answer,

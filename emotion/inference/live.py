@@ -20,7 +20,8 @@ import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from emotion.clips.video import Picture, Pictures, ReadAhead, Video, VideoError
+from emotion.clips.read_ahead import ReadAhead
+from emotion.clips.video import Picture, Pictures, Video, VideoError
 from emotion.errors import UserError
 from emotion.inference.answer import Probabilities, rounded, summary, top_label
 from emotion.inference.drawing import annotate, write_clip

@@ -1,11 +1,10 @@
-"""float32 ──quantize──> int8: an exported model with 8-bit weights and activations.
+"""Quantize an exported model to 8-bit weights and activations.
 
-Static quantization, in ONNX's own operators: the ranges of activations are measured once, on train
-stacks. Dynamic quantization, which measures them for every stack, has nothing to offer here:
-ONNX Runtime runs such convolutions slower than those in float32.
+Static quantization with ONNX's own operators: the ranges of activations are measured once, on
+train stacks. Dynamic quantization is of no use here: ONNX Runtime runs its convolutions slower
+than those in float32.
 """
 
-from collections.abc import Sequence
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -14,28 +13,27 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from emotion.inference.onnx_runtime import INPUT, LANDMARKS
-
 if TYPE_CHECKING:
     import onnx
 
-# Share of activations, in percent, that the 256 steps span. On the demo's 120 val stacks, with
-# MobileNetV3, probabilities moved by 0.015 on average under 99.99, and by 0.024 under 100, where
-# few outliers take steps away from all others.
+# Percentage of activations that the 256 levels cover. On the demo's 120 validation stacks, with
+# MobileNetV3, probabilities changed by 0.015 on average with 99.99, and by 0.024 with 100, where
+# few outliers widen the levels of all others.
 PERCENTILE = 99.99
-AT_ONCE = 4  # stacks whose activations are held in memory; all of 64 would take gigabytes
+AT_ONCE = 4  # stacks whose activations are in memory at once; all 64 would take gigabytes
 
 
-def quantize(path: Path, inputs: Sequence[np.ndarray]) -> "onnx.ModelProto":
-    """Quantize whatever ONNX Runtime can compute in 8 bits.
+def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.ModelProto":
+    """Quantize every operator that ONNX Runtime can compute in 8 bits.
 
     Args:
         path: of a float32 model.
-        inputs: what `Backend.classify` takes, of N stacks, from which ranges are taken; those
-            beyond the last multiple of `AT_ONCE` are not looked at, unless there are fewer.
+        inputs: (N, T, ...) stacks or landmarks to measure ranges on. Those after the last multiple
+            of `AT_ONCE` are not used, unless there are fewer.
+        name: of the model's input.
 
     Returns:
-        The model, with no metadata.
+        The model, without metadata.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -47,11 +45,11 @@ def quantize(path: Path, inputs: Sequence[np.ndarray]) -> "onnx.ModelProto":
     )
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    at_once = min(AT_ONCE, len(inputs[0]))
-    num = len(inputs[0]) // at_once * at_once
+    at_once = min(AT_ONCE, len(inputs))
+    num = len(inputs) // at_once * at_once
 
     class Reader(CalibrationDataReader):
-        """Gives one stack after another of those that it is set to."""
+        """Yields one stack after another of a range."""
 
         def __init__(self) -> None:
             self.left = iter(())
@@ -64,10 +62,7 @@ def quantize(path: Path, inputs: Sequence[np.ndarray]) -> "onnx.ModelProto":
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             place = next(self.left, None)
-            if place is None:
-                return None
-            names = (INPUT, LANDMARKS)[: len(inputs)]
-            return {n: each[place : place + 1] for n, each in zip(names, inputs, strict=True)}
+            return None if place is None else {name: inputs[place : place + 1]}
 
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"

@@ -14,9 +14,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emotion.clips.video import ReadAhead, Still, Video, VideoError, open_clip
+from emotion.clips.read_ahead import ReadAhead
+from emotion.clips.still import Still, open_clip
+from emotion.clips.video import Video, VideoError
 from emotion.errors import UserError
 from emotion.evaluation.personal import PERSON_SHARE
+from emotion.evaluation.predictions import calibrate, mean_of_stacks
 from emotion.inference.answer import (
     Answer,
     Probabilities,
@@ -133,11 +136,11 @@ class EmotionRecognizer:
         self._shift = np.zeros(len(self.labels))
         if not clips:
             return
+        label = self.recipe.neutral_label
+        if label is None:
+            raise UserError("neutral: the model has no neutral class (data.neutral_label is null)")
         if not self.recipe.neutral:
-            raise UserError(
-                "neutral: the model has no neutral baseline: no stack of its validation split has "
-                "the neutral class"
-            )
+            raise UserError(f"neutral: the model's validation split has no stack of class {label}")
         logits = [self._mean_logits(Path(clip)) for clip in clips]
         self._shift = share * (np.array(self.recipe.neutral) - np.mean(logits, axis=0))
 
@@ -239,38 +242,24 @@ class EmotionRecognizer:
                 f"stride must be a multiple of {interval} up to {longest}, got {stride}"
             )
 
-    def images(self, crops: Sequence[np.ndarray | None]) -> np.ndarray:
-        """Make the model's stack of a part of a clip.
+    def inputs(
+        self, crops: Sequence[np.ndarray | None], landmarks: Sequence[np.ndarray | None]
+    ) -> np.ndarray:
+        """Make the model's inputs of a part of a clip.
 
         Args:
             crops: of each sampled frame, (H, W) uint8 or None, at least one; fewer than T are
                 padded as in training.
+            landmarks: of the same frames, (468, 3) float32 or None.
 
         Returns:
-            (T, image_px, image_px) uint8, with channels last in memory.
+            (T, image_px, image_px) uint8 with channels last in memory, or (T, 468, 3) float32.
         """
-        num_images = self.settings.num_images
-        return model_images(
-            stack_crops(crops, num_images),
-            own_crops(crops, num_images),
-            self.recipe.step,
-            self.recipe.image_px,
-        )
-
-    def landmarks(self, landmarks: Sequence[np.ndarray | None]) -> np.ndarray:
-        """Make the model's landmarks of a part of a clip.
-
-        Args:
-            landmarks: of each sampled frame, (468, 3) float32 or None, at least one; fewer than T
-                are padded as in training.
-
-        Returns:
-            (T, 468, 3) float32.
-        """
-        num_images = self.settings.num_images
-        return model_landmarks(
-            stack_crops(landmarks, num_images), own_crops(landmarks, num_images), self.recipe.step
-        )
+        num_images, step = self.settings.num_images, self.recipe.step
+        is_own = own_crops(crops, num_images)
+        if self.recipe.inputs == "landmarks":
+            return model_landmarks(stack_crops(landmarks, num_images), is_own, step)
+        return model_images(stack_crops(crops, num_images), is_own, step, self.recipe.image_px)
 
     def probabilities(
         self, crops: Sequence[np.ndarray | None], landmarks: Sequence[np.ndarray | None]
@@ -278,8 +267,8 @@ class EmotionRecognizer:
         """Classify a part of a clip.
 
         Args:
-            crops: see `images`.
-            landmarks: see `landmarks`; of the same frames.
+            crops: see `inputs`.
+            landmarks: see `inputs`.
 
         Returns:
             Calibrated probabilities; None if too few frames show a face.
@@ -287,25 +276,23 @@ class EmotionRecognizer:
         found = sum(crop is not None for crop in crops)
         if not self.settings.enough_faces(found, len(crops)):
             return None
-        scaled = (self._logits(crops, landmarks) + self._shift) / self.recipe.temperature
-        powers = np.exp(scaled - scaled.max())
-        return dict(zip(self.labels, (powers / powers.sum()).tolist(), strict=True))
+        logits = self._logits(crops, landmarks) + self._shift
+        (probabilities,) = calibrate(logits[None], self.recipe.temperature)
+        return dict(zip(self.labels, probabilities.tolist(), strict=True))
 
     def _logits(
         self, crops: Sequence[np.ndarray | None], landmarks: Sequence[np.ndarray | None]
     ) -> np.ndarray:
         """Return the logits of a part of a clip, (C,) float64."""
-        inputs = [self.images(crops)[None]]
-        if self.recipe.landmarks:
-            inputs.append(self.landmarks(landmarks)[None])
-        return self.backend.classify(*inputs)[0].astype(np.float64)
+        inputs = self.inputs(crops, landmarks)[None]  # (1, T, ...)
+        return self.backend.classify(inputs)[0].astype(np.float64)
 
     def _of_clip(self, segments: Sequence[SegmentAnswer]) -> Probabilities | None:
         """Average the probabilities of the classified segments, as reports do for stacks."""
         of_stacks = [list(s.probabilities.values()) for s in segments if s.probabilities]
         if not of_stacks:
             return None
-        return dict(zip(self.labels, np.mean(of_stacks, axis=0).tolist(), strict=True))
+        return dict(zip(self.labels, mean_of_stacks(np.array(of_stacks)).tolist(), strict=True))
 
     def _classify(self, segment: Segment) -> SegmentAnswer:
         """Classify a segment if it would have made a training stack."""

@@ -24,8 +24,7 @@ def build_optimizer(network: StackClassifier, settings: Mapping[str, Any]) -> Op
             whatever else that class takes.
 
     Returns:
-        The optimizer; its groups are the backbone and the head, in this order; or, of a network
-        without a backbone, the classifier of landmarks.
+        The optimizer; its groups are the backbone and the head, in this order.
 
     Raises:
         UserError: there is no such class, or it does not take these settings.
@@ -39,8 +38,7 @@ def build_optimizer(network: StackClassifier, settings: Mapping[str, Any]) -> Op
     }
     if name not in kinds:
         raise UserError(f"optimizer.name={name}: torch.optim has {', '.join(sorted(kinds))}")
-    parts = (network.backbone, network.head) if network.backbone else (network.geometry,)
-    groups = [{"params": list(part.parameters())} for part in parts]
+    groups = [{"params": list(part.parameters())} for part in (network.backbone, network.head)]
     if backbone_lr is not None:
         groups[0]["lr"] = backbone_lr
     try:

@@ -1,86 +1,79 @@
-"""What prediction needs to know of a trained model apart from its weights.
+"""The recipe: what inference needs to know of a trained model apart from its weights.
 
-`train.py` leaves it beside the checkpoint as `recipe.json`, an exported model carries it inside;
-both are read here, and strictly, for a model that is fed other images than it has learned from
-answers all the same, and wrongly.
+Training writes it beside the checkpoint as `recipe.json`; an exported model carries it inside.
+Reading is strict, because a model with other images than it was trained on would return wrong
+predictions silently.
 """
 
-import json
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from types import GenericAlias
-from typing import Any, TypeVar
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emotion.errors import UserError
 from emotion.executors import PIXEL_PACKAGES
 from emotion.files import unfinished
-from emotion.stacks.cutter import LATER_SETTINGS, CacheSettings
+from emotion.stacks.cutter import CacheSettings
 from emotion.stacks.sampling import interval_step, num_images
 
-Known = TypeVar("Known")
-
 RECIPE_FILE = "recipe.json"
-FORMAT = 1  # of the JSON; counts up where a key changes its meaning
-LATER = {"landmarks": False, "neutral": []}  # keys that older files lack, and what they mean
+VERSION = 2  # counts up when a key changes its meaning
 PACKAGES = (*PIXEL_PACKAGES, "torch", "timm")
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
-@dataclass(frozen=True)
-class Recipe:
-    """How clips become what a model takes, and how its logits are to be read.
+
+class Recipe(BaseModel):
+    """How clips become a model's inputs, and how its logits become an answer.
 
     Attributes:
+        version: of the JSON.
         title: of the model, for people.
-        data: what it was trained on, and what has to be known of that.
+        data: the training data, and what a reader must know of it.
         labels: the C classes, in the order of their indices.
         settings: how clips are cut and cropped.
         interval: frames from one image of a stack to the next, as the model takes them.
         image_px: height and width of these images.
         versions: package -> version, of those that may change crops or logits.
-        landmarks: whether the model takes the landmarks of the images as well.
-        temperature: what logits are divided by before softmax; 1 where nothing was calibrated.
-        unsure_below: a clip whose top probability is lower is unsure; 0 where none was set.
-        neutral: the mean log-probabilities of val stacks whose class is Neutral, what a person's
-            own neutral clips are compared with; none where there is no such class or stack.
+        inputs: whether the model takes stacks or landmarks.
+        temperature: what logits are divided by before softmax; 1 if not calibrated.
+        unsure_below: a clip with a lower top probability is unsure; 0 if no threshold was set.
+        neutral_label: the class of a resting face; None if there is none.
+        neutral: mean log-probabilities of the validation stacks of that class, which a person's
+            own neutral clips are compared with; empty if there are none.
     """
 
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: Literal[2] = VERSION
     title: str
     data: str
-    labels: Sequence[str]
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
     settings: CacheSettings
     interval: int
-    image_px: int
+    image_px: Annotated[int, Field(ge=1)]
     versions: Mapping[str, str]
-    landmarks: bool = False
-    temperature: float = 1.0
-    unsure_below: float = 0.0
-    neutral: Sequence[float] = ()
+    inputs: Literal["stacks", "landmarks"] = "stacks"
+    temperature: Annotated[Finite, Field(gt=0)] = 1.0
+    unsure_below: Annotated[Finite, Field(ge=0, le=1)] = 0.0
+    neutral_label: str | None = None
+    neutral: tuple[Finite, ...] = ()
 
-    def __post_init__(self) -> None:
-        """Check that the values can be.
-
-        Raises:
-            UserError: names the one that can't.
-        """
-        object.__setattr__(self, "labels", tuple(self.labels))
-        object.__setattr__(self, "versions", dict(self.versions))
-        object.__setattr__(self, "neutral", tuple(self.neutral))
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> "Recipe":
+        """Check what no single field shows."""
         interval_step(self.interval, self.settings.interval, self.settings.segment_frames)
-        if not self.labels or len(set(self.labels)) < len(self.labels):
-            raise UserError(f"labels {list(self.labels)} are none, or one of them twice")
-        if self.image_px < 1:
-            raise UserError(f"image_px {self.image_px} is below 1")
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"temperature {self.temperature} is not above 0")
-        if not all(map(math.isfinite, self.neutral)):
-            raise UserError(f"neutral {list(self.neutral)} has what is no number")
+        if len(set(self.labels)) < len(self.labels):
+            raise UserError("labels must be unique")
+        if self.neutral_label is not None and self.neutral_label not in self.labels:
+            raise UserError(f"neutral_label must be one of labels, got {self.neutral_label!r}")
         if len(self.neutral) not in (0, len(self.labels)):
-            raise UserError(f"neutral has {len(self.neutral)} logits for {len(self.labels)} labels")
-        if not 0 <= self.unsure_below <= 1:
-            raise UserError(f"unsure_below {self.unsure_below} is no probability")
+            raise UserError(
+                f"neutral must have {len(self.labels)} numbers or none, got {len(self.neutral)}"
+            )
+        return self
 
     @property
     def num_images(self) -> int:
@@ -89,64 +82,60 @@ class Recipe:
 
     @property
     def step(self) -> int:
-        """Every how many images of a cached stack the model takes one."""
+        """The model takes every `step`-th image of a cached stack."""
         return interval_step(self.interval, self.settings.interval, self.settings.segment_frames)
 
     def to_json(self) -> str:
-        """Write it as indented JSON, which `from_json` gives back to the last digit."""
-        return json.dumps({"format": FORMAT, **asdict(self)}, indent=2, allow_nan=False) + "\n"
+        """Return indented JSON, which `from_json` reads back to the last digit."""
+        return self.model_dump_json(indent=2) + "\n"
 
     @classmethod
     def from_json(cls, text: str, source: str) -> "Recipe":
-        """Read what `to_json` wrote, and nothing else.
+        """Read what `to_json` returned.
 
         Args:
             text: the JSON.
-            source: where it was found, for the error.
+            source: where it is from, for the error.
 
         Raises:
-            UserError: it is foreign or damaged, or of another version of this project.
+            UserError: it is foreign, damaged or of another version; names the first wrong key.
         """
         try:
-            values = json.loads(text)
-            if not isinstance(values, dict) or "format" not in values:
-                raise UserError("it has no format")
-            if (form := values.pop("format")) != FORMAT:
-                raise UserError(f"its format is {form!r}, and this version reads {FORMAT}")
-            settings = values.pop("settings", None)
-            if isinstance(settings, dict):
-                settings = LATER_SETTINGS | settings
-            settings = typed(CacheSettings, settings, "settings.")
-            return typed(cls, {**LATER, **values, "settings": settings}, "")
-        except (ValueError, RecursionError) as error:  # a UserError, or what json says
-            reason = " ".join(str(error).split())
-            raise UserError(f"{source} is no recipe of ours, or damaged: {reason}") from None
+            return cls.model_validate_json(text, strict=True)
+        except ValidationError as error:
+            wrong = [*error.errors()]
+            first = next((each for each in wrong if each["loc"] == ("version",)), wrong[0])
+            key = ".".join(map(str, first["loc"])) or "the recipe"
+            raise UserError(
+                f"{source}: {key}: {first['msg']}; it is damaged or of another version of this "
+                f"project (this one reads version {VERSION}): train or export the model again"
+            ) from None
 
     def write(self, path: Path) -> None:
-        """Write it to a file, whole or not at all."""
+        """Write the recipe to a file atomically."""
         with unfinished(path) as temporary:
             temporary.write_text(self.to_json(), encoding="utf-8")
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        """Read it from a file.
+        """Read a recipe from a file.
 
         Raises:
-            UserError: the file is not there, is foreign or damaged.
+            UserError: the file does not exist, is foreign or damaged.
         """
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise UserError(
-                f"no {path.name} in {path.parent}: train.py puts it beside the checkpoint when a "
-                "run has ended, and a checkpoint without it can't be used"
+                f"{path} does not exist: train.py writes it beside the checkpoint when a run is "
+                "finished, and a checkpoint cannot be used without it"
             ) from None
         except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} can't be read: {' '.join(str(error).split())}") from None
+            raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
         return cls.from_json(text, str(path))
 
     def changed_packages(self) -> list[str]:
-        """Name the packages that may change a crop and are here in another version."""
+        """List the packages that may change a crop and have another version here."""
         here = package_versions()
         return [
             f"{name} {here[name]} instead of {self.versions[name]}"
@@ -156,7 +145,7 @@ class Recipe:
 
 
 def package_versions() -> dict[str, str]:
-    """Look up the installed version of each of `PACKAGES`; "none" of one that is not there."""
+    """Return the installed version of each of `PACKAGES`, "none" if it is not installed."""
     versions = {}
     for name in PACKAGES:
         try:
@@ -164,42 +153,3 @@ def package_versions() -> dict[str, str]:
         except PackageNotFoundError:
             versions[name] = "none"
     return versions
-
-
-def typed(kind: type[Known], values: Any, prefix: str) -> Known:
-    """Build a dataclass from plain values; take no other keys and no other types than it has.
-
-    Args:
-        kind: the dataclass.
-        values: a mapping from the names of its fields.
-        prefix: goes before a key's name in errors.
-
-    Raises:
-        UserError: a key is unknown or missing, or its value is of another type.
-    """
-    if not isinstance(values, dict):
-        raise UserError(f"{prefix.rstrip('.') or 'it'} is no mapping")
-    known = {field.name: field for field in fields(kind)}
-    if unknown := sorted(set(values) - set(known)):
-        raise UserError(f"unknown key {prefix}{unknown[0]}")
-    for name, field in known.items():
-        if name not in values:
-            raise UserError(f"{prefix}{name} is missing")
-        if not is_of(field.type, values[name]):
-            raise UserError(f"{prefix}{name} is {json.dumps(values[name])[:60]}, of another type")
-    return kind(**values)
-
-
-def is_of(kind: type | GenericAlias, value: Any) -> bool:
-    """Tell whether a value, as JSON gives it, is of a field's type."""
-    if kind == Sequence[str]:
-        return isinstance(value, list) and all(isinstance(each, str) for each in value)
-    if kind == Sequence[float]:
-        return isinstance(value, list) and all(is_of(float, each) for each in value)
-    if kind == Mapping[str, str]:
-        return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
-    if kind is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-    if kind is int:
-        return isinstance(value, int) and not isinstance(value, bool)
-    return isinstance(value, kind)

@@ -1,4 +1,4 @@
-"""Torchmetrics that are updated batch by batch while a model trains."""
+"""Torchmetrics that are updated batch by batch during training."""
 
 import torch
 from torchmetrics import MetricCollection
@@ -10,12 +10,12 @@ from torchmetrics.classification import (
 
 
 class UnweightedAverageRecall(MulticlassConfusionMatrix):
-    """UAR of all that was seen; `MulticlassAccuracy` counts a class as 0 that is only predicted."""
+    """UAR; macro `MulticlassAccuracy` would count a class that is only predicted as 0."""
 
     higher_is_better = True
 
     def compute(self) -> torch.Tensor:
-        """Give the mean recall of the classes that occur, a scalar."""
+        """Return the mean recall of the classes that occur, a scalar."""
         confusion = super().compute()
         occurring = confusion.sum(dim=1)
         recall = confusion.diagonal() / occurring
@@ -23,14 +23,11 @@ class UnweightedAverageRecall(MulticlassConfusionMatrix):
 
 
 def running_metrics(num_classes: int, prefix: str) -> MetricCollection:
-    """Make the metrics of one phase of training.
+    """Return metrics over (N, C) logits or probabilities and (N,) class indices.
 
     Args:
         num_classes: C.
-        prefix: goes before the names of the metrics.
-
-    Returns:
-        Metrics over (N, C) logits or probabilities and (N,) class indices.
+        prefix: goes before the names `accuracy`, `uar` and `macro_f1`.
     """
     return MetricCollection(
         {

@@ -2,23 +2,23 @@
 
 import numpy as np
 
-TEMPERATURES = (0.01, 100.0)  # at the upper one all classes are as good as equally probable
+TEMPERATURES = (0.01, 100.0)  # at the upper one all classes are almost equally probable
 
 
 def best_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
-    """Find what logits are to be divided by for the true classes to be most probable.
+    """Find the temperature that minimizes the mean negative log-likelihood of the true classes.
 
-    Minimises the mean negative log-likelihood with the targets smoothed by 1 / (N + 1): one stack
-    more, of which every class is equally true (after Platt, "Probabilistic Outputs for Support
-    Vector Machines", 1999). The slope over 1 / temperature never falls, so its zero is halved in.
+    The targets are smoothed by 1 / (N + 1), as if there were one more stack whose class is uniform
+    (after Platt, "Probabilistic Outputs for Support Vector Machines", 1999). The derivative with
+    respect to 1 / temperature is monotonic, so its zero is found by bisection.
 
     Args:
-        logits: (N, C) float64, at least one row.
+        logits: (N, C) float64, N at least 1.
         targets: (N,) class indices.
 
     Returns:
-        The temperature, within `TEMPERATURES`: the upper one where a model does no better than
-        guessing; 1 where it gives all classes of every stack the same probability.
+        A value within `TEMPERATURES`: the upper bound if the model is no better than chance; 1 if
+        it gives all classes of every stack the same probability.
     """
     if not np.ptp(logits, axis=1).any():
         return 1.0
@@ -34,7 +34,7 @@ def best_temperature(logits: np.ndarray, targets: np.ndarray) -> float:
         return (shares * logits).sum(axis=1).mean() - wanted
 
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    for _ in range(60):  # a ratio of 10,000, halved to the last digit of a float64
+    for _ in range(60):  # exhausts the precision of a float64
         middle = np.sqrt(low * high)
         low, high = (middle, high) if slope(middle) < 0 else (low, middle)
     return float(np.clip(1 / middle, *TEMPERATURES))

@@ -1,158 +1,280 @@
-"""results ──draw──> pictures: SVG that stands in the report's page, PNG for W&B and documents.
+"""Charts of a report, drawn by Matplotlib: SVG inside the page, PNG for W&B and documents.
 
-The SVG charts are 340 wide, the width of a phone's screen, so that their words are read at the size
-they are drawn; colours are classes, which the page's style sheet sets for light and dark.
+Matplotlib rather than Plotly, because of the size of the page. A report of nine models and
+intervals takes about 0.4 MB with Matplotlib's SVG; Plotly's script alone adds 4.8 MB and a
+dependency. Without a script there is no zoom, but points keep a tooltip, every chart repeats its
+numbers as text for screen readers, and the style sheet switches the colors in dark mode.
 """
 
+import io
 import math
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
+from xml.etree import ElementTree
 
 import matplotlib
 import numpy as np
-from markupsafe import Markup, escape
+from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from emotion.reports.results import Entry, Results
+from emotion.reports.results import Curve, Entry, Results
 
-WIDTH = 340
-SHAPES = 4  # of markers, see `marker`
-FEW_POINTS = 3  # of a curve, up to which it shows them
-
-Curve = Sequence[tuple[int, float]]  # epoch, counted from 1, and value
+# Name of the style sheet's variable -> its color in light mode. The SVG refers to the variable.
+PALETTE = {
+    "ink": "#1b2430",
+    "soft": "#5b6675",
+    "line": "#dde2e8",
+    "cell": "#1450be",
+    "accent": "#1f6feb",
+    "second": "#c2620a",
+    "third": "#10805a",
+    "fourth": "#a2358f",
+    "fifth": "#6b5b00",
+    "sixth": "#0b7a94",
+}
+MODEL_COLORS = ("accent", "second", "third", "fourth", "fifth", "sixth")
+MARKERS = {"o": "●", "s": "■", "D": "◆", "^": "▲", "v": "▼", "P": "✚"}  # and in the page's legend
+WIDTH_PX = 340  # of a phone's screen without margins, so that 11 px text is read at 11 px
+DPI = 72  # of Matplotlib's SVG: 1 pt is 1 px
+FEW_POINTS = 3  # a curve of so few points shows them as dots, since one point is no line
+TIP = "tip: "  # prefix of a group's id that becomes the tooltip of the group
+SVG = "http://www.w3.org/2000/svg"
+ElementTree.register_namespace("", SVG)
+ElementTree.register_namespace("xlink", "http://www.w3.org/1999/xlink")
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 11,
+    "text.color": PALETTE["ink"],
+    "axes.edgecolor": PALETTE["line"],
+    "axes.labelcolor": PALETTE["soft"],
+    "axes.titlecolor": PALETTE["soft"],
+    "axes.titlesize": 11,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "xtick.color": PALETTE["soft"],
+    "ytick.color": PALETTE["soft"],
+    "grid.color": PALETTE["line"],
+    "svg.fonttype": "none",
+}
 
 
 @dataclass(frozen=True)
-class Axis:
-    """Where values lie on a line of the chart.
+class Point:
+    """An entry in a chart of accuracy against a cost.
 
     Attributes:
-        low: value at `start`.
-        high: value at `end`.
-        start: in the chart's units.
-        end: likewise; below `start` for a vertical axis, as SVG counts downwards.
-        log: whether equal factors take equal room.
-        whole: whether there is nothing between whole numbers.
+        cost: above 0.
+        accuracy: 0 to 1.
+        low: lower bound of the confidence interval; None if there is none.
+        high: upper bound.
+        model: index of the model, which selects the color.
+        row: index of the table's row, which selects the marker.
+        title: the entry's title.
     """
 
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-    whole: bool = False
-
-    def __call__(self, value: float) -> float:
-        """Place a value."""
-        low, high = self.low, self.high
-        if self.log:
-            low, high, value = math.log(low), math.log(high), math.log(value)
-        return round(self.start + (value - low) / (high - low) * (self.end - self.start), 1)
-
-    @property
-    def ticks(self) -> list[float]:
-        """Three to seven round numbers between low and high."""
-        if self.log:
-            decades = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
-            ticks = [tick for tick in ticks if self.low <= tick <= self.high]
-            return ticks if len(ticks) <= 6 else ticks[:: math.ceil(len(ticks) / 6)]
-        rough = (self.high - self.low) / 5
-        decade = 10.0 ** math.floor(math.log10(rough))
-        step = next(s * decade for s in (1, 2, 5, 10) if s * decade >= rough * 0.999)
-        step = max(1.0, step) if self.whole else step
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [round(n * step, 10) for n in range(first, last + 1)]
+    cost: float
+    accuracy: float
+    low: float | None
+    high: float | None
+    model: int
+    row: int
+    title: str
 
 
-def tag(name: str, content: str = "", **attributes: object) -> Markup:
-    """Write an SVG element.
+def model_color(index: int) -> str:
+    """Return the name of the color of a model."""
+    return MODEL_COLORS[index % len(MODEL_COLORS)]
+
+
+def row_marker(index: int) -> str:
+    """Return Matplotlib's name of the marker of a row."""
+    return list(MARKERS)[index % len(MARKERS)]
+
+
+# Drawing on axes
+
+
+def draw_confusion(axes: Axes, labels: Sequence[str], counts: np.ndarray) -> None:
+    """Draw a confusion matrix, shaded by the share of the true class.
 
     Args:
-        name: of the element.
-        content: markup inside it.
-        **attributes: `class_` stands for `class`, other `_` for `-`; values are escaped.
+        axes: to draw on.
+        labels: the C classes.
+        counts: (C, C) int64, rows are the true class.
     """
-    written = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
-        for key, value in attributes.items()
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    for i, j in np.ndindex(counts.shape):
+        alpha = 0.04 + 0.9 * shares[i, j]
+        axes.add_patch(
+            Rectangle((j - 0.48, i - 0.48), 0.96, 0.96, facecolor=PALETTE["cell"], alpha=alpha)
+        )
+        color = "white" if shares[i, j] > 0.6 else PALETTE["ink"]
+        axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=color)
+    axes.set(
+        xlim=(-0.5, len(labels) - 0.5), ylim=(len(labels) - 0.5, -0.5), aspect="equal", anchor="N"
     )
-    return Markup(f"<{name}{written}>{content}</{name}>")
+    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(labels)), labels)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
-def text(x: float, y: float, words: object, class_: str = "", anchor: str = "start") -> Markup:
-    """Write words into a chart; `anchor` is `start`, `middle` or `end`."""
-    return tag("text", escape(words), x=x, y=y, class_=class_, text_anchor=anchor)
+def draw_learning(
+    axes: Axes, metric: str, runs: Sequence[Sequence[Curve]], best_epochs: Sequence[int]
+) -> None:
+    """Draw one metric of an entry's runs over the epochs.
+
+    Args:
+        axes: to draw on; values outside its y limits are drawn at the limit.
+        metric: `accuracy`, in percent, or `loss`.
+        runs: the curves of every run.
+        best_epochs: of every run, marked on its validation curve.
+    """
+    scale, unit = (100, " %") if metric == "accuracy" else (1, "")
+    top = axes.get_ylim()[1]
+    for curves, best in zip(runs, best_epochs, strict=True):
+        for curve in (curve for curve in curves if curve.metric == metric):
+            values = [min(scale * value, top) for value in curve.values]
+            color = PALETTE["accent" if curve.phase == "val" else "second"]
+            marker = "o" if len(values) <= FEW_POINTS else None
+            axes.plot(curve.epochs, values, color=color, marker=marker, markersize=4, linewidth=1.6)
+            if curve.phase == "val" and best in curve.epochs:
+                value = values[curve.epochs.index(best)]
+                (dot,) = axes.plot(
+                    best, value, "o", markersize=7, markerfacecolor="none", color=color
+                )
+                dot.set_gid(f"{TIP}best epoch {best}: {value:.3g}{unit}")
 
 
-def svg(height: float, parts: Iterable[Markup], label: str) -> Markup:
-    """Put parts into a chart that says to those who can't see it what it shows."""
-    content = Markup("").join(parts)
-    box = f"0 0 {WIDTH} {height:g}"
-    return tag("svg", content, viewBox=box, role="img", aria_label=label, class_="chart")
+def draw_classes(
+    axes: Axes,
+    labels: Sequence[str],
+    counts: Sequence[int],
+    recall: Sequence[float | None],
+    f1: Sequence[float | None],
+) -> None:
+    """Draw recall and F1 of every class as bars, in percent; undefined ones have no bar.
+
+    Args:
+        axes: to draw on.
+        labels: the C classes.
+        counts: the number of stacks of each class.
+        recall: of each class, 0 to 1; None if undefined.
+        f1: likewise.
+    """
+    places = np.arange(len(labels))
+    for shares, color, offset in ((recall, "accent", -0.19), (f1, "second", 0.19)):
+        percents = [0 if share is None else 100 * share for share in shares]
+        bars = axes.barh(places + offset, percents, height=0.34, color=PALETTE[color])
+        texts = ["undefined" if share is None else f"{100 * share:.1f}" for share in shares]
+        axes.bar_label(bars, texts, padding=4, color=PALETTE["soft"])
+    names = [f"{label}\nof {count}" for label, count in zip(labels, counts, strict=True)]
+    axes.set_yticks(places, names)
+    axes.set(xlim=(0, 119), ylim=(len(labels) - 0.5, -0.5), xticks=range(0, 101, 25))
+    axes.grid(axis="x")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
 
 
-def grid(x: Axis, y: Axis, x_name: str, y_name: str) -> list[Markup]:
-    """Draw the lines and numbers of both axes."""
-    parts = [text(x.start - 30, y.end - 8, y_name, "name")]
-    for tick in y.ticks:
-        at = y(tick)
-        parts.append(tag("line", x1=x.start, x2=x.end, y1=at, y2=at, class_="grid"))
-        parts.append(text(x.start - 6, at + 4, f"{tick:g}", "tick", "end"))
-    for tick in x.ticks:
-        parts.append(text(x(tick), y.start + 15, f"{tick:g}", "tick", "middle"))
-    parts.append(text((x.start + x.end) / 2, y.start + 31, x_name, "name", "middle"))
-    return parts
+def draw_costs(axes: Axes, points: Sequence[Point], cost_name: str) -> None:
+    """Draw accuracy against a cost on a logarithmic scale, with confidence intervals.
+
+    The points of one model, whose costs are nearly equal, are moved apart in the order of costs.
+
+    Args:
+        axes: to draw on.
+        points: at least one.
+        cost_name: the cost with its unit.
+    """
+    for point in points:
+        model = sorted((p.cost, p.row) for p in points if p.model == point.model)
+        aside = model.index((point.cost, point.row)) - (len(model) - 1) / 2
+        bars = None
+        if point.low is not None and point.high is not None:
+            bars = [[100 * (point.accuracy - point.low)], [100 * (point.high - point.accuracy)]]
+        drawn = axes.errorbar(
+            point.cost * 1.07**aside, 100 * point.accuracy, bars, fmt=row_marker(point.row),
+            color=PALETTE[model_color(point.model)], markersize=7, capsize=3, elinewidth=1.2,
+        )  # fmt: skip
+        drawn.lines[0].set_gid(
+            f"{TIP}{point.title}: {100 * point.accuracy:.2f} %, {point.cost:.3g} {cost_name}"
+        )
+    costs = [point.cost for point in points]
+    lowest = min(point.accuracy if point.low is None else point.low for point in points)
+    axes.set_xscale("log")
+    axes.set_xlim(min(costs) / 1.6, max(costs) * 1.6)
+    axes.set_ylim(10 * math.floor(10 * min(lowest, 0.9)) - 1, 101)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.set_xlabel(cost_name)
+    axes.set_title("accuracy, %", loc="left")
+    axes.grid(axis="y")
 
 
-def path(x: Axis, y: Axis, curve: Curve, class_: str) -> Markup:
-    """Draw a curve; one of few points as dots too, for one point makes no line."""
-    places = [(x(epoch), y(value)) for epoch, value in curve]
-    line = tag("polyline", points=" ".join(f"{a:g},{b:g}" for a, b in places), class_=class_)
-    dots = places if len(places) <= FEW_POINTS else []
-    return line + Markup("").join(tag("circle", cx=a, cy=b, r=2, class_=class_) for a, b in dots)
+# Charts of the page
+
+
+def confusion_chart(labels: Sequence[str], counts: np.ndarray, title: str) -> Markup:
+    """Draw a confusion matrix for the page; see `draw_confusion`."""
+    with matplotlib.rc_context(STYLE):
+        left, bottom = 16 + label_px(labels), 30 + label_px(labels) // 2
+        height = WIDTH_PX - left - 8 + bottom + 2  # so that the matrix, a square, fills it
+        figure, axes = new_figure(height, left_px=left, bottom_px=bottom, top_px=2)
+        draw_confusion(axes, labels, counts)
+        axes.set(xlabel="predicted", ylabel="true")
+        rows = [
+            f"{label}: " + ", ".join(f"{n} {labels[j]}" for j, n in enumerate(row) if n)
+            for label, row in zip(labels, counts.tolist(), strict=True)
+        ]
+        return to_svg(
+            figure, f"{title}: confusion matrix", f"predicted by class, {'; '.join(rows)}"
+        )
 
 
 def learning_chart(
-    curves: Sequence[Mapping[str, Curve]], best_epochs: Sequence[int], num_classes: int, title: str
+    runs: Sequence[Sequence[Curve]], best_epochs: Sequence[int], num_classes: int, title: str
 ) -> Markup:
-    """Draw accuracy and loss of an entry's runs over the epochs; chance is dashed.
+    """Draw accuracy and loss over the epochs for the page; chance is dashed.
 
-    Loss is cut off at twice that of chance, ln C, so that one wild epoch does not flatten all.
+    Losses above twice that of chance, ln C, are drawn there, so that one diverging epoch does not
+    flatten all others.
 
     Args:
-        curves: of every run, as `read_curves` gives them; none is empty.
-        best_epochs: of every run, marked on the validation curves.
+        runs: the curves of every run, none empty.
+        best_epochs: of every run.
         num_classes: C.
         title: of the entry.
     """
-    epochs = max(epoch for of_run in curves for curve in of_run.values() for epoch, _ in curve)
-    x = Axis(1, max(2, epochs), 38, WIDTH - 8, whole=True)
-    panels = (
-        ("accuracy", "accuracy, %", 100, 100 / num_classes, Axis(0, 100, 130, 22)),
-        ("loss", "loss", 1, math.log(num_classes), Axis(0, 2 * math.log(num_classes), 290, 182)),
-    )
-    parts, said = [], []
-    for metric, name, factor, chance, y in panels:
-        parts += grid(x, y, "" if metric == "accuracy" else "epoch", name)
-        parts.append(tag("line", x1=x.start, x2=x.end, y1=y(chance), y2=y(chance), class_="chance"))
-        for phase in ("train", "val"):
-            for of_run, best in zip(curves, best_epochs, strict=True):
-                curve = of_run.get(f"{phase}/{metric}", [])
-                curve = [(epoch, min(factor * value, y.high)) for epoch, value in curve]
-                if not curve:
-                    continue
-                parts.append(path(x, y, curve, phase))
-                at_best = dict(curve).get(best)
-                if phase == "val" and at_best is not None:
-                    dot = tag("title", f"best epoch {best}: {at_best:.3g}")
-                    parts.append(
-                        tag("circle", dot, cx=x(best), cy=y(at_best), r=3.5, class_="best")
-                    )
-                    if metric == "accuracy":
-                        said.append(f"best epoch {best} with {at_best:.1f} % on val")
-    return svg(326, parts, f"{title}: learning curves over {epochs} epochs; {', '.join(said)}")
+    chance = {"accuracy": 100 / num_classes, "loss": math.log(num_classes)}
+    tops = {"accuracy": 100, "loss": 2 * chance["loss"]}
+    last = max(epoch for curves in runs for curve in curves for epoch in curve.epochs)
+    with matplotlib.rc_context(STYLE):
+        figure, panels = new_figure(326, rows=2)
+        for axes, (metric, top), name in zip(
+            panels, tops.items(), ("accuracy, %", "loss"), strict=True
+        ):
+            axes.set(xlim=(0.8, max(2, last) + 0.2), ylim=(0, top))
+            axes.set_title(name, loc="left")
+            axes.axhline(chance[metric], color=PALETTE["soft"], linestyle="--", linewidth=1)
+            draw_learning(axes, metric, runs, best_epochs)
+            axes.set_ylim(-0.02 * top, 1.03 * top)
+            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+            axes.grid(axis="y")
+        panels[1].set_xlabel("epoch")
+        best = [
+            f"best epoch {epoch}: {100 * curve.values[curve.epochs.index(epoch)]:.1f} % on val"
+            for curves, epoch in zip(runs, best_epochs, strict=True)
+            for curve in curves
+            if (curve.phase, curve.metric) == ("val", "accuracy") and epoch in curve.epochs
+        ]
+        return to_svg(figure, f"{title}: learning curves", "; ".join([f"{last} epochs", *best]))
 
 
 def class_chart(
@@ -162,117 +284,97 @@ def class_chart(
     f1: Sequence[float | None],
     title: str,
 ) -> Markup:
-    """Draw recall and F1 of every class as bars, with their numbers.
-
-    Args:
-        labels: the C classes.
-        counts: how many stacks of each were judged.
-        recall: of each class, 0 to 1; None where undefined.
-        f1: likewise.
-        title: of the entry.
-    """
-    x = Axis(0, 1, 96, WIDTH - 48)
-    parts, said = [], []
-    for row, (label, count) in enumerate(zip(labels, counts, strict=True)):
-        top = 4 + 40 * row
-        parts.append(text(x.start - 8, top + 14, label, "label", "end"))
-        parts.append(text(x.start - 8, top + 28, f"of {count}", "tick", "end"))
-        for place, (kind, share) in enumerate((("recall", recall[row]), ("f1", f1[row]))):
-            y = top + 2 + 15 * place
-            parts.append(
-                tag("rect", x=x.start, y=y, width=x.end - x.start, height=12, class_="track")
-            )
-            if share is not None:
-                width = round(x(share) - x.start, 1)
-                parts.append(tag("rect", x=x.start, y=y, width=width, height=12, class_=kind))
-            shown = "none" if share is None else f"{100 * share:.1f}"
-            parts.append(text(x.end + 6, y + 10, shown, "tick"))
-        said.append(
-            f"{label} recall {percent(recall[row])}, F1 {percent(f1[row])}"  # as the bars say
+    """Draw recall and F1 of every class for the page; see `draw_classes`."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(
+            26 + 40 * len(labels), left_px=label_px(labels), bottom_px=22, top_px=2
         )
-    return svg(6 + 40 * len(labels), parts, f"{title}, per class: {'; '.join(said)}")
-
-
-def percent(share: float | None) -> str:
-    """Write a share in percent; one that is undefined, as such."""
-    return "undefined" if share is None else f"{100 * share:.1f} %"
-
-
-@dataclass(frozen=True)
-class Point:
-    """An entry in a chart of accuracy against its cost.
-
-    Attributes:
-        cost: above 0.
-        accuracy: 0 to 1.
-        low: lower bound of its confidence interval; None if it has none.
-        high: upper bound.
-        colour: number of the model.
-        shape: number of the row of the table.
-        title: of the entry.
-    """
-
-    cost: float
-    accuracy: float
-    low: float | None
-    high: float | None
-    colour: int
-    shape: int
-    title: str
+        draw_classes(axes, labels, counts, recall, f1)
+        shares = [
+            f"{label} recall {percent(recall[i])}, F1 {percent(f1[i])}"
+            for i, label in enumerate(labels)
+        ]
+        return to_svg(figure, f"{title}: scores of each class", "; ".join(shares))
 
 
 def cost_chart(points: Sequence[Point], cost_name: str) -> Markup:
-    """Draw accuracy against a cost on a scale of factors, with confidence intervals.
+    """Draw accuracy against a cost for the page; see `draw_costs`."""
+    with matplotlib.rc_context(STYLE):
+        figure, axes = new_figure(250)
+        draw_costs(axes, points, cost_name)
+        costs = [f"{p.title}: {p.cost:.3g}, {100 * p.accuracy:.1f} %" for p in points]
+        return to_svg(figure, f"Accuracy against {cost_name}", "; ".join(costs))
 
-    Points of one model are moved apart sideways in the order of their costs, which are nearly the
-    same.
+
+def percent(share: float | None) -> str:
+    """Format a share in percent; None is `undefined`."""
+    return "undefined" if share is None else f"{100 * share:.1f} %"
+
+
+def new_figure(
+    height_px: int, *, left_px: int = 38, bottom_px: int = 36, top_px: int = 22, rows: int = 1
+) -> tuple[Figure, Axes | np.ndarray]:
+    """Return a figure as wide as a phone's screen, and its axes (an array of several rows).
+
+    Margins are given, because Matplotlib's layout engines take as long as the drawing.
+    """
+    figure = Figure(figsize=(WIDTH_PX / DPI, height_px / DPI), dpi=DPI)
+    figure.subplots_adjust(
+        left=left_px / WIDTH_PX,
+        right=1 - 8 / WIDTH_PX,
+        bottom=bottom_px / height_px,
+        top=1 - top_px / height_px,
+        hspace=0.3,
+    )
+    return figure, figure.subplots(rows)
+
+
+def label_px(labels: Sequence[str]) -> int:
+    """Return the room for the longest of some labels."""
+    return min(120, 16 + 7 * max(map(len, labels)))
+
+
+def to_svg(figure: Figure, title: str, description: str) -> Markup:
+    """Convert a figure to an SVG element for an HTML page.
+
+    Its colors become variables of the style sheet, and ids of groups that start with `TIP` become
+    tooltips.
 
     Args:
-        points: at least one.
-        cost_name: what the cost is, with its unit.
+        figure: drawn with `STYLE`.
+        title: unique in the page.
+        description: the numbers, for readers who cannot see the chart.
     """
-    lowest = min(point.accuracy if point.low is None else point.low for point in points)
-    costs = [point.cost for point in points]
-    x = Axis(min(costs) / 1.6, max(costs) * 1.6, 38, WIDTH - 8, log=True)
-    y = Axis(10 * math.floor(10 * min(lowest, 0.9)), 100, 214, 22)
-    room = min(9.0, 60 / len({point.shape for point in points}))
-    parts = grid(x, y, cost_name, "accuracy, %")
-    for point in points:
-        of_model = sorted((p.cost, p.shape) for p in points if p.colour == point.colour)
-        aside = of_model.index((point.cost, point.shape)) - (len(of_model) - 1) / 2
-        at = round(x(point.cost) + room * aside, 1)
-        words = f"{point.title}: {100 * point.accuracy:.2f} %, {point.cost:.3g} {cost_name}"
-        drawn = [tag("title", escape(words))]
-        if point.low is not None and point.high is not None:
-            low, high = y(100 * point.low), y(100 * point.high)
-            drawn.append(tag("line", x1=at, x2=at, y1=low, y2=high))
-            for end in (low, high):
-                drawn.append(tag("line", x1=at - 3, x2=at + 3, y1=end, y2=end))
-        drawn.append(marker(at, y(100 * point.accuracy), point.shape))
-        class_ = f"point c{point.colour % 6}"
-        parts.append(tag("g", Markup("").join(drawn), class_=class_))
-    said = ", ".join(f"{p.title} {p.cost:.3g} and {100 * p.accuracy:.1f} %" for p in points)
-    return svg(250, parts, f"accuracy against {cost_name}: {said}")
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": title}):  # ids that are unique in the page
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    root = ElementTree.fromstring(buffer.getvalue())
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):  # a style would be global
+                parent.remove(child)
+    referenced = set(re.findall(r"#([\w-]+)", buffer.getvalue()))
+    for element in list(root.iter()):
+        if element.get("id") in referenced:
+            continue
+        identity = element.attrib.pop("id", "")
+        if identity.startswith(TIP):
+            ElementTree.SubElement(element, f"{{{SVG}}}title").text = identity.removeprefix(TIP)
+    for key in ("width", "height", "version"):
+        root.attrib.pop(key, None)
+    label = f"{title}. {description}"
+    root.attrib |= {"class": "chart", "role": "img", "aria-label": label}
+    text = ElementTree.tostring(root, encoding="unicode")
+    variables = {color: f"var(--{name})" for name, color in PALETTE.items()}
+    text = re.sub("|".join(variables), lambda match: variables[match[0]], text)
+    return Markup(re.sub(r">\s+<", "><", text))
 
 
-def marker(x: float, y: float, shape: int) -> Markup:
-    """Draw a disc, a square, a diamond or a triangle."""
-    if shape % SHAPES == 0:
-        return tag("circle", cx=x, cy=y, r=4.5)
-    if shape % SHAPES == 1:
-        return tag("rect", x=x - 4, y=y - 4, width=8, height=8)
-    corners = {2: ((0, -5.5), (5.5, 0), (0, 5.5), (-5.5, 0)), 3: ((0, -5.5), (5.5, 4), (-5.5, 4))}
-    places = ((x + dx, y + dy) for dx, dy in corners[shape % SHAPES])
-    return tag("polygon", points=" ".join(f"{a:g},{b:g}" for a, b in places))
-
-
-def legend_marker(shape: int) -> Markup:
-    """Draw a marker to stand in a line of words."""
-    return tag("svg", marker(7, 7, shape), viewBox="0 0 14 14", aria_hidden="true", class_="key")
+# The picture of all confusion matrices
 
 
 def confusion_figure(results: Results) -> Figure:
-    """Draw every entry's confusion matrix, rows and columns as in the table; seeds add up."""
+    """Draw every entry's confusion matrix, summed over seeds, in the order of the table."""
     entries = [
         entry
         for protocol in results.protocols
@@ -282,36 +384,27 @@ def confusion_figure(results: Results) -> Figure:
     num_models = len(results.models)
     columns = num_models if num_models > 1 else len(entries)  # one model: one row
     rows = len(entries) // columns
-    with matplotlib.rc_context({"font.family": "DejaVu Sans"}):
-        figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.1 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False)
-        for axis, entry in zip(axes.flat, entries, strict=True):
-            draw_confusion(axis, entry, f"{results.title(entry.model)}, interval {entry.interval}")
-            if len(results.protocols) > 1:
-                axis.set_title(f"{entry.protocol}\n{axis.get_title()}", fontsize=9)
-        for axis in axes[:, 0]:
-            axis.set_ylabel("true")
-        for axis in axes[-1]:
-            axis.set_xlabel("predicted")
+    with matplotlib.rc_context(STYLE | {"font.size": 8, "axes.titlesize": 9}):
+        figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.3 * rows), layout="constrained")
+        grid = figure.subplots(rows, columns, squeeze=False)
+        for axes, entry in zip(grid.flat, entries, strict=True):
+            title = [f"{results.title(entry.model)}, interval {entry.interval}"]
+            title = [entry.variant, *title] if entry.variant else title
+            title = [str(entry.protocol), *title] if len(results.protocols) > 1 else title
+            draw_entry(axes, entry, "\n".join(title))
+        for axes in grid[:, 0]:
+            axes.set_ylabel("true")
+        for axes in grid[-1]:
+            axes.set_xlabel("predicted")
     return figure
 
 
-def draw_confusion(axis: Axes, entry: Entry, title: str) -> None:
-    """Draw one confusion matrix: counts, shaded by their share of the true class."""
-    if entry.variant:
-        title = f"{entry.variant}\n{title}"
-    if not entry.is_finished:
-        axis.set_title(title, fontsize=9)
-        axis.text(0.5, 0.5, entry.text(), ha="center", va="center")
-        axis.set_xticks([])
-        axis.set_yticks([])
-        return
-    axis.set_title(f"{title}: {entry.estimate().mean:.1%}", fontsize=9)
-    labels, counts = entry.protocol.labels, entry.confusion["stacks"]
-    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
-    axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for i, j in np.ndindex(counts.shape):
-        colour = "white" if shares[i, j] > 0.5 else "black"
-        axis.text(j, i, counts[i, j], ha="center", va="center", color=colour, fontsize=8)
-    axis.set_xticks(range(len(labels)), labels, fontsize=7, rotation=30)
-    axis.set_yticks(range(len(labels)), labels, fontsize=7)
+def draw_entry(axes: Axes, entry: Entry, title: str) -> None:
+    """Draw an entry's confusion matrix, or the status of an unfinished one."""
+    if entry.is_finished:
+        axes.set_title(f"{title}: {entry.estimate().mean:.1%}", color=PALETTE["ink"])
+        draw_confusion(axes, entry.protocol.labels, entry.confusion["stacks"])
+    else:
+        axes.set_title(title, color=PALETTE["ink"])
+        axes.text(0.5, 0.5, entry.text(), ha="center", va="center")
+        axes.set(xticks=[], yticks=[])

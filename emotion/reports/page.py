@@ -13,13 +13,21 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-import numpy as np
 from omegaconf import OmegaConf
 
 from emotion.clips.naming import SPLITS
 from emotion.evaluation.metrics import class_scores, defined
-from emotion.reports.charts import Point, class_chart, cost_chart, learning_chart, legend_marker
-from emotion.reports.published import read_published
+from emotion.reports.charts import (
+    MARKERS,
+    PALETTE,
+    Point,
+    class_chart,
+    confusion_chart,
+    cost_chart,
+    learning_chart,
+    model_color,
+    row_marker,
+)
 from emotion.reports.results import Entry, Protocol, Results, counted, read_curves, span
 from emotion.stacks.build_report import read_dropped
 
@@ -54,7 +62,7 @@ def render_page(results: Results, sweep_dir: Path) -> str:
         notices=list(dict.fromkeys(run["notice"] for run in results.finished if run["notice"])),
         notes=results.notes(),
         sections=[protocol_section(results, protocol) for protocol in results.protocols],
-        published=read_published(),
+        palette=PALETTE,
         origins=list_origins(results),
         commands=list_commands(results, sweep_dir),
     )
@@ -78,7 +86,6 @@ def protocol_section(results: Results, protocol: Protocol) -> dict[str, Any]:
         shown = [entry for row in rows for entry in row if entry.model in models]
     return {
         "name": str(protocol),
-        "is_published_data": protocol.data == read_published().data,
         "headline": headline(finished),
         "tables": [
             {"title": title, **table(results, protocol, score, level)}
@@ -86,7 +93,9 @@ def protocol_section(results: Results, protocol: Protocol) -> dict[str, Any]:
         ],
         "entries": [show_entry(entry, results.title(entry.model)) for entry in shown],
         "columns": columns,
-        "has_curves": any(read_curves(run) for entry in finished for run in entry.runs),
+        "has_curves": any(
+            read_curves(Path(run["folder"])) for entry in finished for run in entry.runs
+        ),
         "costs": costs(results, finished),
         "data": data_facts([run for entry in entries for run in entry.runs]),
     }
@@ -147,11 +156,9 @@ def show_entry(entry: Entry, model_title: str) -> dict[str, Any]:
     labels, confusion = entry.protocol.labels, entry.confusion["stacks"]
     counts = confusion.sum(axis=1)
     _, recall, f1 = class_scores(confusion)
-    curves = [(of_run, run) for run in entry.runs if (of_run := read_curves(run))]
+    curves = [(of_run, run) for run in entry.runs if (of_run := read_curves(Path(run["folder"])))]
     return shown | {
-        "labels": labels,
-        "confusion": confusion.tolist(),
-        "shares": (confusion / np.maximum(1, counts[:, None])).tolist(),
+        "confusion": confusion_chart(labels, confusion, title),
         "classes": class_chart(labels, counts.tolist(), defined(recall), defined(f1), title),
         "learning": curves
         and learning_chart(
@@ -190,9 +197,12 @@ def costs(results: Results, entries: Sequence[Entry]) -> dict[str, Any]:
             charts.append({"name": name, "svg": cost_chart(points, name)})
     return {
         "charts": charts,
-        "models": [results.title(model) for model in models],
+        "models": [(model_color(i), results.title(model)) for i, model in enumerate(models)],
         "rows": [
-            (legend_marker(shape), f"interval {interval}" + (f", {variant}" if variant else ""))
+            (
+                MARKERS[row_marker(shape)],
+                f"interval {interval}" + (f", {variant}" if variant else ""),
+            )
             for shape, (variant, interval) in enumerate(rows)
         ],
         "entries": [
@@ -325,7 +335,7 @@ def list_commands(results: Results, sweep_dir: Path) -> dict[str, Any]:
         "checkout": commit and f"git checkout {commit}",
         "sweep": sweep,
         "runs": [command(*run["overrides"]) for run in results.runs],
-        "report": f"python -m emotion.reports.report {shlex.quote(str(sweep_dir))}",
+        "report": f"python -m emotion.reports {shlex.quote(str(sweep_dir))}",
     }
 
 

@@ -48,11 +48,14 @@ def describe(run_dirs: Sequence[Path], share: float = PERSON_SHARE) -> str:
         if not all(predictions.subjects):
             raise UserError(f"{run_dir}: names don't tell who is seen in its clips")
         seed = run.metrics["seed"]
-        plain.setdefault(seed, []).append(predictions)
+        temperature = run.recipe.temperature
+        plain.setdefault(seed, []).append(predictions.calibrated(temperature))
         neutral = run.recipe.neutral
         if not neutral:
             raise UserError(f"{run_dir}: its model does not know what neutral is (recipe.json)")
-        based.setdefault(seed, []).append(with_baselines(predictions, neutral, share))
+        based.setdefault(seed, []).append(
+            with_baselines(predictions, neutral, "Neutral", temperature, share)
+        )
     rows = []
     for title, by_seed in (("without a baseline", plain), ("with one neutral clip", based)):
         pooled = [Predictions.joined(folds).of_clips() for folds in by_seed.values()]

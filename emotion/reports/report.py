@@ -1,41 +1,28 @@
-"""results ──show──> a sweep's table, confusion grid and page, at its end or when asked for.
+"""Write the files of a report: tables, the picture of all confusion matrices, and the page."""
 
-python -m emotion.reports.report SWEEP_DIR
-"""
-
-import argparse
-import sys
-import traceback
 from pathlib import Path
-from typing import Any
 
-from hydra.experimental.callback import Callback
-from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
 
-from emotion.errors import UserError
 from emotion.files import unfinished
 from emotion.reports.charts import confusion_figure
 from emotion.reports.page import render_page
 from emotion.reports.results import Results, read_runs
 from emotion.tables import write_table
-from emotion.training.loggers import log_sweep
 
-FOLDERS = ("sweeps", "runs")  # of an output folder; beside them lies `reports`
+FOLDERS = ("sweeps", "runs")  # of an output folder; `reports` is beside them
 
 
 def write_report(sweep_dir: Path) -> Results:
-    """Write a sweep's tables (Markdown, CSV), confusion grid (PNG) and page; print the main table.
+    """Write a report and print its main table.
 
     Args:
-        sweep_dir: the sweep's folder; all files but the page go there.
-
-    Returns:
-        The results.
+        sweep_dir: the folder of a sweep or run. `results.md`, `results.csv` and `confusion.png` go
+            there; see `page_path` for the page.
 
     Raises:
-        UserError: there are no runs in it, or one without its predictions.
+        UserError: there are no runs in it.
     """
     results = Results(read_runs(sweep_dir))
     (sweep_dir / "results.md").write_text(results.markdown(), encoding="utf-8")
@@ -59,10 +46,7 @@ def write_report(sweep_dir: Path) -> Results:
 
 
 def page_path(sweep_dir: Path) -> Path:
-    """Say where a sweep's page goes.
-
-    Args:
-        sweep_dir: the sweep's folder.
+    """Return the path of a sweep's page.
 
     Returns:
         `outputs/reports/NAME/index.html` for `outputs/sweeps/NAME` (or `runs/NAME`), else
@@ -75,7 +59,7 @@ def page_path(sweep_dir: Path) -> Path:
 
 
 def terminal_tables(results: Results) -> list[Table]:
-    """Give the tables of accuracy for the terminal."""
+    """Return a table of accuracy for each protocol."""
     tables = []
     for protocol in results.protocols:
         headings, rows = results.grid(protocol)
@@ -89,41 +73,13 @@ def terminal_tables(results: Results) -> list[Table]:
     return tables
 
 
-class SweepReport(Callback):
-    """Hydra callback: reports a sweep at its end; failed cells make its exit status 1."""
+def log_to_wandb(results: Results, sweep_dir: Path) -> None:
+    """Log the table and the confusion matrices to W&B if a run of the sweep used it."""
+    places = [run["wandb"] for run in results.finished if run.get("wandb")]
+    if places:
+        from emotion.training.loggers import log_sweep  # loads W&B
+        from emotion.training.record import WandbRun
 
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        """Write and print the report; tell W&B too, if the runs did."""
-        sweep_dir = Path(config.hydra.sweep.dir)
-        try:
-            results = write_report(sweep_dir)
-            told = [run["wandb"] for run in results.finished if run.get("wandb")]
-            if told:
-                log_sweep(sweep_dir, told[0], *results.summary_table(), sweep_dir / "confusion.png")
-        except Exception as error:  # Hydra would make a warning of it, and status 0
-            if not isinstance(error, UserError):
-                traceback.print_exc()
-            sys.exit(
-                f"error: no report on {sweep_dir}: {error}; its runs are kept, and "
-                f"python -m emotion.reports.report {sweep_dir} makes one"
-            )
-        failed = len(results.runs) - len(results.finished)
-        if failed:
-            sys.exit(
-                f"error: {failed} of {len(results.runs)} cells failed; the same command with "
-                f"sweep={sweep_dir.name} runs them again"
-            )
-
-
-def main() -> None:
-    """Report on the sweep named on the command line."""
-    parser = argparse.ArgumentParser(prog="python -m emotion.reports.report", description=__doc__)
-    parser.add_argument("sweep_dir", type=Path, help="folder of a sweep or run")
-    try:
-        write_report(parser.parse_args().sweep_dir)
-    except UserError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()
+        log_sweep(
+            sweep_dir, WandbRun(**places[0]), *results.summary_table(), sweep_dir / "confusion.png"
+        )

@@ -19,7 +19,8 @@ from emotion.errors import UserError
 from emotion.evaluation.metrics import Confidence, Scores, bootstrap, judge
 from emotion.evaluation.predictions import Predictions
 from emotion.tables import markdown_table, read_table
-from emotion.training.cell import BESIDE_THE_POINT, is_begun, read_record
+from emotion.training.cell import BESIDE_THE_POINT, is_begun
+from emotion.training.record import as_plain, read_record
 
 SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}  # name -> heading
 LEVELS = ("stacks", "clips")
@@ -47,12 +48,14 @@ def read_runs(sweep_dir: Path) -> list[dict]:
         for cell in json.loads(plan.read_text(encoding="utf-8")):
             folder = plan.parent / cell["folder"]
             state = "cut off, or running now" if is_begun(folder) else "not begun"
-            record = read_record(folder) or cell | {"status": "unfinished", "error": state}
+            record = cell | {"status": "unfinished", "error": state}
+            if found := read_record(folder):
+                record = as_plain(found)
             runs.append(record | {"overrides": cell["overrides"], "folder": str(folder)})
     of_sweeps = {plan.parent for plan in plans}
     for folder in sorted(path.parent for path in sweep_dir.glob("**/metrics.json")):
         if folder.parent not in of_sweeps and (record := read_record(folder)):
-            runs.append(record | {"folder": str(folder)})
+            runs.append(as_plain(record) | {"folder": str(folder)})
     if not runs:
         raise UserError(f"no metrics.json in {sweep_dir} or below: give the folder of a sweep")
     for run in runs:
@@ -64,24 +67,36 @@ def read_runs(sweep_dir: Path) -> list[dict]:
     return runs
 
 
-def read_curves(run: dict) -> dict[str, list[tuple[int, float]]]:
-    """Read what the CSV logger took down of a run, epoch by epoch.
+@dataclass(frozen=True)
+class Curve:
+    """A metric of one run over the epochs.
 
-    Args:
-        run: as `read_runs` gives it.
-
-    Returns:
-        Metric (`val/loss`) -> epoch, counted from 1, and value; finite ones only. Empty where the
-        run had no such logger.
+    Attributes:
+        phase: `train` or `val`.
+        metric: `accuracy` or `loss`.
+        epochs: counted from 1.
+        values: one for each epoch, all finite.
     """
-    path = Path(run["folder"]) / "curves" / "metrics.csv"
+
+    phase: str
+    metric: str
+    epochs: list[int]
+    values: list[float]
+
+
+def read_curves(folder: Path) -> list[Curve]:
+    """Read the curves that the CSV logger wrote to a run's folder; none without such a logger."""
+    path = folder / "curves" / "metrics.csv"
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     for row in read_table(path) if path.is_file() else []:
-        for metric, text in row.items():
-            is_metric = metric is not None and metric.partition("/")[0] in ("train", "val")
+        for name, text in row.items():
+            is_metric = name is not None and name.partition("/")[0] in ("train", "val")
             if is_metric and text and math.isfinite(value := float(text)):
-                curves[metric][int(row["epoch"]) + 1] = value
-    return {metric: sorted(points.items()) for metric, points in curves.items()}
+                curves[name][int(row["epoch"]) + 1] = value
+    return [
+        Curve(*name.split("/", 1), *map(list, zip(*sorted(points.items()), strict=True)))
+        for name, points in curves.items()
+    ]
 
 
 @dataclass(frozen=True)
@@ -218,9 +233,9 @@ class Entry:
         for seed in self.seeds:
             runs = [run for run in self.runs if run["seed"] == seed]
             parts = [
-                Predictions.read(Path(run["folder"]) / "predictions.csv").of_split(
-                    run["reported_on"]
-                )
+                Predictions.read(Path(run["folder"]) / "predictions.csv")
+                .of_split(run["reported_on"])
+                .calibrated(run["calibration"]["temperature"])
                 for run in runs
             ]
             of_stacks[seed] = Predictions.joined(parts)

@@ -27,9 +27,10 @@ import joblib
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.clips.demo import render_clips
+from emotion.clips.demo.render import render_clips
 from emotion.clips.drive import fetch_clips
-from emotion.clips.naming import SPLITS, Clip, Dropped, Scheme, find_clips, limit_clips, read_names
+from emotion.clips.find import find_clips, limit_clips, read_names
+from emotion.clips.naming import SPLITS, Clip, Dropped, Scheme
 from emotion.errors import UserError
 from emotion.executors import Executor, LocalExecutor
 from emotion.files import unfinished, writer_lives
@@ -105,22 +106,13 @@ class Cache:
             raise UserError(f"data={data.name} has no list of its own: set data.list=FILE")
         if root is None and clip_list is None:
             raise UserError(f"data={data.name} has no folder of its own: set data.root=DIR")
-        split = OmegaConf.to_container(data.split)
-        scheme = Scheme(
-            pattern=data.get("pattern"),  # a list needs none
-            labels=list(cfg.data.labels),
-            label_map=OmegaConf.to_container(data.label_map) if data.label_map else {},
-            split_by=split.pop("by", "id"),
-            split=split,
-            kind=data.kind,
-        )
         name = data.name
         if data.max_clips_per_class is not None:
             name += f"-{data.max_clips_per_class}perclass"
         return cls(
             directory=Path(cfg.paths.cache).absolute() / name / settings.folder,
             root=root or clip_list.parent,
-            scheme=scheme,
+            scheme=Scheme.from_config(data),
             settings=settings,
             max_per_class=data.max_clips_per_class,
             clip_list=clip_list,
@@ -191,7 +183,8 @@ class Cache:
         for label in self.scheme.labels:
             counts = Counter(clip.split for clip in clips if clip.label == label)
             shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
-            lines.append(f"{label}: {counts.total()} clips ({shares})")
+            placed = f" ({shares})" if any(clip.split for clip in clips) else ""
+            lines.append(f"{label}: {counts.total()} clips{placed}")
         return "\n".join([*lines, *say_dropped(dropped), *say_torn(clips)])
 
     def build(self, strict: bool = False) -> None:

@@ -12,7 +12,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from emotion.clips.naming import Clip
-from emotion.clips.video import Still, VideoError, open_clip
+from emotion.clips.still import Still, open_clip
+from emotion.clips.video import VideoError
 from emotion.errors import UserError
 from emotion.executors import begin_work
 from emotion.files import unfinished

@@ -17,7 +17,7 @@ class StackRow:
         segment: counted from 1 in the clip.
         label: the class.
         subject: who is seen, or "".
-        split: `train`, `val` or `test`.
+        split: `train`, `val` or `test`; "" if the data set has no split of its own.
         num_frames: frames of the clip in the segment; fewer than a segment's in a tail.
         num_faces: the most that were seen at once; they are counted in the first image, in every
             18th, and wherever the face was lost before.

@@ -50,7 +50,7 @@ def cell_seconds(cells: Sequence[DictConfig], negligible_s: float) -> list[float
                 cfg.model.backbone,
                 cfg.model.fusion,
                 # More of them cost the first convolution alone: not timed one by one.
-                cfg.loader.train_images or images,
+                images,
                 cfg.loader.image_px or cfg.face.size_px,
                 cfg.model.channels_last,
                 cfg.trainer.accelerator,

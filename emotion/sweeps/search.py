@@ -28,6 +28,7 @@ from rich.table import Table
 from emotion.errors import UserError
 from emotion.progress import duration
 from emotion.tables import write_table
+from emotion.training.record import FinishedRun, RunRecord
 
 FAILED = TrialState.PRUNED  # not FAIL, which the sampler would not learn to avoid
 SHOWN = 5  # trials in the printed table
@@ -177,7 +178,7 @@ class Study:
             trials = [self._ask() for _ in range(min(open_trials, side_by_side))]
             records = run([self.space.overrides(trial.params) for trial in trials])
             for trial, record in zip(trials, records, strict=True):
-                self._tell(trial, record or {})
+                self._tell(trial, record)
             done = len(self.over)
             left_s = (time.monotonic() - start_s) / (done - before) * (n_trials - done)
             if done < n_trials:
@@ -189,14 +190,14 @@ class Study:
         """Have a trial proposed."""
         return self.study.ask(dict(self.space.searched))
 
-    def _tell(self, trial: Trial, record: Mapping) -> None:
+    def _tell(self, trial: Trial, record: RunRecord | None) -> None:
         """Note what became of a trial, and say so."""
         values = ", ".join(f"{key}={shown(value)}" for key, value in trial.params.items())
-        if record.get("status") != "finished":
+        if not isinstance(record, FinishedRun):
             self.study.tell(trial, state=FAILED)
             print(f"trial {trial.number} failed: {values}")
             return
-        self.study.tell(trial, record["val_accuracy"])
+        self.study.tell(trial, record.val_accuracy)
         best = self.finished[0]
         print(
             f"trial {trial.number}: {record['val_accuracy']:.2%} with {values}; "

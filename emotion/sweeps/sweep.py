@@ -35,14 +35,16 @@ from emotion.files import claimed, holder, unfinished
 from emotion.progress import duration
 from emotion.stacks.cache import Cache
 from emotion.sweeps.estimate import cell_seconds
-from emotion.training.cell import (
-    LOCK,
-    METRICS_FILE,
-    cell_id,
-    describe_cell,
+from emotion.training.cell import LOCK, cell_id, describe_cell, why_run
+from emotion.training.record import (
+    RECORD_FILE,
+    FailedRun,
+    FinishedRun,
+    RunHead,
+    RunRecord,
+    as_plain,
     read_record,
-    why_run,
-    write_failure,
+    write_record,
 )
 
 LONG_S = 2 * 3600.0  # a sweep that takes longer is told of at once
@@ -78,7 +80,7 @@ class Cell:
         return self.folder.name
 
     @property
-    def head(self) -> dict:
+    def head(self) -> RunHead:
         """The head of its record."""
         return describe_cell(self.cfg, self.cfg.hydra.overrides.task)
 
@@ -92,7 +94,7 @@ class Cell:
         """What its folder shows now."""
         return Marks(
             modified_ns(self.folder / ".hydra" / "config.yaml"),
-            modified_ns(self.folder / METRICS_FILE),
+            modified_ns(self.folder / RECORD_FILE),
         )
 
     def has_begun(self, before: Marks) -> bool:
@@ -181,7 +183,7 @@ class Sweep:
 
     def plan(self, cells: Sequence[Cell]) -> None:
         """Write down which cells make up the sweep; say which are finished, and which run again."""
-        plan = [cell.head | {"folder": cell.name} for cell in cells]
+        plan = [as_plain(cell.head) | {"folder": cell.name} for cell in cells]
         with unfinished(self.sweep_dir / "sweep.json") as temporary:
             temporary.write_text(json.dumps(plan, indent=2), encoding="utf-8")
         names: dict[str | None, list[str]] = defaultdict(list)
@@ -214,7 +216,7 @@ class Sweep:
         if errors and len(errors) == len(caches):
             raise errors[0]
 
-    def run(self, cells: Sequence[Cell]) -> list[dict | None]:
+    def run(self, cells: Sequence[Cell]) -> list[RunRecord | None]:
         """Run the cells that are not finished, and say how far they are.
 
         Args:
@@ -232,7 +234,7 @@ class Sweep:
                 self.finish(todo)
         return [read_record(cell.folder) for cell in cells]
 
-    def finish(self, cells: Sequence[Cell]) -> list[dict | None]:
+    def finish(self, cells: Sequence[Cell]) -> list[RunRecord | None]:
         """See to it that cells end, whatever becomes of single ones.
 
         Waits for those that another process is at, a job that a killed sweep has left say.
@@ -327,7 +329,7 @@ class Sweep:
     def _fail(self, cell: Cell, error: str) -> None:
         """Note for a cell that it failed, since it could not do so itself."""
         self.console.print(f"cell {cell.name} failed: {error}")
-        write_failure(cell.folder, cell.head, error)
+        write_record(cell.folder, FailedRun(**dict(cell.head), error=error))
 
     def _submit(self, jobs: Sequence[Sequence[str]]) -> list[JobReturn | str]:
         """Submit jobs by submitit and wait until all are over.
@@ -450,7 +452,7 @@ class Watch:
             return
         for cell in ended:
             del self.waiting[cell]
-            if (read_record(cell.folder) or {}).get("status") != "finished":
+            if not isinstance(read_record(cell.folder), FinishedRun):
                 self.failed.append(cell.name)
         names = ", ".join(cell.name for cell in ended)
         line = f"over: {names}; {self.num_cells - len(self.waiting)} of {self.num_cells} cells"

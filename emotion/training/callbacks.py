@@ -1,4 +1,4 @@
-"""What goes on around training: lines to read, seeds, averaged weights, and when to stop."""
+"""Callbacks of training: progress lines, seeds, averaged weights and early stopping."""
 
 import logging
 import time
@@ -17,9 +17,9 @@ log = logging.getLogger(__name__)
 
 
 class EpochLines(Callback):
-    """Prints a line after each epoch: scores, and when training will be done.
+    """Logs a line after each epoch: scores, and the estimated end of training.
 
-    In a terminal a bar shows how far the epoch is, and goes where the line comes.
+    In a terminal, a progress bar of the epoch stands in its place before.
     """
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -36,11 +36,11 @@ class EpochLines(Callback):
             self.bar.start()
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         self._advance(trainer)
 
     def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Move the bar."""
+        """Advance the bar."""
         self._advance(trainer)
 
     def _advance(self, trainer: pl.Trainer) -> None:
@@ -48,12 +48,12 @@ class EpochLines(Callback):
             self.bar.advance(self.bar.task_ids[0])
 
     def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Remove the bar, so that what went wrong is printed below."""
+        """Remove the bar, so that the error is printed below it."""
         if hasattr(self, "bar"):
             self.bar.stop()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Print the line; the validation of this epoch is over by now."""
+        """Log the line; Lightning has validated this epoch before."""
         if not trainer.is_global_zero:
             return
         self.bar.stop()
@@ -65,16 +65,12 @@ class EpochLines(Callback):
             f"epoch {done:3d} of {trainer.max_epochs}: "
             f"train loss {scores['train/loss']:.3f}, accuracy {scores['train/accuracy']:.1%}; "
             f"val loss {scores['val/loss']:.3f}, accuracy {scores['val/accuracy']:.1%}; "
-            f"{epoch_s:.1f} s an epoch" + (f", done {when(left_s)}" if left_s else "")
+            f"{epoch_s:.1f} s per epoch" + (f", done {when(left_s)}" if left_s else "")
         )
 
 
 def when(left_s: float, now: datetime | None = None) -> str:
-    """Say at what time of day something will be done, and on what day if not today.
-
-    Args:
-        left_s: from now, in seconds.
-        now: where it is not what the clock says.
+    """Return the time of day in `left_s` seconds, with the date if it is not today.
 
     >>> when(5400, datetime(2025, 3, 1, 23, 0))
     'on Sun 2 Mar at 00:30'
@@ -88,12 +84,11 @@ def when(left_s: float, now: datetime | None = None) -> str:
 class SeededEpochs(Callback):
     """Seeds torch's generators at the start of each epoch, from the run's seed and the epoch.
 
-    So dropout and mixup do not depend on where training was interrupted. All processes get one
-    state, see `emotion.models.parallel.SharedDropout`.
+    Dropout and mixup then do not depend on where training was interrupted.
     """
 
     def __init__(self, seed: int) -> None:
-        """Keep the run's seed."""
+        """Take the run's seed."""
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -103,29 +98,29 @@ class SeededEpochs(Callback):
 
 
 class EarlyStop(EarlyStopping):
-    """Stops where validation gets no better, and where it had done so before a kill."""
+    """Early stopping that also applies when a run resumes after it had stopped."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Train no further a run that goes on from its end."""
+        """Stop at once if the resumed run had stopped already."""
         if self.wait_count >= self.patience:
             trainer.should_stop = True
 
 
 class Ema(WeightAveraging):
-    """Validates and keeps an exponential moving average of weights and batch norm's statistics.
+    """Validates and keeps an exponential moving average of weights and batch norm statistics.
 
     The decay starts lower, as min(decay, (1 + n) / (10 + n)) after n steps, so that the average
-    does not hang on to the first weights.
+    forgets the initial weights.
     """
 
     def __init__(self, decay: float) -> None:
-        """Set how much of the average each step keeps.
+        """Set the share of the average that each step keeps.
 
         Raises:
-            UserError: it is no share below 1.
+            UserError: the decay is out of range.
         """
         if not 0 <= decay < 1:
-            raise UserError(f"callbacks.ema.decay={decay}: it is from 0 to below 1, such as 0.99")
+            raise UserError(f"callbacks.ema.decay must be from 0 to below 1, got {decay}")
 
         def average(
             averaged: list[torch.Tensor], current: list[torch.Tensor], num: torch.Tensor

@@ -1,7 +1,7 @@
-"""A cell: one run of a sweep. Which it is, and what its folder says of it.
+"""A cell, one run of a sweep: its id, and the state of its folder.
 
-A cell is its composed config. Its folder is named after that, so a sweep that is started again
-finds what it has done, whatever the order, and two settings never meet in one folder.
+A cell is identified by its composed config and its folder is named after it, so that a sweep that
+is started again finds its finished cells in any order, and two settings never share a folder.
 """
 
 import hashlib
@@ -9,18 +9,19 @@ import json
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.files import unfinished
-from emotion.stacks.cache import Cache
+from emotion.errors import UserError
+from emotion.models.titles import model_title
+from emotion.training.record import RECORD_FILE, FinishedRun, RunHead, SplitSettings, read_record
 
-METRICS_FILE = "metrics.json"  # a run's record, the last thing that it writes
 ERROR_FILE = "error.txt"
 LOCK = ".cell.lock"  # held by the process that runs the cell
-# Keys that no result depends on: places, names, who is told, and how many processes share the work.
+# Keys that cannot change a result: paths, names, loggers, worker counts.
 BESIDE_THE_POINT = (
     *("hydra", "sweep", "paths", "logger"),
     *("executor", "num_workers", "loader.num_workers"),
@@ -28,9 +29,10 @@ BESIDE_THE_POINT = (
 
 
 def cell_id(cfg: DictConfig) -> str:
-    """Name a composed config by all that its result depends on.
+    """Hash everything in a composed config that can change a result.
 
-    Interpolations count as they are written, so the id is the same wherever the cache lies.
+    Interpolations are hashed unresolved, so that the id does not depend on paths. A file of
+    pretrained weights counts by its content, and `_target_` (how a class is spelled) not at all.
 
     Args:
         cfg: the config of a job, with or without the section `hydra`.
@@ -38,18 +40,29 @@ def cell_id(cfg: DictConfig) -> str:
     Returns:
         8 hexadecimal digits.
     """
-    settings = OmegaConf.to_container(cfg, resolve=False)
+    settings = without_targets(OmegaConf.to_container(cfg, resolve=False))
     for key in BESIDE_THE_POINT:
         section, _, name = key.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(name, None)
-    if settings.get("ckpt_path") in (None, "last"):  # to go on is no other run
+    if settings.get("ckpt_path") in (None, "last"):  # a resumed run is the same run
         settings.pop("ckpt_path", None)
+    pretrained = cfg.model.pretrained
+    if isinstance(pretrained, str) and Path(pretrained).is_file():
+        content = Path(pretrained).read_bytes()
+        settings["model"]["pretrained"] = hashlib.sha256(content).hexdigest()
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
+def without_targets(settings: Any) -> Any:
+    """Copy nested mappings and lists without their keys `_target_`."""
+    if isinstance(settings, dict):
+        return {k: without_targets(v) for k, v in settings.items() if k != "_target_"}
+    return [without_targets(each) for each in settings] if isinstance(settings, list) else settings
+
+
 def cell_name(cfg: DictConfig) -> str:
-    """Name the folder of a cell: what people look for, and its id."""
+    """Return the name of a cell's folder: its main settings and its id."""
     parts = [cfg.model.name, f"interval{cfg.interval.frames}", f"seed{cfg.seed}"]
     if "fold" in cfg.split:
         parts.append(f"fold{cfg.split.fold}")
@@ -57,7 +70,7 @@ def cell_name(cfg: DictConfig) -> str:
 
 
 def sweep_name() -> str | None:
-    """Name the sweep that the running job belongs to by its folder; None for a single run."""
+    """Return the folder name of the running job's sweep; None for a single run."""
     hydra_cfg = HydraConfig.get()
     return Path(hydra_cfg.sweep.dir).name if hydra_cfg.mode == RunMode.MULTIRUN else None
 
@@ -66,86 +79,71 @@ OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 OmegaConf.register_new_resolver("cell_name", lambda _root_: cell_name(_root_), replace=True)
 
 
-def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> dict:
-    """Give the head of a cell's record: what is known of it before it runs."""
-    return {
-        "cell": cell_id(cfg),
-        "model": cfg.model.name,
-        "model_title": cfg.model.title,
-        "interval": cfg.interval.frames,
-        "seed": cfg.seed,
-        "data": cfg.data.name,
-        "labels": list(cfg.data.labels),
-        "split": OmegaConf.to_container(cfg.split, resolve=True),
-        "overrides": list(overrides),
-    }
-
-
-def read_record(folder: Path) -> dict | None:
-    """Read the `metrics.json` of a run; None where there is none, or it was not written whole."""
-    try:
-        record = json.loads((folder / METRICS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return record if isinstance(record, dict) and "status" in record else None
-
-
-def write_record(folder: Path, record: dict) -> None:
-    """Write the `metrics.json` of a run: the last thing it does, whole or not at all."""
-    with unfinished(folder / METRICS_FILE) as temporary:
-        temporary.write_text(json.dumps(record, indent=2), encoding="utf-8")
-
-
-def write_failure(folder: Path, head: dict, error: str) -> dict:
-    """Write and give the record of a cell that failed; `head` as `describe_cell` gives it."""
-    record = head | {"status": "failed", "error": error}
-    write_record(folder, record)
-    return record
+def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> RunHead:
+    """Return what is known of a run before it starts."""
+    split = OmegaConf.to_container(cfg.split, resolve=True)
+    split.pop("_target_", None)
+    return RunHead(
+        cell=cell_id(cfg),
+        model=cfg.model.name,
+        backbone=cfg.model.backbone,
+        model_title=model_title(cfg.model.backbone),
+        interval=cfg.interval.frames,
+        seed=cfg.seed,
+        data=cfg.data.name,
+        labels=tuple(cfg.data.labels),
+        split=SplitSettings(name=split.pop("name"), fold=split.pop("fold", None), settings=split),
+        overrides=tuple(overrides),
+    )
 
 
 def why_run(cfg: DictConfig, folder: Path) -> str | None:
-    """Say why a cell has to run, or run again.
+    """Return why a cell has to run, or to run again.
 
     Args:
         cfg: its composed config.
-        folder: its own.
+        folder: its folder.
 
     Returns:
-        "new", or what is wrong with what the folder holds; None if it is finished, with this config
-        and on the stacks that are there now.
+        None if it finished with this config on the stacks that the cache holds now.
     """
-    record = read_record(folder)
+    try:
+        record = read_record(folder)
+    except UserError:
+        return "damaged record"
     if record is None:
         return "cut off" if is_begun(folder) else "new"
-    if record.get("cell") != cell_id(cfg):
+    if record.cell != cell_id(cfg):
         return "another config"
-    if record["status"] != "finished":
-        return f"{record['status']} before"
-    if record["manifest_sha256"] != Cache.from_config(cfg).manifest_sha256():
+    if not isinstance(record, FinishedRun):
+        return "failed before"
+    from emotion.stacks.cache import Cache  # here, because --help imports this module
+
+    if record.manifest_sha256 != Cache.from_config(cfg).manifest_sha256():
         return "made from other stacks"
     return None
 
 
 def is_begun(folder: Path) -> bool:
-    """Tell whether a run has put its config into a folder."""
+    """Return whether a run has written its config to a folder."""
     return (folder / ".hydra").is_dir()
 
 
 def clear(folder: Path, *, but_for_training: bool = False) -> None:
-    """Remove what an earlier, unfinished run of a cell has left in its folder.
+    """Remove what an unfinished run of a cell has left in its folder.
 
-    Config and log stay: they belong to the run that is about to begin.
+    Config and log stay: they belong to the run that is about to start.
 
     Args:
-        folder: the cell's own.
-        but_for_training: keep checkpoints and curves as well, for it is about to go on; what tells
-            of its end goes, and what a kill has left half-written.
+        folder: the cell's folder.
+        but_for_training: keep checkpoints and curves, to resume from them; the record, the error
+            and partly written files are removed.
     """
     for path in folder.iterdir():
         if path.name == ".hydra" or path.suffix in (".log", ".lock"):
             continue
-        tells_of_end = path.name in (METRICS_FILE, ERROR_FILE)
-        if but_for_training and not tells_of_end and not path.name.startswith("."):
+        is_result = path.name in (RECORD_FILE, ERROR_FILE)
+        if but_for_training and not is_result and not path.name.startswith("."):
             continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

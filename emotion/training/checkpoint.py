@@ -1,4 +1,4 @@
-"""Where a run goes on after a kill: its checkpoints, whole on disk and known again."""
+"""Checkpoints: written atomically, loaded for resuming or for evaluation."""
 
 import shutil
 from pathlib import Path
@@ -16,25 +16,25 @@ LAST = "last.ckpt"
 
 
 class RunCheckpoint(ModelCheckpoint):
-    """Keeps one checkpoint in the run's folder, and knows it again if a run goes on elsewhere."""
+    """Keeps one checkpoint in the run's folder, also if the run resumes in another folder."""
 
     def __init__(self, **settings: Any) -> None:
-        """Take what `ModelCheckpoint` takes; a run in the folder of another replaces its file."""
+        """Take the settings of `ModelCheckpoint`; an existing file of the same name is replaced."""
         super().__init__(enable_version_counter=False, **settings)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a checkpoint, of this folder or another one.
+        """Resume from a checkpoint of this folder or of another one.
 
         Raises:
-            UserError: the best checkpoint so far is gone.
+            UserError: the best checkpoint so far is missing.
         """
-        if self.monitor is None:  # nothing to remember: every epoch replaces the one before
+        if self.monitor is None:  # has no state: every epoch replaces the file
             return
         kept = Path(state_dict["best_model_path"])
         here = Path(self.dirpath) / kept.name
         if state_dict["dirpath"] != self.dirpath and not here.is_file():
             if not kept.is_file():
-                raise UserError(f"ckpt_path: the best epoch of its run, {kept}, is gone")
+                raise UserError(f"ckpt_path: the best checkpoint of its run, {kept}, is missing")
             with unfinished(here) as temporary:
                 shutil.copyfile(kept, temporary)
         super().load_state_dict(
@@ -46,7 +46,7 @@ class RunCheckpoint(ModelCheckpoint):
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints whole or not at all, so that a kill leaves the one before."""
+    """Writes checkpoints atomically, so that a kill leaves the previous one."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str, storage_options: Any = None
@@ -56,46 +56,63 @@ class WholeCheckpoints(TorchCheckpointIO):
             torch.save(checkpoint, temporary)
 
 
+def starting_checkpoint(ckpt_path: str | None, run_dir: Path, *, named: bool) -> Path | None:
+    """Find the checkpoint that training resumes from.
+
+    Args:
+        ckpt_path: a file; `last`, the one in the run's folder; or None.
+        run_dir: the run's folder.
+        named: whether the user or a sweep chose this folder.
+
+    Returns:
+        None to start with the first epoch, also if no epoch of this folder's run was completed.
+
+    Raises:
+        UserError: `last` without the run's folder.
+    """
+    if ckpt_path is None:
+        return None
+    if ckpt_path != "last":
+        return Path(ckpt_path).absolute()
+    path = run_dir / LAST
+    if not path.is_file() and not named:
+        raise UserError("ckpt_path=last needs the folder of the run to resume: hydra.run.dir=DIR")
+    return path if path.is_file() else None
+
+
 def load_checkpoint(path: Path, module: pl.LightningModule) -> dict[str, Any]:
-    """Read a checkpoint that a module is to go on from.
+    """Read a checkpoint that training can resume from.
 
     Args:
         path: the file.
-        module: of the same kind as the one in the checkpoint.
-
-    Returns:
-        What the file holds.
+        module: built with the settings of this run.
 
     Raises:
-        UserError: it is no such checkpoint.
+        UserError: it is no such checkpoint, or its run had other settings.
     """
     if not path.is_file():
-        raise UserError(f"ckpt_path={path}: no such file (or last, for the one of this run)")
+        raise UserError(f"ckpt_path={path}: no such file (ckpt_path=last resumes this run)")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         theirs = checkpoint["hyper_parameters"]
     except Exception as error:
-        raise UserError(f"ckpt_path={path}: not a checkpoint of train.py") from error
+        raise UserError(f"ckpt_path={path} is not a checkpoint of train.py") from error
     if "optimizer_states" not in checkpoint:
         raise UserError(
-            f"ckpt_path={path}: it holds weights alone, go on from {LAST} beside it; "
-            "to begin anew with its backbone give model.pretrained"
+            f"ckpt_path={path} holds weights only, and training cannot resume from it; "
+            f"to start anew with its weights set model.pretrained={path}"
         )
     for key, value in module.hparams.items():
         if key in theirs and theirs[key] != value:
             raise UserError(
                 f"ckpt_path={path}: its run had {key}={theirs[key]}, this one has {value}; "
-                "go on with the settings that it began with"
+                "resume with the settings of its run"
             )
     return checkpoint
 
 
 def load_weights(path: Path, module: pl.LightningModule) -> int:
-    """Give a module the weights of a checkpoint that it has written.
-
-    Returns:
-        After which epoch they were written, counted from 1.
-    """
+    """Load the weights of a run's own checkpoint into its module; return its epoch, from 1."""
     checkpoint = torch.load(path, weights_only=True)
     module.load_state_dict(checkpoint["state_dict"])
     return checkpoint["epoch"] + 1

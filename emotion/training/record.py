@@ -1,4 +1,4 @@
-"""The record of a run: `metrics.json`, a typed model that is written and read only here."""
+"""The record of a run: a typed model of `metrics.json`, written and read only here."""
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -6,7 +6,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from emotion.errors import UserError
-from emotion.evaluation.metrics import Scores
+from emotion.evaluation.calibration import Calibration
+from emotion.evaluation.metrics import LevelScores
+from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from emotion.files import unfinished
 
 RECORD_FILE = "metrics.json"  # the last file that a run writes
@@ -85,59 +87,6 @@ class PretrainedWeights(Part):
     source: str
 
 
-class BeforeAfter(Part):
-    """A measure before and after calibration."""
-
-    before: float
-    after: float
-
-
-class CalibrationQuality(Part):
-    """How well calibrated predictions are: expected calibration error, negative log-likelihood."""
-
-    num: int
-    ece: BeforeAfter
-    nll: BeforeAfter
-
-
-class ClipCalibrationQuality(CalibrationQuality):
-    """The same for clips, with the number not `unsure` and the accuracy of these."""
-
-    answered: int
-    accuracy: float | None
-
-
-class SplitCalibration(Part):
-    """Calibration of one split, at the level of stacks and of clips."""
-
-    stacks: CalibrationQuality
-    clips: ClipCalibrationQuality
-
-
-class CalibrationRecord(Part):
-    """The calibration of a run.
-
-    Attributes:
-        temperature: what logits are divided by.
-        unsure_below: a clip with a lower top probability is `unsure`; 0 answers all.
-        accuracy: the accuracy asked of answered validation clips.
-        min_clips: validation clips below which no threshold is set.
-        threshold_set: whether there were enough validation clips to set a threshold.
-        bins: of the expected calibration error.
-        fitted_on: the split it was fitted on.
-        splits: how well it does on each evaluated split.
-    """
-
-    temperature: float
-    unsure_below: float
-    accuracy: float
-    min_clips: int
-    threshold_set: bool
-    bins: int
-    fitted_on: str = "val"
-    splits: dict[str, SplitCalibration]
-
-
 class DroppedCount(Part):
     """How many whole clips, and how many segments of other clips, one reason dropped."""
 
@@ -182,13 +131,6 @@ class WandbRun(Part):
     id: str
     url: str | None = None
     mode: str
-
-
-class LevelScores(Part):
-    """Scores of one split, by stack and by clip."""
-
-    stacks: Scores
-    clips: Scores
 
 
 class FinishedRun(RunHead):
@@ -239,8 +181,8 @@ class FinishedRun(RunHead):
     selected_on: str = "val"
     reported_on: str
     scores: dict[str, LevelScores]
-    calibration: CalibrationRecord
-    checkpoint: str
+    calibration: Calibration
+    checkpoint: Annotated[str, Field(pattern=r"^[^/\\]+\.ckpt$")]  # never a path elsewhere
     cache: str
     manifest_sha256: str
     dropped: tuple[DroppedCount, ...]
@@ -254,8 +196,34 @@ class FinishedRun(RunHead):
         """The scores of the split that is reported on."""
         return self.scores[self.reported_on]
 
+    def predictions(self, folder: Path) -> Predictions:
+        """Read the calibrated predictions of the run's stacks from its folder.
+
+        Raises:
+            UserError: the file is missing or damaged.
+        """
+        raw = Predictions.read(folder / PREDICTIONS_FILE)
+        return raw.calibrated(self.calibration.temperature)
+
 
 RunRecord = FinishedRun | FailedRun
+
+
+def as_plain(record: RunHead) -> dict[str, Any]:
+    """Return a record as nested dicts, in the layout that reports and sweeps still read."""
+    plain = record.model_dump(mode="json")
+    split = plain["split"]
+    fold = {} if split["fold"] is None else {"fold": split["fold"]}
+    plain["split"] = {"name": split["name"], **split["settings"], **fold}
+    if isinstance(record, FinishedRun):
+        plain["split"]["parts"] = plain.pop("parts")
+        plain |= plain.pop("provenance")
+        plain["calibration"] |= plain["calibration"].pop("splits")
+        stacks = plain["scores"][record.reported_on]["stacks"]
+        plain |= {key: stacks[key] for key in ("accuracy", "uar", "macro_f1", "confusion")}
+    return plain
+
+
 _ADAPTER: TypeAdapter[RunRecord] = TypeAdapter(
     Annotated[FinishedRun | FailedRun, Field(discriminator="status")]
 )

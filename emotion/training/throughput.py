@@ -1,7 +1,6 @@
-"""module ──time──> stacks a second in training, and milliseconds a stack afterwards."""
+"""Stacks per second in training, and milliseconds per stack of inference."""
 
 import time
-from collections.abc import Sequence
 
 import numpy as np
 import pytorch_lightning as pl
@@ -9,28 +8,26 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 WARM_UP = 2
-REPEATS = 10
-LIMIT_S = 2.0  # for all repeats of a slow network together
+MIN_REPEATS = 5  # a median of fewer would depend on a single disturbance
+MAX_REPEATS = 20
+ENOUGH_S = 2.0  # after this time, no more than MIN_REPEATS
 
 
 class TrainClock(Callback):
-    """Measures how many stacks a second training takes, waiting for data included.
-
-    Validation between the epochs does not count.
-    """
+    """Measures stacks per second of training, including waiting for data, without validation."""
 
     def __init__(self) -> None:
-        """Start at nothing."""
+        """Start at zero."""
         self.stacks = 0
         self.seconds = 0.0
 
     @property
     def stacks_per_s(self) -> float | None:
-        """Stacks a second, of all processes together; None before the first epoch's end."""
+        """Stacks per second of all processes together; None before the end of an epoch."""
         return self.stacks / self.seconds if self.seconds else None
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take the time."""
+        """Start the clock."""
         self._start_s = time.perf_counter()
         self._seen = 0
 
@@ -42,7 +39,7 @@ class TrainClock(Callback):
         batch: tuple[torch.Tensor, torch.Tensor],
         index: int,
     ) -> None:
-        """Count a batch; the last ends the epoch, for Lightning says so after validation."""
+        """Count a batch; stop the clock at the last one, before validation."""
         self._seen += len(batch[1]) * trainer.world_size
         if index + 1 == trainer.num_training_batches:
             synchronize(module.device)
@@ -51,26 +48,28 @@ class TrainClock(Callback):
 
 
 @torch.inference_mode()
-def ms_per_stack(module: pl.LightningModule, inputs: Sequence[torch.Tensor]) -> float:
-    """Measure how long a module takes to classify one stack: the median of up to ten passes.
+def ms_per_stack(module: pl.LightningModule, inputs: torch.Tensor) -> float:
+    """Return the median time of 5 to 20 forward passes of a batch of one stack.
 
-    As in an application: a batch of one, on the module's device, float32, not compiled, from the
-    stack in memory to its logits. What else runs on the machine shows in it.
+    On the module's device, in float32 and not compiled, from the stack in memory to its logits.
+    Other load on the machine slows it down.
 
     Args:
-        module: what classifies.
-        inputs: what its `forward` takes, on its device: (1, T, H, W) uint8, and landmarks perhaps.
+        module: the model.
+        inputs: one stack or its landmarks, (1, ...), on its device.
     """
     was_training = module.training
     module.eval()
     times_s: list[float] = []
     with torch.compiler.set_stance("force_eager"):
         for _ in range(WARM_UP):
-            module(*inputs)
+            module(inputs)
         synchronize(module.device)
-        while len(times_s) < REPEATS and sum(times_s) < LIMIT_S:
+        while len(times_s) < MIN_REPEATS or (
+            len(times_s) < MAX_REPEATS and sum(times_s) < ENOUGH_S
+        ):
             start_s = time.perf_counter()
-            module(*inputs)
+            module(inputs)
             synchronize(module.device)
             times_s.append(time.perf_counter() - start_s)
     module.train(was_training)
@@ -78,6 +77,6 @@ def ms_per_stack(module: pl.LightningModule, inputs: Sequence[torch.Tensor]) -> 
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait for a GPU, which works on after a call has returned."""
+    """Wait until a GPU has finished."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)

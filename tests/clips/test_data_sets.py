@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from emotion.clips.naming import Clip, Dropped, Scheme, find_clips
+from emotion.clips.find import find_clips
+from emotion.clips.naming import Clip, Dropped, Scheme
 from emotion.errors import UserError
 from emotion.stacks.cache import Cache
 

@@ -9,10 +9,13 @@ import mediapipe as mp
 import numpy as np
 import pytest
 
-from emotion.clips import demo
-from emotion.clips.demo import ACTION_UNITS, Identity, Portrait, Pose
+from emotion.clips.demo import render as demo
+from emotion.clips.demo.identity import Identity
+from emotion.clips.demo.motion import ACTION_UNITS, Pose, action_unit_curves
+from emotion.clips.demo.portrait import Portrait
+from emotion.clips.demo.render import Format
 
-SMALL = {"num_frames": 12, "size_px": 128, "fps": 25.0}
+SMALL = Format(num_frames=12, size_px=128, fps=25.0)
 # EMFACS prototypes by hand, with the parted lips (25) of a dropped jaw.
 PROTOTYPES = {
     "Anger": {4, 5, 7, 23},
@@ -164,7 +167,7 @@ def test_face_is_tracked_and_shows_the_emotion(
 def test_only_the_units_of_the_prototype_become_strong(label: str, units: set[int]):
     for clip_id in range(20):
         rng = np.random.default_rng(clip_id)
-        curves = demo.action_unit_curves(label, rng, num_frames=90, fps=30.0)
+        curves = action_unit_curves(label, rng, num_frames=90, fps=30.0)
         assert curves.shape == (90, 12, 2)
         assert curves.min() >= 0 and curves.max() <= 1
         peaks = dict(zip(ACTION_UNITS, curves.max(axis=(0, 2)), strict=True))
@@ -173,51 +176,51 @@ def test_only_the_units_of_the_prototype_become_strong(label: str, units: set[in
 
 
 def test_clip_follows_from_seed_label_and_number():
-    first = list(demo.render_frames("Sad", 4, 9, **SMALL))
-    again = list(demo.render_frames("Sad", 4, 9, **SMALL))
+    first = list(demo.render_frames("Sad", 4, 9, SMALL))
+    again = list(demo.render_frames("Sad", 4, 9, SMALL))
     np.testing.assert_array_equal(first, again)
     assert np.shape(first) == (12, 128, 128, 3)
     for other in (("Sad", 4, 10), ("Sad", 5, 9), ("Happy", 4, 9)):  # another person each
-        difference = np.subtract(next(demo.render_frames(*other, **SMALL)), first[0], dtype=float)
+        difference = np.subtract(next(demo.render_frames(*other, SMALL)), first[0], dtype=float)
         assert np.abs(difference).mean() > 10
 
 
 def test_file_holds_every_frame(tmp_path: Path):
     path = tmp_path / "Shock_0001.mp4"
-    demo.write_clip(path, "Shock", 0, 1, **SMALL)
+    demo.write_clip(path, "Shock", 0, 1, SMALL)
     assert list(tmp_path.iterdir()) == [path]
     video = cv2.VideoCapture(str(path))
     assert video.get(cv2.CAP_PROP_FPS) == 25
     decoded = []
     while (read := video.read())[0]:
         decoded.append(read[1])
-    rendered = list(demo.render_frames("Shock", 0, 1, **SMALL))
+    rendered = list(demo.render_frames("Shock", 0, 1, SMALL))
     assert np.shape(decoded) == np.shape(rendered)
     assert np.abs(np.subtract(decoded, rendered, dtype=float)).mean() < 5
 
 
 def test_interrupted_clip_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    def stop_early(*_, size_px: int, **__) -> Iterator[np.ndarray]:
-        yield np.zeros((size_px, size_px, 3), np.uint8)
+    def stop_early(*_) -> Iterator[np.ndarray]:
+        yield np.zeros((128, 128, 3), np.uint8)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(demo, "render_frames", stop_early)
     with pytest.raises(KeyboardInterrupt):
-        demo.write_clip(tmp_path / "Sad_0001.mp4", "Sad", 0, 1, **SMALL)
+        demo.write_clip(tmp_path / "Sad_0001.mp4", "Sad", 0, 1, SMALL)
     assert not list(tmp_path.iterdir())
 
 
 def test_unwritable_path_is_named(tmp_path: Path):
     (tmp_path / "no_folder").write_text("a file")
     with pytest.raises(OSError, match="no_folder"):
-        demo.write_clip(tmp_path / "no_folder" / "Sad_0001.mp4", "Sad", 0, 1, **SMALL)
+        demo.write_clip(tmp_path / "no_folder" / "Sad_0001.mp4", "Sad", 0, 1, SMALL)
 
 
 @pytest.mark.parametrize("name", ["Bored_0001.mp4", "Happy.mp4", "Happy_one.mp4"])
 def test_bad_name_stops_before_anything_is_written(tmp_path: Path, name: str):
     paths = [tmp_path / "Happy_0001.mp4", tmp_path / name]
     with pytest.raises(ValueError, match=f"{name}.*Anger, Happy, Neutral, Sad, Shock"):
-        demo.render_clips(paths, 0, 1, **SMALL)
+        demo.render_clips(paths, 0, 1, video=SMALL)
     assert not list(tmp_path.iterdir())
 
 
@@ -226,12 +229,12 @@ def test_only_missing_clips_are_rendered_and_alike_in_any_process(tmp_path: Path
     paths[0].parent.mkdir()
     paths[0].write_bytes(b"kept")
     done = []
-    demo.render_clips(paths, 6, 2, on_done=lambda: done.append(1), **SMALL)
+    demo.render_clips(paths, 6, 2, lambda: done.append(1), SMALL)
     assert len(done) == 4
     assert sorted(paths[0].parent.iterdir()) == sorted(paths)
     assert paths[0].read_bytes() == b"kept"
     alone = tmp_path / "Sad_0002.mp4"
-    demo.write_clip(alone, "Sad", 6, 2, **SMALL)
+    demo.write_clip(alone, "Sad", 6, 2, SMALL)
     assert alone.read_bytes() == paths[3].read_bytes()
-    demo.render_clips(paths, 6, 2, on_done=lambda: done.append(1), **SMALL)
+    demo.render_clips(paths, 6, 2, lambda: done.append(1), SMALL)
     assert len(done) == 4

@@ -4,17 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from emotion.clips.naming import (
-    Clip,
-    Dropped,
-    Scheme,
-    find_clips,
-    find_torn,
-    limit_clips,
-    matches,
-    named_clips,
-    read_list,
-)
+from emotion.clips.find import find_clips, limit_clips, named_clips, read_list
+from emotion.clips.naming import Clip, Dropped, Scheme, find_torn, matches
 from emotion.errors import UserError
 
 LABELS = ("Anger", "Happy", "Neutral", "Sad", "Shock")

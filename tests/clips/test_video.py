@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion.clips.video import MAX_FPS, Picture, ReadAhead, Still, Video, VideoError, open_clip
+from emotion.clips.read_ahead import ReadAhead
+from emotion.clips.still import Still, open_clip
+from emotion.clips.video import MAX_FPS, Picture, Video, VideoError
 
 STEP = 8  # gray levels from one frame to the next: more than compression can blur
 

@@ -35,9 +35,9 @@ Make = Callable[..., StackDataModule]
 def make(demo_cache: Cache) -> Make:
     def make_datamodule(interval: int = 10, augmentation=NO_CHANGE, **settings) -> StackDataModule:
         settings = {"batch_size": 4, "image_px": 64, "cache": demo_cache} | settings
+        settings = {"labels": LABELS} | settings
         cache = settings.pop("cache")
         datamodule = StackDataModule(cache, interval, augmentation, **settings)
-        datamodule.prepare_data()
         datamodule.setup()
         return datamodule
 
@@ -145,7 +145,11 @@ def test_missing_faces_are_filled_from_the_interval_alone(
         (5, [3, 3, 3, 3, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]),
     ]:
         datamodule = StackDataModule(
-            replace(demo_cache, directory=directory), interval, NO_CHANGE, batch_size=1
+            replace(demo_cache, directory=directory),
+            interval,
+            NO_CHANGE,
+            labels=LABELS,
+            batch_size=1,
         )
         datamodule.setup()
         (stack,), _ = next(iter(datamodule.val_dataloader()))
@@ -259,7 +263,7 @@ def test_interval_that_the_cache_cannot_serve_is_refused(
     demo_cache: Cache, interval: int, message: str
 ):
     with pytest.raises(UserError, match=message):
-        StackDataModule(demo_cache, interval, NO_CHANGE, batch_size=4)
+        StackDataModule(demo_cache, interval, NO_CHANGE, labels=LABELS, batch_size=4)
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
@@ -269,7 +273,7 @@ def test_a_split_without_stacks_is_refused(demo_cache: Cache, tmp_path: Path, sp
     assert len(lines) - len(kept) == 10
     (tmp_path / "manifest.csv").write_text("".join(kept))
     datamodule = StackDataModule(
-        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, batch_size=4
+        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, labels=LABELS, batch_size=4
     )
     with pytest.raises(UserError, match=rf"data\.split leaves no stacks for {split}.*{split}: 0"):
         datamodule.setup()
@@ -279,7 +283,7 @@ def test_a_test_split_may_be_empty(demo_cache: Cache, tmp_path: Path):
     lines = (demo_cache.directory / "manifest.csv").read_text().splitlines(keepends=True)
     (tmp_path / "manifest.csv").write_text("".join(x for x in lines if ",test," not in x))
     datamodule = StackDataModule(
-        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, batch_size=4
+        replace(demo_cache, directory=tmp_path), 10, NO_CHANGE, labels=LABELS, batch_size=4
     )
     datamodule.setup()
     assert {split: len(rows) for split, rows in datamodule.rows.items()} == {
@@ -313,7 +317,7 @@ def test_a_warning_comes_once_though_lightning_sets_up_again(
     ids = IdSplit("ids", val=["0001"], test=["0002"])
     one_class = [row for row in demo_cache.manifest() if row.clip != "Shock_0001"]
     with mock.patch.object(Cache, "manifest", return_value=one_class):
-        datamodule = make(split=ids)
+        datamodule = make(split=ids, pattern=demo_cache.scheme.pattern)
         datamodule.setup("fit")
     assert caplog.text.count("split=ids: no clip of Shock is in val") == 1
 
@@ -326,127 +330,56 @@ def test_loading_changes_no_cached_file(make: Make, demo_cache: Cache):
     assert cv2.imreadmulti(str(next(iter(before))), flags=cv2.IMREAD_UNCHANGED)[0]
 
 
-# Landmarks
-
-
 def cached_landmarks(cache: Cache, split: str, step: int) -> np.ndarray:
-    """Give the landmarks of a split's stacks, all of whose images show a face."""
+    """Read the landmarks of a split's stacks, all of whose images show a face."""
     paths = [f"landmarks/{row['clip']}_0001.npy" for row in rows_of(cache, split)]
     return np.array([np.load(cache.directory / path)[::step] for path in paths])
 
 
-@pytest.mark.parametrize(("interval", "step"), [(5, 1), (10, 2), (15, 3)])
-def test_landmarks_come_with_the_stacks_if_asked_for(
-    make: Make, demo_cache: Cache, interval: int, step: int
-):
-    batches = list(make(interval, landmarks=True).val_dataloader())
-    plain = list(make(interval).val_dataloader())
-    for ((stacks, _), labels), (expected, expected_labels) in zip(batches, plain, strict=True):
-        assert torch.equal(stacks, expected) and torch.equal(labels, expected_labels)
-        assert stacks.stride() == expected.stride()
-    found = torch.cat([landmarks for (_, landmarks), _ in batches])
-    assert found.dtype == torch.float32
-    np.testing.assert_array_equal(found, cached_landmarks(demo_cache, "val", step))
+@pytest.mark.parametrize(("interval", "step"), [(5, 1), (15, 3)])
+def test_landmarks_come_in_place_of_stacks(make: Make, demo_cache: Cache, interval: int, step: int):
+    datamodule = make(interval, augmentation=VARIED, inputs="landmarks")
+    landmarks, labels = epoch(datamodule.val_dataloader(), 0)
+    assert landmarks.dtype == torch.float32
+    np.testing.assert_array_equal(landmarks, cached_landmarks(demo_cache, "val", step))
+    assert torch.equal(labels, epoch(make(interval).val_dataloader(), 0)[1])
+    varied, _ = epoch(datamodule.train_dataloader(), 0)  # landmarks are never augmented
+    expected = cached_landmarks(demo_cache, "train", step)
+    assert {each.numpy().tobytes() for each in varied} == {each.tobytes() for each in expected}
 
 
-def test_landmarks_are_mirrored_where_their_stack_is(make: Make, demo_cache: Cache):
-    flip = Augmentation(flip=0.5)
-    datamodule = make(augmentation=flip, landmarks=True, image_px=None, num_workers=1)
-    loader = datamodule.train_dataloader()
-    loader.timeout = PATIENCE_S
-    loader.sampler.set_epoch(1)
-    as_cached = {
-        stack.numpy().tobytes(): landmarks
-        for (stacks, all_landmarks), _ in datamodule.evaluation_dataloader("train")
-        for stack, landmarks in zip(stacks, all_landmarks, strict=True)
-    }
-    flips = 0
-    for (stacks, all_landmarks), _ in loader:
-        for stack, landmarks in zip(stacks, all_landmarks, strict=True):
-            if (content := stack.numpy().tobytes()) in as_cached:
-                np.testing.assert_array_equal(landmarks, as_cached[content])
-                continue
-            flips += 1
-            expected = as_cached[stack.numpy()[..., ::-1].tobytes()].numpy()
-            np.testing.assert_array_equal(landmarks[:, 33], expected[:, 263] * [-1, 1, 1])
-            np.testing.assert_array_equal(landmarks[:, 263], expected[:, 33] * [-1, 1, 1])
-            np.testing.assert_array_equal(landmarks[:, 1], expected[:, 1] * [-1, 1, 1])
-    assert 0 < flips < 10
+def test_a_dataset_of_landmarks_still_has_the_images(make: Make):
+    dataset = make(inputs="landmarks").dataset("val")
+    assert torch.equal(dataset.images((3, 0)), make().dataset("val")[3, 0][0])
 
 
-def test_asking_for_landmarks_changes_no_stack(make: Make):
-    plain = make(augmentation=VARIED).train_dataloader()
-    loader = make(augmentation=VARIED, landmarks=True).train_dataloader()
-    for (stacks, labels), ((same, _), same_labels) in zip(plain, loader, strict=True):
-        assert torch.equal(stacks, same) and torch.equal(labels, same_labels)
-
-
-# Stills
-
-
-@pytest.mark.parametrize(("interval", "num_images"), [(5, 18), (10, 9), (15, 6)])
-def test_a_stills_image_stands_at_every_place_of_its_stack(
+@pytest.mark.parametrize(("interval", "num_images"), [(5, 18), (15, 6)])
+def test_a_stills_image_is_at_every_place_of_its_stack(
     make: Make, cache_of: Callable, stills: Path, interval: int, num_images: int
 ):
     cache = cache_of(stills, data="stills")
-    split = GroupedSplit("grouped", train=0.5, val=0.5, test=0)
-    datamodule = make(interval, cache=cache, split=split, landmarks=True, image_px=None)
+    cache.build()
+    settings = {
+        "cache": cache,
+        "split": GroupedSplit("grouped", train=0.5, val=0.5, test=0),
+        "labels": ["Happy", "Sad"],
+    }
+    datamodule = make(interval, image_px=None, **settings)
     assert {name: len(rows) for name, rows in datamodule.rows.items()} == {
         "train": 4, "val": 4, "test": 0,
     }  # fmt: skip
-    dataset = datamodule.val_dataloader().dataset
-    for index, row in enumerate(dataset.rows):
-        (stack, landmarks), _ = dataset[index, 0]
-        (image,) = tifffile.imread(cache.directory / row.stack)[None]
-        assert stack.shape == (num_images, 224, 224)
-        assert landmarks.shape == (num_images, 468, 3)
-        np.testing.assert_array_equal(stack, np.broadcast_to(image, stack.shape))
+    faces = make(interval, inputs="landmarks", **settings).dataset("val")
+    for index, row in enumerate(faces.rows):
+        image = tifffile.imread(cache.directory / row.stack)
+        stack = datamodule.dataset("val").images((index, 0))
+        np.testing.assert_array_equal(stack, np.broadcast_to(image, (num_images, 224, 224)))
         (points,) = np.load(cache.directory / row.landmarks)
-        np.testing.assert_array_equal(landmarks, np.broadcast_to(points, landmarks.shape))
-    (smaller,), _ = next(
-        iter(make(interval, cache=cache, split=split, batch_size=1).val_dataloader())
-    )
-    assert smaller.shape == (num_images, 64, 64)
-    varied = make(interval, VARIED, cache=cache, split=split).train_dataloader()
+        np.testing.assert_array_equal(
+            faces.landmarks(index), np.broadcast_to(points, (num_images, 468, 3))
+        )
+    varied = make(interval, VARIED, **settings).train_dataloader()
     for stack in epoch(varied, 0)[0]:
         assert torch.equal(stack, stack[:1].expand_as(stack)) and stack.any()
-
-
-def test_drawn_images_are_a_stacks_own_in_order(make: Make):
-    """Of train stacks alone, others in every epoch, and the same for a seed."""
-    whole, drawn = make(5), make(5, train_images=4)
-    stacks = torch.cat([stacks for stacks, _ in whole.evaluation_dataloader("train")])
-    assert stacks.shape[1] == 18
-    seen = set()
-    for number in (0, 1):
-        loader = drawn.train_dataloader()
-        some, _ = epoch(loader, number)
-        assert torch.equal(some, epoch(drawn.train_dataloader(), number)[0])
-        assert some.shape[1] == 4
-        for (index, _), images in zip(loader.sampler, some, strict=True):
-            equal = (stacks[index][None] == images[:, None]).flatten(start_dim=2).all(dim=2)
-            places = equal.float().argmax(dim=1).tolist()
-            assert equal.any(dim=1).all() and places == sorted(places) and len(set(places)) == 4
-            seen.add((index, *places))
-    assert len(seen) > 15  # of 10 stacks, twice
-    for split in ("train", "val", "test"):
-        assert next(iter(drawn.evaluation_dataloader(split)))[0].shape[1] == 18
-    assert next(iter(drawn.val_dataloader()))[0].shape[1] == 18
-
-
-def test_drawn_images_take_their_landmarks_along(make: Make):
-    whole, drawn = make(5, landmarks=True), make(5, landmarks=True, train_images=3)
-    stacks, points = [], []
-    for (images, landmarks), _ in whole.evaluation_dataloader("train"):
-        stacks.extend(images)
-        points.extend(landmarks)
-    loader = drawn.train_dataloader()
-    indices = [index for index, _ in loader.sampler]
-    given = [pair for batch, _ in loader for pair in zip(*batch, strict=True)]
-    for index, (images, landmarks) in zip(indices, given, strict=True):
-        for image, face in zip(images, landmarks, strict=True):
-            at = [torch.equal(image, other) for other in stacks[index]].index(True)
-            assert torch.equal(face, points[index][at])
 
 
 def test_class_weights_are_scikit_learns(make: Make):

@@ -1,4 +1,6 @@
-"""Calibration against scipy's minimiser, torch's loss, torchmetrics' error, and hand counts."""
+"""Calibration against scipy's minimizer, torch's loss, torchmetrics' error, and hand counts."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,14 +11,14 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 
 from emotion.errors import UserError
 from emotion.evaluation.calibration import (
-    Calibration,
     Calibrator,
-    at_temperature,
     calibration_error,
+    evaluate_calibration,
     fit_temperature,
     mean_nll,
 )
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.metrics import judge_splits
+from emotion.evaluation.predictions import Predictions, calibrate, mean_of_stacks
 from tests.evaluation.test_predictions import predictions_of
 
 
@@ -57,7 +59,7 @@ def test_temperature_undoes_an_exaggeration_and_changes_no_prediction():
     predictions, _ = overconfident(20_000)
     temperature = fit_temperature(predictions)
     assert temperature == pytest.approx(3, rel=0.05)
-    after = at_temperature(predictions, temperature)
+    after = predictions.calibrated(temperature)
     assert calibration_error(after) < 0.02 < 0.2 < calibration_error(predictions)
     assert mean_nll(after) < mean_nll(predictions)
     np.testing.assert_array_equal(
@@ -68,7 +70,7 @@ def test_temperature_undoes_an_exaggeration_and_changes_no_prediction():
 def test_applying_a_temperature_is_softmax_of_divided_logits():
     predictions, logits = overconfident(50)
     expected = torch.tensor(logits / 1.7).softmax(dim=1).numpy()
-    actual = at_temperature(predictions, 1.7).probabilities
+    actual = predictions.calibrated(1.7).probabilities
     assert actual.dtype == np.float32
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
@@ -77,21 +79,21 @@ def test_probabilities_that_have_become_zero_are_survived():
     predictions = predictions_of([[1, 0, 0], [0, 1, 0], [1, 0, 0]], [0, 1, 2])
     temperature = fit_temperature(predictions)
     assert 1 < temperature <= 100
-    assert np.isfinite(mean_nll(at_temperature(predictions, temperature)))
+    assert np.isfinite(mean_nll(predictions.calibrated(temperature)))
 
 
 @pytest.mark.parametrize("num", [1, 10, 100])
 def test_where_all_is_right_certainty_grows_with_the_number_of_stacks(num: int):
     predictions = sure([0.7] * num, [True] * num)
     temperature = fit_temperature(predictions)
-    top = at_temperature(predictions, temperature).probabilities[0, 0]
+    top = predictions.calibrated(temperature).probabilities[0, 0]
     assert top == pytest.approx(1 - 1 / (num + 1) / 2, abs=1e-4)  # half a stack of N + 1 is wrong
 
 
 def test_where_all_is_wrong_nothing_is_certain():
     predictions = sure([0.99] * 10, [False] * 10)
     assert fit_temperature(predictions) == 100
-    assert at_temperature(predictions, 100).probabilities == pytest.approx(0.5, abs=0.02)
+    assert predictions.calibrated(100).probabilities == pytest.approx(0.5, abs=0.02)
 
 
 def test_where_nothing_is_said_nothing_is_changed():
@@ -162,28 +164,70 @@ def test_threshold_by_brute_force():
 
 @pytest.mark.parametrize("accuracy", [-0.1, 1.0, 90])
 def test_an_accuracy_that_nobody_can_promise_is_refused(accuracy: float):
-    with pytest.raises(UserError, match=r"calibration\.accuracy=.*from 0 .* to below 1"):
+    with pytest.raises(UserError, match=r"calibration\.accuracy"):
         Calibrator(accuracy)
 
 
-# Report
+# Minimum number of clips
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 0.3, 0.5, 0.75, 0.8, 0.9, 0.95, 0.99])
+def test_min_clips_is_the_fewest_that_allow_one_wrong_clip(accuracy: float):
+    def met(num: int) -> bool:
+        """Whether the rule is met by `num` clips of equal confidence, one of them wrong."""
+        clips = sure([0.8] * num, [False] + [True] * (num - 1))
+        return Calibrator(accuracy).unsure_below(clips) == 0
+
+    fewest = Calibrator(accuracy).min_clips
+    assert met(fewest) and (fewest == 1 or not met(fewest - 1))
+
+
+@pytest.mark.parametrize("num", [18, 19])
+def test_no_threshold_is_set_below_the_minimum_of_clips(num: int):
+    val = replace(sure([0.8] * num, [False] * num), splits=["val"] * num)
+    calibration = Calibrator(0.9).calibrate(val)
+    assert calibration.min_clips == 19
+    assert calibration.threshold_set == (num == 19)
+    assert calibration.unsure_below == (1.0 if num == 19 else 0.0)
+    assert calibration.splits["val"].clips.answered == (0 if num == 19 else num)
+
+
+# Quality of a split
 
 
 def test_clips_average_calibrated_stacks():
     predictions = predictions_of(
         [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], [0, 0, 1], clips=["a", "a", "b"]
     )
-    report = Calibration(temperature=2.0, unsure_below=0.54).report(predictions)
-    # square roots, normalised: 0.75, 0.333 -> mean 0.5417; 0.5505
+    quality = evaluate_calibration(predictions, temperature=2.0, unsure_below=0.54)
+    # square roots, normalized: 0.75, 0.333 -> mean 0.5417; 0.5505
     first = (0.75 + 1 / 3) / 2
     second = 0.6**0.5 / (0.6**0.5 + 0.4**0.5)
-    assert report["clips"]["num"] == 2 and report["stacks"]["num"] == 3
-    assert report["clips"]["answered"] == 2 and report["clips"]["accuracy"] == 0.5
+    assert quality.clips.num == 2 and quality.stacks.num == 3
+    assert quality.clips.answered == 2 and quality.clips.accuracy == 0.5
     nll = -(np.log(first) + np.log(1 - second)) / 2
-    assert report["clips"]["nll"]["after"] == pytest.approx(nll, rel=1e-5)
-    assert report["clips"]["ece"]["before"] == pytest.approx((0.45 + 0.6) / 2, abs=1e-6)
+    assert quality.clips.nll.after == pytest.approx(nll, rel=1e-5)
+    assert quality.clips.ece.before == pytest.approx((0.45 + 0.6) / 2, abs=1e-6)
 
 
-def test_report_without_an_answer():
-    report = Calibration(temperature=1.0, unsure_below=1.0).report(sure([0.7, 0.8], [True, True]))
-    assert report["clips"]["answered"] == 0 and report["clips"]["accuracy"] is None
+def test_no_accuracy_without_an_answered_clip():
+    quality = evaluate_calibration(sure([0.7, 0.8], [True, True]), 1.0, unsure_below=1.0)
+    assert quality.clips.answered == 0 and quality.clips.accuracy is None
+
+
+def test_scores_threshold_and_label_of_a_clip_use_calibrated_stacks():
+    """One certain stack outvotes two others until the logits are divided by the temperature."""
+    stacks = [[0.999, 0.001], [0.3, 0.7], [0.3, 0.7]]
+    powers = np.array(stacks) ** (1 / 10)
+    expected = (powers / powers.sum(axis=1, keepdims=True)).mean(axis=0)
+    assert np.mean(stacks, axis=0).argmax() == 0
+    raw = predictions_of(stacks, [0, 0, 0], clips=["a"] * 3, split="val")
+    clips = raw.calibrated(10.0).of_clips()
+    np.testing.assert_allclose(clips.probabilities[0], expected, rtol=1e-5)
+    shared = mean_of_stacks(calibrate(np.log(stacks), 10.0))  # as inference does
+    np.testing.assert_allclose(shared, expected, rtol=1e-5)
+    right = float(expected.argmax() == 0)
+    assert judge_splits(raw.calibrated(10.0))["val"].clips.accuracy == right
+    quality = evaluate_calibration(raw, 10.0, unsure_below=expected.max() - 1e-3)
+    assert (quality.clips.answered, quality.clips.accuracy) == (1, right)
+    assert evaluate_calibration(raw, 10.0, expected.max() + 1e-3).clips.answered == 0

@@ -2,7 +2,6 @@
 
 import json
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,17 +46,18 @@ def test_neutral_is_the_mean_of_the_logarithms():
         (np.log(0.1) + np.log(0.4) + np.log(0.1) + np.log(0.3)) / 4,
         (np.log(0.3) + np.log(0.4) + np.log(0.8) + np.log(0.4)) / 4,
     ]
-    assert mean_neutral(predictions_of(STACKS)) == pytest.approx(expected, rel=1e-6)
+    assert mean_neutral(predictions_of(STACKS), "Neutral") == pytest.approx(expected, rel=1e-6)
 
 
 def test_without_neutral_stacks_there_is_none():
     predictions = predictions_of(STACKS)
-    assert mean_neutral(predictions.take([2, 4])) == []
-    assert mean_neutral(replace(predictions, labels=["Anger", "Happy", "Sad"])) == []
+    assert mean_neutral(predictions.take([2, 4]), "Neutral") == []
+    assert mean_neutral(predictions, None) == mean_neutral(predictions, "Calm") == []
+    assert mean_neutral(predictions, "Happy") != []
 
 
 def test_each_neutral_clip_is_the_baseline_of_its_persons_other_clips_once():
-    answered = with_baselines(predictions_of(STACKS), [0.0, 0.0, 0.0])
+    answered = with_baselines(predictions_of(STACKS), [0.0, 0.0, 0.0], "Neutral", 1.0)
     assert sorted(zip(answered.clips, answered.segments, strict=True)) == [
         ("a-h given a-n1", 1),
         ("a-h given a-n2", 1),
@@ -74,7 +74,7 @@ def test_each_neutral_clip_is_the_baseline_of_its_persons_other_clips_once():
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
 def test_a_share_of_the_difference_is_taken_off(share: float):
     neutral = np.log([0.2, 0.2, 0.6])
-    answered = with_baselines(predictions_of(STACKS), neutral.tolist(), share)
+    answered = with_baselines(predictions_of(STACKS), neutral.tolist(), "Neutral", 1.0, share)
     baseline = (np.log([0.6, 0.1, 0.3]) + np.log([0.2, 0.4, 0.4])) / 2  # both segments of a-n1
     powers = np.exp(np.log([0.5, 0.4, 0.1]) + share * (neutral - baseline))
     actual = answered.probabilities[answered.clips.index("a-h given a-n1")]
@@ -82,7 +82,7 @@ def test_a_share_of_the_difference_is_taken_off(share: float):
 
 
 def test_where_nobody_has_other_clips_nothing_is_answered():
-    answered = with_baselines(predictions_of(STACKS[3:4]), [0.0, 0.0, 0.0])
+    answered = with_baselines(predictions_of(STACKS[3:4]), [0.0, 0.0, 0.0], "Neutral", 1.0)
     assert len(answered) == 0 and answered.probabilities.shape == (0, 3)
 
 
@@ -96,7 +96,9 @@ def write_run(run_dir: Path, tmp_path: Path):
         metrics = {"status": "finished", "calibration": {}, "seed": seed, "reported_on": "test"}
         metrics |= {"model": "net", "interval": interval}
         (folder / "metrics.json").write_text(json.dumps(metrics))
-        recipe = replace(Recipe.read(run_dir / "recipe.json"), labels=LABELS, neutral=neutral)
+        recipe = Recipe.read(run_dir / "recipe.json").model_copy(
+            update={"labels": LABELS, "neutral": neutral}
+        )
         recipe.write(folder / "recipe.json")
         predictions_of(stacks).write(folder / "predictions.csv")
         return folder
@@ -126,7 +128,7 @@ def test_folds_are_judged_together_without_a_baseline_and_with_one(write_run):
     # two people: a is right in 1 of 3 clips, b in 2 of 2, and either may be drawn twice
     assert plain[1] == "60.0 [33.3, 100.0]"
     assert based[0] == "with one neutral clip"
-    answered = with_baselines(predictions_of(of_a), neutral).of_clips()
+    answered = with_baselines(predictions_of(of_a), neutral, "Neutral", 0.8).of_clips()
     right = (answered.probabilities.argmax(axis=1) == answered.targets).sum() + 1
     assert score(based[1]) == pytest.approx(100 * right / 5, abs=0.05)
 

@@ -5,7 +5,6 @@ import pickle
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import torch
 
 from emotion.errors import UserError
 from emotion.inference.backends import backend_name, find_model, load_model
-from emotion.inference.onnx_runtime import with_digest
+from emotion.inference.onnx_file import with_digest
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import Recipe
 
@@ -163,8 +162,10 @@ def rewrite(copied: Path, change: Callable[[dict], None]) -> None:
         (lambda run: (run / "recipe.json").unlink(), "no recipe.json in"),
         (lambda run: (run / "recipe.json").write_text("{}"), "is no recipe of ours, or damaged"),
         (
-            lambda run: replace(Recipe.read(run / "recipe.json"), interval=15).write(
-                run / "recipe.json"
+            lambda run: (
+                Recipe.read(run / "recipe.json")
+                .model_copy(update={"interval": 15})
+                .write(run / "recipe.json")
             ),
             "from 9 images, recipe.json says Anger, Happy, Neutral, Sad, Shock from 6",
         ),

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +10,9 @@ import torch
 from scipy.special import softmax
 
 from emotion import REPOSITORY
-from emotion.inference.export import largest_difference, main, to_onnx, write_model
-from emotion.inference.onnx_runtime import OnnxBackend
-from emotion.models.lightning_module import EmotionModule
+from emotion.inference.export import largest_difference, main, to_onnx
+from emotion.inference.backends import OnnxBackend
+from emotion.models.lightning_module import EmotionModule, LandmarkModule
 from emotion.models.recipe import Recipe
 from emotion.reports.model_card import ExportedFile
 from emotion.training.finished_run import Run
@@ -69,9 +68,9 @@ def copied(exported: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("model", ["mobilenetv3", "effv2s", "effv2m"])
 def test_every_model_gives_the_same_probabilities(model: str, compose, run_dir, tmp_path: Path):
-    recipe = replace(Recipe.read(run_dir / "recipe.json"), interval=15)
+    recipe = Recipe.read(run_dir / "recipe.json").model_copy(update={"interval": 15})
     module = settled(compose("train", [f"model={model}"]).model.backbone, recipe)
-    write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
+    write_onnx(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
     runtime = OnnxBackend(tmp_path / "model.onnx")
     for num in (1, 2, 3, 7):
         stacks = stacks_of(recipe, num)
@@ -88,27 +87,32 @@ def landmarks_of(recipe: Recipe, num: int) -> np.ndarray:
     return (face + 0.2 * moves).astype(np.float32)
 
 
-@pytest.mark.parametrize("backbone", [None, "mobilenetv3_small_050"])
-@pytest.mark.parametrize(
-    "settings", [{}, {"fusion": "late", "normalize": "difference", "flips": True}]
-)
-def test_landmarks_and_what_is_made_of_images_are_exported(
-    backbone, settings, run_dir, tmp_path: Path
-):
-    recipe = replace(Recipe.read(run_dir / "recipe.json"), landmarks=True)
-    torch.manual_seed(0)
-    module = EmotionModule(
-        backbone, recipe.num_images, recipe.labels, landmarks=True, channels_last=True, **settings
-    ).eval()
-    module.network.geometry.fit(landmarks_of(recipe, 20), np.arange(20) % 5)
-    write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
+def test_a_landmark_classifier_is_exported(run_dir, tmp_path: Path):
+    recipe = Recipe.read(run_dir / "recipe.json").model_copy(update={"inputs": "landmarks"})
+    module = LandmarkModule(recipe.num_images, recipe.labels).eval()
+    module.network.fit(landmarks_of(recipe, 20), np.arange(20) % 5)
+    write_onnx(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
     runtime = OnnxBackend(tmp_path / "model.onnx")
     for num in (1, 2, 7):
-        inputs = stacks_of(recipe, num), landmarks_of(recipe, num)
-        with torch.no_grad():
-            expected = module(*map(torch.from_numpy, inputs)).softmax(dim=1).numpy()
-        np.testing.assert_allclose(softmax(runtime.classify(*inputs), axis=1), expected, atol=1e-4)
+        inputs = landmarks_of(recipe, num)
+        expected = module(torch.from_numpy(inputs)).softmax(dim=1).numpy()
+        np.testing.assert_allclose(softmax(runtime.classify(inputs), axis=1), expected, atol=1e-4)
     assert expected.std(axis=0).max() > 0.05  # or else anything would have passed
+
+
+def test_late_fusion_and_standardized_stacks_are_exported(run_dir, tmp_path: Path):
+    recipe = Recipe.read(run_dir / "recipe.json")
+    torch.manual_seed(0)
+    module = EmotionModule(
+        "mobilenetv3_small_050", recipe.num_images, recipe.labels, fusion="late", normalize="stack"
+    ).eval()
+    write_onnx(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
+    runtime = OnnxBackend(tmp_path / "model.onnx")
+    for num in (1, 2, 7):
+        inputs = stacks_of(recipe, num)
+        with torch.no_grad():
+            expected = module(torch.from_numpy(inputs)).softmax(dim=1).numpy()
+        np.testing.assert_allclose(softmax(runtime.classify(inputs), axis=1), expected, atol=1e-4)
 
 
 def test_an_export_answers_as_the_run_was_judged(exported: Path):
@@ -116,7 +120,7 @@ def test_an_export_answers_as_the_run_was_judged(exported: Path):
     runtime = OnnxBackend(exported / "model.onnx")
     assert runtime.recipe == run.recipe
     for split in ("val", "test"):
-        probabilities = softmax(runtime.classify(*run.inputs(run.rows(split))), axis=1)
+        probabilities = softmax(runtime.classify(run.inputs(run.rows(split))), axis=1)
         written = run.predictions.of_split(split).probabilities
         np.testing.assert_allclose(probabilities, written, atol=1e-4)
 
@@ -140,7 +144,7 @@ def test_the_eight_bit_file_is_smaller_and_nearly_as_good(exported: Path):
     nodes = [node.op_type for node in onnx.load(paths[1]).graph.node]
     assert nodes.count("DequantizeLinear") > nodes.count("Conv") > 50
     inputs = run.inputs(run.rows("test"))
-    before, after = (softmax(OnnxBackend(path).classify(*inputs), axis=1) for path in paths)
+    before, after = (softmax(OnnxBackend(path).classify(inputs), axis=1) for path in paths)
     np.testing.assert_allclose(after, before, atol=0.05)
     assert OnnxBackend(paths[1]).metadata["precision"] == "int8"
     assert OnnxBackend(paths[1]).recipe == run.recipe
@@ -185,14 +189,14 @@ def test_a_number_that_is_none_is_no_agreement():
         def classify(self, stacks: np.ndarray) -> np.ndarray:
             return np.full((len(stacks), 5), np.nan, np.float32)
 
-    difference = largest_difference(Broken(), Broken(), [(np.zeros((1, 6, 8, 8), np.uint8),)], 1.0)
+    difference = largest_difference(Broken(), Broken(), [np.zeros((1, 6, 8, 8), np.uint8)], 1.0)
     assert np.isnan(difference)
 
 
 def test_eight_bits_that_cost_accuracy_are_refused(copied: Path, monkeypatch, capsys):
     run = Run.read(copied)
     rows = run.rows("val")
-    logits = OnnxBackend(copied / "model.onnx").classify(*run.inputs(rows))
+    logits = OnnxBackend(copied / "model.onnx").classify(run.inputs(rows))
     told = [run.recipe.labels[place] for place in logits.argmax(axis=1)]
     right = [row for row, label in zip(rows, told, strict=True) if label == row.label]
     assert right

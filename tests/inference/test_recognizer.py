@@ -5,7 +5,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -28,6 +27,10 @@ from emotion.stacks.cutter import Cutter
 from emotion.stacks.stack import read_stack
 
 
+def changed(recipe: Recipe, **values) -> Recipe:
+    return recipe.model_copy(update=values)
+
+
 class Recorder:
     """A backend that keeps the stacks it gets, and returns given logits."""
 
@@ -35,9 +38,8 @@ class Recorder:
         self.logits = list(logits)
         self.stacks: list[np.ndarray] = []
 
-    def classify(self, stacks: np.ndarray) -> np.ndarray:
-        assert stacks.dtype == np.uint8
-        self.stacks.append(stacks[0].copy())
+    def classify(self, inputs: np.ndarray) -> np.ndarray:
+        self.stacks.append(inputs[0].copy())
         return np.array([self.logits.pop(0) if self.logits else [0.0] * 5], np.float32)
 
 
@@ -99,7 +101,7 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
         cutter = Cutter(tmp_path, recipe.settings)
         record = cutter.cut(Clip(path, name, "Anger", "", "train"))
         backend = Recorder()
-        at_full_size = replace(recipe, interval=interval, image_px=recipe.settings.size_px)
+        at_full_size = changed(recipe, interval=interval, image_px=recipe.settings.size_px)
         EmotionRecognizer(backend, at_full_size).predict(path)
         assert len(backend.stacks) == len(record.segments) > 0
         for stack, segment in zip(backend.stacks, record.segments, strict=True):
@@ -137,7 +139,7 @@ def test_a_training_clips_landmarks_are_those_of_training_bit_for_bit(
 def test_a_still_is_answered_as_in_training(cache_of: Callable, stills: Path, recipe: Recipe):
     cache = cache_of(stills, data="stills")
     cache.build()
-    trained_on_stills = replace(recipe, settings=cache.settings, interval=10, image_px=224)
+    trained_on_stills = changed(recipe, settings=cache.settings, interval=10, image_px=224)
     for row in cache.manifest()[:3]:
         listener = Listener(Recorder(), trained_on_stills)
         answer = listener.predict(stills / f"{row.clip}.png")
@@ -165,12 +167,12 @@ def test_windows_have_the_landmarks_of_their_own_crops(
     recipe: Recipe, happy: Path, sad: Path, join_clips: Callable[..., Path], tmp_path: Path
 ):
     clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 75))
-    listener = Listener(Recorder(), replace(recipe, interval=5))
+    listener = Listener(Recorder(), changed(recipe, interval=5))
     listener.predict(clip)
     first, tail = listener.heard
     assert (tail[15:] == tail[14]).all()  # 75 frames are 15 crops; the last one pads
     every = np.concatenate([first, tail[:15]])
-    again = Listener(Recorder(), replace(recipe, interval=5))
+    again = Listener(Recorder(), changed(recipe, interval=5))
     again.predict(clip, stride=30)
     # asked in the order of time: segment 1 and the window in it, segment 2 and the others
     starts = [0, 0, None, 6, 12]
@@ -187,7 +189,7 @@ def test_probabilities_are_the_lightning_modules(demo_cache: Cache, run_dir: Pat
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     expected = torch.cat(trainer.predict(module, data.evaluation_dataloader("val"))).numpy()
     recognizer = EmotionRecognizer.load(run_dir)
-    recognizer.recipe = replace(recognizer.recipe, temperature=1.0)
+    recognizer.recipe = changed(recognizer.recipe, temperature=1.0)
     for row, probabilities in list(zip(data.rows["val"], expected, strict=True))[:5]:
         answer = recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
         assert list(answer.probabilities) == data.labels
@@ -205,7 +207,7 @@ def test_probabilities_are_calibrated_and_averaged_over_the_segments(
     clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 80))
     logits = [[2.0, 0.0, 1.0, 0.0, 0.0], [0.0, 3.0, 1.0, 0.5, 0.0]]
     backend = Recorder(*logits)
-    answer = EmotionRecognizer(backend, replace(recipe, temperature=2.5)).predict(clip)
+    answer = EmotionRecognizer(backend, changed(recipe, temperature=2.5)).predict(clip)
     expected = softmax(np.array(logits) / 2.5, axis=1)
     for segment, probabilities in zip(answer.segments, expected, strict=True):
         np.testing.assert_allclose(list(segment.probabilities.values()), probabilities, rtol=1e-6)
@@ -224,7 +226,7 @@ def test_unsure_is_whose_top_probability_is_below_the_threshold(
     recipe: Recipe, happy: Path, threshold: float, unsure: bool
 ):
     logits = np.log([0.45, 0.25, 0.1, 0.1, 0.1]).tolist()
-    recipe = replace(recipe, temperature=1.0, unsure_below=threshold)
+    recipe = changed(recipe, temperature=1.0, unsure_below=threshold)
     answer = EmotionRecognizer(Recorder(logits), recipe).predict(happy)
     assert (answer.label, answer.unsure) == ("Anger", unsure)
     assert answer.probabilities["Anger"] == pytest.approx(0.45)
@@ -236,7 +238,7 @@ def test_windows_are_what_cutting_the_clip_there_gives(
     recipe: Recipe, happy: Path, sad: Path, join_clips: Callable[..., Path], tmp_path: Path
 ):
     clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 90))
-    every_crop = replace(recipe, interval=5, image_px=224)
+    every_crop = changed(recipe, interval=5, image_px=224)
     whole = Recorder()
     answer = EmotionRecognizer(whole, every_crop).predict(clip)
     assert answer.windows == []
@@ -345,7 +347,7 @@ def test_other_package_versions_than_in_training_are_logged(
     run_dir: Path, tmp_path: Path, caplog, recipe
 ):
     (tmp_path / "best.ckpt").symlink_to(run_dir / "best.ckpt")
-    replace(recipe, versions={**recipe.versions, "av": "0.1"}).write(tmp_path / "recipe.json")
+    changed(recipe, versions={**recipe.versions, "av": "0.1"}).write(tmp_path / "recipe.json")
     EmotionRecognizer.load(tmp_path)
     assert "0.1" in caplog.text
 
@@ -360,7 +362,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def with_baseline(recipe: Recipe) -> Recipe:
     """A recipe with a neutral baseline."""
-    return replace(recipe, neutral=log_softmax(np.array([0.0, 1.0, 3.0, 0.5, 0.0])).tolist())
+    return changed(recipe, neutral=log_softmax(np.array([0.0, 1.0, 3.0, 0.5, 0.0])).tolist())
 
 
 @pytest.mark.parametrize("share", [None, 1.0, 0.0])
@@ -438,7 +440,7 @@ def test_a_model_of_landmarks_is_given_those_of_the_clip(recipe: Recipe, happy: 
             self.landmarks = landmarks[0]
             return super().classify(stacks)
 
-    listener = Listener(LandmarkRecorder(), replace(recipe, landmarks=True))
+    listener = Listener(LandmarkRecorder(), changed(recipe, landmarks=True))
     listener.predict(happy)
     np.testing.assert_array_equal(listener.backend.landmarks, listener.heard[0])
 
@@ -472,7 +474,7 @@ def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, mo
     (tmp_path / "outputs" / "runs").mkdir(parents=True)
     mine = shutil.copytree(run_dir, tmp_path / "outputs" / "runs" / "mine")
     recipe = Recipe.read(mine / RECIPE_FILE)
-    replace(recipe, neutral=[-2.0, -2.0, -0.5, -2.0, -2.0]).write(mine / RECIPE_FILE)
+    changed(recipe, neutral=[-2.0, -2.0, -0.5, -2.0, -2.0]).write(mine / RECIPE_FILE)
     (tmp_path / "clip.mp4").symlink_to(happy)
     (tmp_path / "neutral.mp4").symlink_to(happy)
     monkeypatch.chdir(tmp_path)

@@ -126,33 +126,9 @@ def test_a_face_turned_and_stretched_is_the_same_to_it():
     np.testing.assert_allclose(actual, expected, atol=1e-3 * np.abs(expected).max())
 
 
-def test_calibrated_probabilities_are_the_likeliest_of_any_scale():
-    landmarks, targets = faces(30)
-    others, their_targets = faces(60, seed=1)
-    their_targets[::4] = (their_targets[::4] + 1) % 3  # which it can't know
-    classifier = LandmarkClassifier(5)
-    classifier.fit(landmarks, 2 * targets)  # classes 0, 2, 4
-    logits = classify(classifier, others)
-    classifier.calibrate(others, 2 * their_targets)
-    scale = classifier.scale.item()
-    assert classify(classifier, others) == pytest.approx(scale * logits, rel=1e-4)
-
-    def likelihood(scale: float) -> float:
-        logs = torch.from_numpy(scale * logits).double().log_softmax(dim=1).numpy()
-        return logs[np.arange(60), 2 * their_targets].mean()
-
-    near = [likelihood(scale * factor) for factor in (0.7, 1, 1.4)]
-    assert near[1] == max(near) and likelihood(scale) > likelihood(1)
-    with_unknown = np.concatenate([2 * their_targets, [1, 3]])
-    classifier.calibrate(np.concatenate([others, landmarks[:2]]), with_unknown)
-    assert classifier.scale.item() == pytest.approx(scale)
-    classifier.calibrate(landmarks[:2], np.array([1, 3]))  # nothing to learn from
-    assert classifier.scale.item() == 1
-
-
 @pytest.mark.parametrize(
     ("setting", "value"), [("components", 0), ("shrinkage", 0.0), ("shrinkage", 1.1)]
 )
 def test_settings_out_of_range_are_named(setting: str, value: float):
-    with pytest.raises(UserError, match=rf"model\.discriminant\.{setting}={value}"):
+    with pytest.raises(UserError, match=rf"model\.discriminant\.{setting} .*{value}"):
         LandmarkClassifier(3).fit(*faces(10), **{setting: value})

@@ -198,10 +198,10 @@ def test_page_is_one_whole_file_that_loads_nothing(tmp_path: Path, sweep):
     written = page_of(tmp_path)
     page = Page(written)
     assert page.loads == []
-    assert "url(" not in written and "@import" not in written
+    assert set(re.findall(r"url\((.)", written)) <= {"#"} and "@import" not in written
 
 
-def test_page_holds_the_results_and_the_published_table_apart(tmp_path: Path):
+def test_page_holds_the_results(tmp_path: Path):
     table_sweep(tmp_path)
     results = Results(read_runs(tmp_path))
     page = Page(page_of(tmp_path))
@@ -212,10 +212,7 @@ def test_page_holds_the_results_and_the_published_table_apart(tmp_path: Path):
     assert shown[2] == f"{100 * mean:.2f} ± {100 * std:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
     assert page.row("10", "9")[4] == "failed" and page.row("15", "6")[4] == "-"
     assert "failed: effv2m, interval 10, seed 0: OutOfMemoryError: <b>too large</b>" in page.text
-    assert "Published by the seed another data set" in page.text
-    assert page.row("15", "5")[2:] == ["77.17", "79.35", "73.91"]
-    assert page.row("10", "9", "61.69 matrix: 61.96")[3] == "76.09 matrix: 73.91"
-    assert "the table says 5 images, and 90 frames give 6" in page.text
+    assert "seed's" not in page.text  # no statement about whose clips they are
 
 
 def test_page_shows_matrices_classes_curves_and_costs_of_every_entry(tmp_path: Path):
@@ -223,16 +220,16 @@ def test_page_shows_matrices_classes_curves_and_costs_of_every_entry(tmp_path: P
     results = Results(read_runs(tmp_path))
     page = Page(page_of(tmp_path))
     for entry in (entry for entry in results.entries if entry.is_finished):
-        for label, counts in zip(LABELS, entry.confusion["stacks"], strict=True):
-            assert [label, *map(str, counts)] in page.rows
         title = f"{entry.title}, interval {entry.interval}"
-        (classes,) = (label for label in page.labels if label.startswith(f"{title}, per class"))
+        (matrix,) = (label for label in page.labels if label.startswith(f"{title}: confusion"))
+        assert f"Anger: {entry.confusion['stacks'][0, 0]} Anger" in matrix
+        (classes,) = (label for label in page.labels if label.startswith(f"{title}: scores of"))
         recall = entry.confusion["stacks"][0, 0] / entry.confusion["stacks"][0].sum()
         assert f"Anger recall {100 * recall:.1f} %" in classes
         (learning,) = (label for label in page.labels if label.startswith(f"{title}: learning"))
-        assert "over 12 epochs" in learning and learning.count("best epoch 9") == 2
+        assert "12 epochs" in learning and learning.count("best epoch 9") == 2
     for name in ("million parameters", "milliseconds a stack"):
-        (cost,) = (label for label in page.labels if label.startswith(f"accuracy against {name}"))
+        (cost,) = (label for label in page.labels if label.startswith(f"Accuracy against {name}"))
         assert cost.count("interval") == 7
     assert page.row("EfficientNetV2-S", "5")[3:] == ["20,839,165", "61", "31.5", "3.17"]
 
@@ -248,7 +245,7 @@ def test_page_tells_data_and_the_commands_that_repeat_it(tmp_path: Path):
         "'+n=${hydra:job.num}' hydra/launcher=joblib"
     ) in page.text
     assert "python train.py model=effv2s interval=10 seed=1" in page.text
-    assert f"python -m emotion.reports.report {tmp_path}" in page.text
+    assert f"python -m emotion.reports {tmp_path}" in page.text
     assert "git checkout 0123abc" in page.text
     assert "Drawn <faces>." in page.text  # escaped, for what a config says is no markup
 
@@ -261,7 +258,7 @@ def test_folds_are_told_as_they_differ(tmp_path: Path):
         "val", *["0 0 clips"] * 3, "9 4 to 6 clips", "0 0 clips", "9 4 to 6 clips", "1"
     ]  # fmt: skip
     assert "demo, split kfold (folds=3, seed=0)" in page.text
-    assert "augmentation=none" in page.text and "These clips are the seed's as well" in page.text
+    assert "augmentation=none" in page.text
 
 
 def test_nothing_finished_still_makes_a_page(tmp_path: Path):

@@ -14,7 +14,9 @@ from sklearn import metrics as independent
 from emotion.errors import UserError
 from emotion.evaluation.metrics import bootstrap
 from emotion.evaluation.predictions import Predictions
-from emotion.reports.report import SweepReport, main, terminal_tables, write_report
+from emotion.reports.__main__ import main
+from emotion.reports.callback import SweepReport
+from emotion.reports.report import terminal_tables, write_report
 from emotion.reports.results import Entry, Results, read_runs
 
 LABELS = ["Anger", "Happy"]

@@ -16,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from emotion.cli import REPOSITORY
-from emotion.clips.demo import render_frames
+from emotion.clips.demo.render import Format, render_frames
 from emotion.clips.naming import Clip
 from emotion.clips.video import Video
 from emotion.errors import UserError
@@ -133,7 +133,7 @@ def test_setting_that_cannot_work_is_refused_by_its_key(setting: dict, message: 
 @pytest.fixture(scope="module")
 def film() -> list[np.ndarray]:
     """Give three seconds of a drawn face at 120 fps, as RGB."""
-    frames = render_frames("Shock", 0, 7, num_frames=360, fps=120)
+    frames = render_frames("Shock", 0, 7, Format(num_frames=360, fps=120))
     return [cv2.cvtColor(frame, cv2.COLOR_BGR2RGB) for frame in frames]
 
 

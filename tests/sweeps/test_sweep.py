@@ -16,7 +16,7 @@ from emotion.cli import REPOSITORY
 from emotion.progress import duration
 from emotion.stacks.cache import Cache
 from emotion.sweeps.sweep import Cell
-from emotion.training.cell import write_record
+from emotion.training.record import write_record
 from train import train
 
 pytestmark = pytest.mark.slow

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from emotion.training.cell import cell_id, cell_name, clear, read_record, why_run, write_record
+from emotion.training.cell import cell_id, cell_name, clear, why_run
+from emotion.training.record import read_record, write_record
 
 SAME = [
     ["paths.cache=/elsewhere", "paths.output=/elsewhere"],

@@ -23,13 +23,15 @@ def copied(finished_run: Path, tmp_path: Path) -> Path:
 
 def test_stacks_are_those_of_training(finished_run: Path, demo_cache: Cache):
     run = Run.read(finished_run)
-    datamodule = StackDataModule(demo_cache, 15, None, batch_size=10, image_px=64)
+    datamodule = StackDataModule(
+        demo_cache, 15, None, labels=demo_cache.scheme.labels, batch_size=10, image_px=64
+    )
     datamodule.setup()
     for split in ("train", "val", "test"):
         rows = run.rows(split)
         assert [row.stack for row in rows] == [row.stack for row in datamodule.rows[split]]
         ((expected, _),) = datamodule.evaluation_dataloader(split)
-        (actual,) = run.inputs(rows)
+        actual = run.inputs(rows)
         assert actual.dtype == np.uint8
         np.testing.assert_array_equal(actual, expected.numpy())
 

@@ -126,6 +126,7 @@ def test_gallery_holds_what_the_first_epoch_trains_on(runs, demo_cache, compose)
     assert [caption.split(":")[0] for caption in gallery["captions"]] == record["labels"]
     datamodule = StackDataModule(
         demo_cache, 15, instantiate(compose("train").augmentation), batch_size=4, image_px=64,
+        labels=demo_cache.scheme.labels,
         split=KFold("kfold", folds=3, fold=0),
     )  # fmt: skip
     datamodule.setup()

@@ -5,14 +5,14 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from emotion.errors import UserError
-from emotion.inference.onnx_runtime import OnnxBackend, read_onnx, with_digest
+from emotion.inference.backends import OnnxBackend
+from emotion.inference.onnx_file import read_onnx, with_digest
 from emotion.models.recipe import Recipe
 
 onnx = pytest.importorskip("onnx")
@@ -120,7 +120,7 @@ def test_a_foreign_recipe_is_refused(model, write):
 
 @pytest.mark.parametrize("change", [{"interval": 15}, {"image_px": 96}, {"labels": ["a", "b"]}])
 def test_a_model_that_is_not_its_recipes_is_refused(model, write, recipe: Recipe, change: dict):
-    model.metadata_props[0].value = replace(recipe, **change).to_json()
+    model.metadata_props[0].value = recipe.model_copy(update=dict(**change)).to_json()
     refused(write(model), "the model in it is not the one of its recipe")
 
 

@@ -1,0 +1,260 @@
+"""Find a data set's clips by their file names or in a CSV list. No clip is opened."""
+
+import csv
+import os
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import replace
+from glob import glob
+from pathlib import Path
+
+from emotion.clips.naming import (
+    KINDS,
+    SPLITS,
+    STILL_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Clip,
+    Dropped,
+    Scheme,
+)
+from emotion.errors import UserError
+
+LIST_FORMAT = "a list is a UTF-8 CSV file with the columns path,label[,subject][,split]"
+
+
+def find_clips(
+    root: Path, scheme: Scheme, max_per_class: int | None = None, clip_list: Path | None = None
+) -> tuple[list[Clip], list[Dropped]]:
+    """Find a data set's clips, in the order of their names or of their list.
+
+    Args:
+        root: the data set's folder; clips may lie in its subfolders.
+        scheme: how to read names or rows.
+        max_per_class: see `limit_clips`.
+        clip_list: see `read_list`; None uses all files of the scheme's kind below `root`.
+
+    Returns:
+        The clips, and the files or rows without a clip.
+
+    Raises:
+        UserError: if the folder or the list is missing or has no clip of the scheme.
+    """
+    if clip_list is not None:
+        clips, dropped = read_list(clip_list, root, scheme)
+        searched = f"rows of {clip_list}"
+    else:
+        clips, dropped = read_names(clip_files(root, scheme.kind), root, scheme)
+        searched = f"{KINDS[scheme.kind][0]} in {root}"
+    if not clips:
+        raise UserError(
+            f"none of the {len(dropped)} {searched} is a clip of this data set; "
+            f"the first is {dropped[0].clip}: {dropped[0].reason}"
+        )
+    return limit_clips(clips, max_per_class), dropped
+
+
+def limit_clips(clips: Iterable[Clip], max_per_class: int | None) -> list[Clip]:
+    """Keep the first `max_per_class` clips of every class in each split; all of them for None."""
+    seen: dict[tuple[str, str], int] = defaultdict(int)
+    kept = []
+    for clip in clips:
+        seen[clip.label, clip.split] += 1
+        if max_per_class is None or seen[clip.label, clip.split] <= max_per_class:
+            kept.append(clip)
+    return kept
+
+
+def clip_files(root: Path, kind: str) -> list[Path]:
+    """Return `files_below`.
+
+    Raises:
+        UserError: if there is no such folder, or no such file in it.
+    """
+    remedy = f"put the {kind} there, or set data.root=DIR"
+    if not root.is_dir():
+        raise UserError(f"no folder {root}: {remedy}")
+    if not (paths := files_below(root, kind)):
+        noun, suffixes = KINDS[kind]
+        (other,) = set(KINDS) - {kind}
+        if others := files_below(root, other):
+            remedy += f"; data.kind={other} uses the {len(others)} {KINDS[other][0]} there"
+        raise UserError(f"no {noun} ({', '.join(sorted(suffixes))}) in {root}: {remedy}")
+    return paths
+
+
+def files_below(root: Path, kind: str) -> list[Path]:
+    """List all files of a kind below a folder, without hidden ones, sorted by name."""
+    _, suffixes = KINDS[kind]
+    return sorted(
+        path
+        for path in root.rglob("*")
+        if path.suffix.lower() in suffixes
+        and not path.is_dir()
+        and not any(name.startswith(".") for name in path.relative_to(root).parts)  # hidden
+    )
+
+
+def named_clips(named: str, key: str = "clips") -> list[Path]:
+    """Find the clips that a user names on the command line.
+
+    Args:
+        named: a file; a folder with video files, or else pictures, in or below it; or a pattern
+            such as `clips/*.mp4` or `clips/**/*.mov`. `~` is the home folder.
+        key: the config key, for errors.
+
+    Raises:
+        UserError: if there are none.
+    """
+    path = Path(named).expanduser()
+    if path.is_dir():
+        if not (paths := files_below(path, "clips") or files_below(path, "stills")):
+            suffixes = ", ".join([*sorted(VIDEO_SUFFIXES), *sorted(STILL_SUFFIXES)])
+            raise UserError(f"{key}={named}: no video files or pictures ({suffixes}) in it")
+        return paths
+    if os.path.lexists(path):
+        return [path]
+    paths = sorted(Path(found) for found in glob(str(path), recursive=True))
+    if not (paths := [path for path in paths if not path.is_dir()]):
+        raise UserError(f"{key}={named}: no such file or folder, and no file matches the pattern")
+    return paths
+
+
+def read_names(
+    paths: Iterable[Path], root: Path, scheme: Scheme
+) -> tuple[list[Clip], list[Dropped]]:
+    """Read file names; among files that differ only in their suffix, the first is used.
+
+    Args:
+        paths: files below `root`, which need not exist.
+        root: the data set's folder.
+        scheme: how to read the names.
+
+    Returns:
+        The clips, and the files without a clip.
+    """
+    clips: dict[str, Clip] = {}
+    dropped = []
+    for path in paths:
+        read = scheme.read(path, root)
+        if isinstance(read, Dropped):
+            dropped.append(read)
+        elif read.id in clips:
+            reason = "a clip of the same name with another suffix is used instead"
+            dropped.append(Dropped(read.id, reason, f"{path.name}, not {clips[read.id].path.name}"))
+        else:
+            clips[read.id] = read
+    return list(clips.values()), dropped
+
+
+def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], list[Dropped]]:
+    """Read a data set's clips from a CSV file.
+
+    Args:
+        clip_list: the file, UTF-8 with or without a byte order mark. Its first line names the
+            columns: `path` (absolute or relative to `root`), `label`, and optionally `subject` and
+            `split`. A row with an empty `split` follows the scheme's rule, or is `train` if other
+            rows have a split.
+        root: the data set's folder.
+        scheme: how to read the rows.
+
+    Returns:
+        The clips, and the rows without a clip.
+
+    Raises:
+        UserError: if the file is missing, empty, not CSV, or holds an invalid value.
+    """
+    columns, rows = read_rows(clip_list)
+    if scheme.has_split and scheme.split_by not in {"id", *columns}:
+        raise UserError(
+            f"data.split.by must be id or a column of {clip_list} ({', '.join(columns)}), "
+            f"got {scheme.split_by!r}"
+        )
+    default_split = "train" if any(row.get("split") for _, row in rows) else ""
+    clips: dict[str, Clip] = {}
+    lines: dict[str, int] = {}
+    dropped = []
+    for line, row in rows:
+        path = Path(os.path.normpath(root / row["path"]))
+        clip_id = listed_id(path, root)
+        where = f"line {line}"
+        if flaw := unusable(row["path"], path, scheme.kind):
+            dropped.append(
+                Dropped(row["path"] or "no path", f"{clip_list.name} lists {flaw}", where)
+            )
+            continue
+        if clip_id in clips:
+            reason = f"{clip_list.name} lists a clip of the same name before it"
+            dropped.append(Dropped(row["path"], reason, f"{where}, first {lines[clip_id]}"))
+            continue
+        if (split := row.get("split")) and split not in SPLITS:
+            raise UserError(
+                f"{clip_list}, {where}: split must be empty or one of {', '.join(SPLITS)}, "
+                f"got {split!r}"
+            )
+        read = scheme.interpret(path, clip_id, {"id": clip_id, **row})
+        if isinstance(read, Dropped):
+            dropped.append(read)
+            continue
+        clips[clip_id] = replace(read, split=split or read.split or default_split)
+        lines[clip_id] = line
+    return list(clips.values()), dropped
+
+
+def unusable(listed: str, path: Path, kind: str) -> str | None:
+    """Return why a listed file cannot be a clip of this kind; None if it can."""
+    if not listed or not os.path.isfile(path):  # Path.is_file raises where access is denied
+        return "a file that does not exist"
+    is_still = path.suffix.lower() in STILL_SUFFIXES
+    if is_still and kind == "clips":
+        return "a picture, which needs data.kind=stills"
+    if not is_still and kind == "stills":
+        return "a file without a picture's suffix; videos need data.kind=clips"
+    return None
+
+
+def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """Read a list's columns and rows, without blank lines and surrounding whitespace.
+
+    Returns:
+        The column names, and for every row its line number and a mapping from column to value;
+        missing values are empty.
+
+    Raises:
+        UserError: if the file is missing, empty, not UTF-8 text, or lacks a column.
+    """
+    if not clip_list.is_file():
+        raise UserError(f"no list {clip_list}: put it there, or set data.list=FILE; {LIST_FORMAT}")
+    try:
+        with open(clip_list, newline="", encoding="utf-8-sig") as file:
+            reader = csv.reader(file)
+            columns = [name.strip() for name in next(reader, [])]
+            rows = []
+            for values in reader:
+                values = [value.strip() for value in values[: len(columns)]]
+                values += [""] * (len(columns) - len(values))
+                if any(values):
+                    rows.append((reader.line_num, dict(zip(columns, values, strict=True))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{clip_list} cannot be read ({error}): {LIST_FORMAT}") from None
+    if missing := {"path", "label"} - set(columns):
+        raise UserError(
+            f"{clip_list} lacks the column {', '.join(sorted(missing))} in its first line "
+            f"({','.join(columns)}): {LIST_FORMAT}"
+        )
+    if not rows:
+        raise UserError(f"{clip_list} has no rows: {LIST_FORMAT}, one row per clip")
+    return columns, rows
+
+
+def listed_id(path: Path, root: Path) -> str:
+    """Return the id of a listed clip, a relative path that never leaves the cache's folder.
+
+    Args:
+        path: the file, absolute and without `..`.
+        root: the data set's folder, absolute.
+    """
+    try:
+        inside = path.relative_to(os.path.normpath(root))
+    except ValueError:
+        inside = "outside" / path.relative_to(path.anchor)
+    return inside.with_suffix("").as_posix()

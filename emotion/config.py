@@ -1,0 +1,622 @@
+"""The schema of `conf/`: types, ranges and choices of every key, checked before a script works.
+
+The defaults stand in `conf/` alone. A key without a default here must be in every composed config.
+"""
+
+import difflib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, get_args
+
+from omegaconf import DictConfig, OmegaConf
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from emotion.errors import UserError
+
+YAML_NAMES = {"None": "null", "True": "true", "False": "false"}
+# Interpolations whose values are known only within a run, where they are texts
+KNOWN_IN_A_RUN = re.compile(r"\$\{(hydra|cell_name|sweep_name):[^{}]*\}")
+
+
+@dataclass(frozen=True)
+class Must:
+    """Replaces pydantic's messages for a type by one: "must be" and what it must be."""
+
+    be: str
+
+    def __get_pydantic_core_schema__(
+        self, source: Any, handler: GetCoreSchemaHandler
+    ) -> CoreSchema:
+        """Wrap the schema of the annotated type."""
+        return core_schema.custom_error_schema(
+            handler(source), custom_error_type="must", custom_error_message=f"must be {self.be}"
+        )
+
+
+Count = Annotated[int, Field(gt=0), Must("a positive integer")]
+CountOrNull = Annotated[Count | None, Must("a positive integer or null")]
+Natural = Annotated[int, Field(ge=0), Must("an integer of at least 0")]
+Seed = Annotated[int, Field(ge=0, lt=2**32), Must("an integer from 0 to 4294967295")]
+Share = Annotated[float, Field(ge=0, le=1), Must("a number from 0 to 1")]
+ShareOrNull = Annotated[Share | None, Must("a number from 0 to 1 or null")]
+PositiveShare = Annotated[float, Field(gt=0, le=1), Must("a number above 0 and at most 1")]
+ShareBelow1 = Annotated[float, Field(ge=0, lt=1), Must("a number from 0 to below 1")]
+Positive = Annotated[float, Field(gt=0), Must("a positive number")]
+PositiveOrNull = Annotated[Positive | None, Must("a positive number or null")]
+NonNegative = Annotated[float, Field(ge=0), Must("a number of at least 0")]
+NonNegativeOrNull = Annotated[NonNegative | None, Must("a number of at least 0 or null")]
+Text = Annotated[str | int | float, Must("a text")]
+TextOrNull = Annotated[Text | None, Must("a text or null")]
+Texts = Annotated[list[Text], Must("a list of texts")]
+Paths = Annotated[Text | list[Text] | None, Must("a path, a list of paths or null")]
+Names = Annotated[list[str], Must('a list of names, numbers in quotes: ["03","17-20"]')]
+Dropout = Annotated[list[ShareBelow1], Field(min_length=2, max_length=2)]
+Labels = Annotated[list[str], Field(min_length=2), Must("a list of at least two class names")]
+LabelMap = Annotated[
+    dict[str, str | None], Must("a mapping from names (numbers in quotes) to class names or null")
+]
+
+
+class Section(BaseModel):
+    """A section of the config; its types are not converted, and it has no other keys."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Component(Section):
+    """A section that `_target_` makes an object of; other arguments of that class may be added."""
+
+    model_config = ConfigDict(extra="allow")
+
+    target: str = Field(alias="_target_")
+
+
+def reject(message: str) -> PydanticCustomError:
+    """Make an error about several keys; the message names them."""
+    return PydanticCustomError("keys", "{message}", {"message": message})
+
+
+class DataSplitRule(Section):
+    """`data.split`: which clips the data set itself puts where."""
+
+    by: Text
+    train: Names = []
+    val: Names = []
+    test: Names = []
+
+
+class Render(Section):
+    """`data.render`: how many synthetic clips to draw."""
+
+    clips_per_class: Count
+    seed: Seed
+
+
+class Data(Section):
+    """A data set."""
+
+    name: Text
+    kind: Literal["clips", "stills"]
+    root: TextOrNull = None
+    list_: TextOrNull = Field(None, alias="list")
+    pattern: TextOrNull = None
+    labels: Labels
+    neutral_label: TextOrNull
+    label_map: LabelMap
+    min_frames: Count
+    max_clips_per_class: CountOrNull
+    notice: TextOrNull
+    download_id: TextOrNull = None
+    render: Render | None = None
+    split: DataSplitRule | None
+
+    @model_validator(mode="after")
+    def check_labels(self) -> "Data":
+        """Check that classes are distinct and that the neutral one is among them."""
+        if len(set(self.labels)) < len(self.labels):
+            raise reject(f"data.labels must be distinct, got {self.labels}")
+        if self.neutral_label not in (None, *self.labels):
+            raise reject(
+                "data.neutral_label must be null or one of data.labels "
+                f"({', '.join(self.labels)}), got {shown(self.neutral_label)}"
+            )
+        return self
+
+
+class Sampling(Section):
+    """Which frames of a clip make a stack."""
+
+    segment_frames: Count
+    interval: Count
+    by: Literal["frames", "time"]
+    start: Literal["clip", "first_face"]
+    min_face_fraction: Share
+
+
+class Face(Section):
+    """How a face is found and cropped."""
+
+    tracking: Literal["every_frame", "sampled", "none"]
+    follow: Literal["largest", "central"]
+    margin: NonNegative
+    align: bool
+    fit: Literal["box", "features"]
+    size_px: Count
+    min_confidence: Share
+    refine: bool
+
+
+class OutputPath(Section):
+    """Where predictions go."""
+
+    output: Text
+
+
+class DataPaths(OutputPath):
+    """Where stacks and results go."""
+
+    cache: Text
+
+
+class Executor(Component):
+    """Where clips are cut."""
+
+    num_workers: CountOrNull = None
+    address: Text = ""
+    timeout_s: Positive = 1
+
+
+class Stacks(Section):
+    """`conf/stacks.yaml`, which preprocess.py and train.py share."""
+
+    data: Data
+    sampling: Sampling
+    face: Face
+    paths: DataPaths
+    num_workers: CountOrNull
+    executor: Executor
+
+    @model_validator(mode="after")
+    def check_min_frames(self) -> "Stacks":
+        """Check that a clip of `data.min_frames` is no longer than a segment."""
+        if self.data.min_frames > self.sampling.segment_frames:
+            raise reject(
+                "data.min_frames must be at most sampling.segment_frames="
+                f"{self.sampling.segment_frames}, got {self.data.min_frames}"
+            )
+        return self
+
+
+class Preprocess(Stacks):
+    """`conf/preprocess.yaml`."""
+
+    dry_run: bool
+    strict: bool
+
+
+class Discriminant(Section):
+    """The classifier of landmarks."""
+
+    components: Count
+    shrinkage: PositiveShare
+
+
+class Model(Section):
+    """A network, or the classifier of landmarks."""
+
+    name: Text
+    title: Text = ""
+    backbone: TextOrNull
+    inputs: Literal["stacks", "landmarks"] = "stacks"
+    hidden: Count
+    dropout: Annotated[Dropout, Must("a list of two numbers from 0 to below 1")]
+    pretrained: Annotated[bool | Text, Must("auto, true, false or the path of a state dict")]
+    pretrained_head: bool = False
+    channels_last: bool
+    freeze_epochs: Natural
+    fusion: Literal["early", "late"]
+    flips: bool = False
+    normalize: Literal["range", "stack", "difference"]
+    landmarks: bool = False
+    discriminant: Discriminant
+    compile: bool
+    stem: Literal["mean", "balanced"]
+
+
+class Loss(Section):
+    """The cross-entropy loss."""
+
+    class_weights: Literal["balanced", "root", None]
+    label_smoothing: ShareBelow1
+    mixup: NonNegative
+
+
+class Augmentation(Section):
+    """The arguments of `emotion.data.augmentation.Augmentation`."""
+
+    target: str = Field(alias="_target_")
+    strength: NonNegative
+    flip: Share = 0
+    rotation_deg: NonNegative = 0
+    shift: NonNegative = 0
+    scale_min: Positive = 1
+    scale_max: Positive = 1
+    blur: Share = 0
+    blur_sigma_min: Positive = 0.1
+    blur_sigma_max: Positive = 1
+    erase: Share = 0
+    erase_area_min: PositiveShare = 0.02
+    erase_area_max: PositiveShare = 0.1
+    erase_ratio: Annotated[float, Field(ge=1), Must("a number of at least 1")] = 3.3
+    contrast: NonNegative = 0
+    brightness: NonNegative = 0
+
+    @model_validator(mode="after")
+    def check_ranges(self) -> "Augmentation":
+        """Check that no minimum is above its maximum."""
+        for name in ("scale", "blur_sigma", "erase_area"):
+            least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
+            if least > most:
+                raise reject(
+                    f"augmentation.{name}_min must be at most augmentation.{name}_max={most:g}, "
+                    f"got {least:g}"
+                )
+        return self
+
+
+class Interval(Section):
+    """The frames from one image of a stack to the next."""
+
+    frames: Count
+
+
+class NamedSplit(Section):
+    """`split=data`: by the data set's own rule."""
+
+    target: str = Field(alias="_target_")
+    name: str
+
+
+class IdSplit(NamedSplit):
+    """`split=ids`."""
+
+    by: Text
+    val: Names
+    test: Names
+
+
+class GroupedSplit(NamedSplit):
+    """`split=grouped`."""
+
+    train: Share
+    val: Share
+    test: Share
+    seed: Seed
+
+
+class KFold(NamedSplit):
+    """`split=kfold`."""
+
+    folds: Annotated[int, Field(ge=3), Must("an integer of at least 3 (test, val, train)")]
+    fold: Natural
+    seed: Seed
+
+
+class LeaveOneSubjectOut(NamedSplit):
+    """`split=leave_one_subject_out`."""
+
+    fold: Natural
+    val_subjects: Count
+
+
+class Optimizer(Section):
+    """An optimizer; other arguments of its class in `torch.optim` may be added."""
+
+    model_config = ConfigDict(extra="allow")
+
+    name: str
+    lr: Positive
+    backbone_lr: NonNegativeOrNull
+    weight_decay: NonNegative
+
+
+class Constant(Section):
+    """`schedule=constant`."""
+
+    name: str
+
+
+class Exponential(Constant):
+    """`schedule=exponential`."""
+
+    lr_decay: Positive
+
+
+class Warmup(Constant):
+    """`schedule=onecycle` and `schedule=cosine`."""
+
+    warmup: ShareBelow1
+
+
+class Loader(Section):
+    """How batches are loaded."""
+
+    batch_size: Count
+    image_px: CountOrNull
+    num_workers: Natural
+    train_images: CountOrNull = None
+    overfit: bool
+
+
+class Calibration(Section):
+    """How the threshold of unsure answers is set."""
+
+    accuracy: PositiveShare
+
+
+class Trainer(Component):
+    """The arguments of `pytorch_lightning.Trainer` that stand in `conf/trainer`."""
+
+    max_epochs: Count
+    accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps", "tpu"]
+    devices: Annotated[
+        int | str | list[int], Must("a number of devices, a list of their indices or auto")
+    ]
+    strategy: Annotated[str | Component, Must("the name of a strategy or a `_target_`")]
+    precision: Literal[
+        "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true", 32, 16, 64
+    ]
+    accumulate_grad_batches: Count
+    gradient_clip_val: PositiveOrNull
+    deterministic: Literal[True, False, "warn"]
+    num_sanity_val_steps: int
+    log_every_n_steps: Natural
+    enable_progress_bar: bool
+    enable_model_summary: bool
+    use_distributed_sampler: bool
+    sync_batchnorm: bool = False
+
+
+class Ema(Component):
+    """`callbacks=ema`."""
+
+    decay: ShareBelow1
+
+
+class EarlyStopping(Component):
+    """`callbacks=early_stopping`."""
+
+    monitor: str
+    mode: Literal["min", "max"]
+    patience: Natural
+
+
+class BestCheckpoint(Component):
+    """The checkpoint of the best epoch."""
+
+    dirpath: Text
+    filename: Text
+    monitor: str
+    mode: Literal["min", "max"]
+    save_weights_only: bool
+
+
+class Components(Section):
+    """A group of components by name; null switches one off, and others may be added."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, Component | None] = Field(init=False)
+
+
+class Callbacks(Components):
+    """The callbacks of the trainer; `best` selects the epoch, so it can't be null."""
+
+    best: BestCheckpoint
+    ema: Ema | None = None
+    early_stopping: EarlyStopping | None = None
+
+
+class Wandb(Component):
+    """`logger=wandb`."""
+
+    project: Text
+    name: TextOrNull
+    group: TextOrNull
+    tags: Texts
+    gallery: Natural
+    mistakes: Natural
+    log_model: bool
+
+
+class Logger(Components):
+    """The loggers of the trainer."""
+
+    wandb: Wandb | None = None
+
+
+def by_name(value: Any) -> str | None:
+    """Give the key that decides which class describes a section."""
+    return value.get("name") if isinstance(value, dict) else None
+
+
+SplitChoice = Annotated[
+    Annotated[NamedSplit, Tag("data")]
+    | Annotated[IdSplit, Tag("ids")]
+    | Annotated[GroupedSplit, Tag("grouped")]
+    | Annotated[KFold, Tag("kfold")]
+    | Annotated[LeaveOneSubjectOut, Tag("leave_one_subject_out")],
+    Discriminator(by_name),
+]
+ScheduleChoice = Annotated[
+    Annotated[Constant, Tag("constant")]
+    | Annotated[Exponential, Tag("exponential")]
+    | Annotated[Warmup, Tag("onecycle")]
+    | Annotated[Warmup, Tag("cosine")],
+    Discriminator(by_name),
+]
+
+
+class Train(Stacks):
+    """`conf/train.yaml`."""
+
+    sweep: Text
+    seed: Seed
+    refit: Literal["best", "all", None] = None
+    ckpt_path: TextOrNull
+    model: Model
+    interval: Interval
+    split: SplitChoice
+    augmentation: Augmentation
+    loss: Loss
+    optimizer: Optimizer
+    schedule: ScheduleChoice
+    loader: Loader
+    calibration: Calibration
+    trainer: Trainer
+    callbacks: Callbacks
+    logger: Logger
+
+
+class Predict(Section):
+    """`conf/predict.yaml`."""
+
+    model_path: TextOrNull
+    clips: Paths
+    source: TextOrNull
+    calibrate: Paths = None
+    neutral: Paths = None
+    render: bool
+    stride: Count
+    min_frames: CountOrNull
+    unsure_below: ShareOrNull
+    strict: bool
+    num_workers: CountOrNull
+    realtime: bool
+    window: bool
+    paths: OutputPath
+
+    @model_validator(mode="after")
+    def check_what_is_asked(self) -> "Predict":
+        """Check that a model and either clips or a source are named."""
+        if self.model_path is None:
+            raise reject("model_path must be set: model_path=RUN_DIR_OR_FILE")
+        if (self.clips is None) == (self.source is None):
+            raise reject("clips=PATH or source=0 (a camera) must be set, and not both")
+        return self
+
+
+SCHEMAS: dict[str, type[Section]] = {
+    "train": Train,
+    "preprocess": Preprocess,
+    "predict": Predict,
+}
+
+
+def check_config(config_name: str, cfg: DictConfig) -> None:
+    """Check a composed config.
+
+    Args:
+        config_name: the primary config that it was composed from.
+        cfg: with or without Hydra's own section.
+
+    Raises:
+        UserError: a key is unknown, has no value, or has one of a wrong type or out of range.
+    """
+    own = OmegaConf.masked_copy(cfg, [key for key in cfg if key != "hydra"])
+    own = OmegaConf.create(KNOWN_IN_A_RUN.sub("unknown", OmegaConf.to_yaml(own)))
+    for key in sorted(OmegaConf.missing_keys(own)):
+        option = f"data={own.data.name}: " if key.startswith("data.") else ""
+        raise UserError(f"{option}{key} must be set: {key}=VALUE")
+    values = OmegaConf.to_container(own, resolve=True)
+    schema = SCHEMAS[config_name]
+    try:
+        schema.model_validate(values)
+    except ValidationError as error:
+        raise UserError(complaint(schema, values, error)) from None
+
+
+def complaint(schema: type[Section], values: Any, error: ValidationError) -> str:
+    """Describe the first mistake in one line that names the key.
+
+    Args:
+        schema: of the values.
+        values: the config.
+        error: what pydantic found.
+    """
+    first = error.errors(include_url=False)[0]
+    kind, value, context = first["type"], first["input"], first.get("ctx", {})
+    if kind == "keys":
+        return first["msg"]
+    path = []
+    for part in first["loc"]:  # besides keys it names the chosen class of a union
+        if isinstance(values, dict) and (part in values or kind == "missing"):
+            path.append(str(part))
+            values = values.get(part)
+    key, known = ".".join(path), known_keys(schema)
+    if kind == "extra_forbidden" and key in known:
+        return f"{key} is no key of the chosen {path[0]}"
+    if kind == "extra_forbidden":
+        return f"{key} is no key or group here{did_you_mean(key, known)}"
+    if kind == "missing":
+        return f"{key} is missing"
+    if kind == "union_tag_invalid":
+        tags = context["expected_tags"].replace("'", "")
+        return f"{key}.name must be one of {tags}, got {shown(value['name'])}"
+    requirement = {
+        "must": first["msg"],
+        "bool_type": "must be true or false",
+        "literal_error": f"must be {choices(context)}",
+        "list_type": "must be a list",
+        "string_type": "must be a text",
+        "int_type": "must be an integer",
+    }.get(kind, "must be a mapping")
+    return f"{key} {requirement}, got {shown(value)}"
+
+
+def choices(context: dict[str, Any]) -> str:
+    """Write the values that a key may have, from the context of pydantic's error."""
+    expected = str(context.get("expected", "")).replace("'", "")
+    for ours, yaml in YAML_NAMES.items():
+        expected = expected.replace(ours, yaml)
+    return expected
+
+
+def shown(value: Any) -> str:
+    """Write a value as one would write it in YAML; texts in quotes."""
+    return YAML_NAMES.get(repr(value), repr(value))
+
+
+def known_keys(schema: type[BaseModel], prefix: str = "") -> list[str]:
+    """List all keys of a schema, those of sections with dots: model, model.name, ..."""
+    keys = []
+    for name, field in schema.model_fields.items():
+        key = prefix + (field.alias or name)
+        keys.append(key)
+        for section in sections(field.annotation):
+            keys += known_keys(section, f"{key}.")
+    return list(dict.fromkeys(keys))
+
+
+def sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Find the sections that an annotation names."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from sections(part)
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """Suggest the known word that is closest to a mistyped one; "" if none is close."""
+    close = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,75 @@
+"""The stacks of one split, as a model takes them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from emotion.data.augmentation import Augmentation
+from emotion.data.batch import Sample
+from emotion.stacks.cache import Cache
+from emotion.stacks.manifest import StackRow
+from emotion.stacks.stack import model_images, model_landmarks, read_landmarks, read_stack
+
+Key = tuple[int, int]  # index of a stack, and the seed of its augmentation
+
+
+@dataclass(frozen=True)
+class StackDataset(Dataset):
+    """Loads the stacks of one split, or their landmarks.
+
+    Attributes:
+        cache: where the stacks are.
+        rows: of the manifest, in order.
+        labels: the classes, in the order of their indices.
+        step: take every `step`-th cached image.
+        image_px: height and width of the images.
+        inputs: `stacks` or `landmarks`, what a model takes.
+        augmentation: applied to every stack that is loaded; None for none. Landmarks have none.
+    """
+
+    cache: Cache
+    rows: Sequence[StackRow]
+    labels: Sequence[str]
+    step: int
+    image_px: int
+    inputs: str = "stacks"
+    augmentation: Augmentation | None = None
+
+    def __len__(self) -> int:
+        """Return the number of stacks."""
+        return len(self.rows)
+
+    def __getitem__(self, key: Key) -> Sample:
+        """Load a sample.
+
+        Returns:
+            (T, image_px, image_px) uint8 with channels last in memory, or (T, 468, 3) float32; and
+            the class index.
+        """
+        label = self.labels.index(self.rows[key[0]].label)
+        inputs = self.landmarks(key[0]) if self.inputs == "landmarks" else self.images(key)
+        return inputs, label
+
+    def images(self, key: Key) -> torch.Tensor:
+        """Load the images of a stack, also for a model that takes landmarks.
+
+        Returns:
+            (T, image_px, image_px) uint8 with channels last in memory.
+        """
+        index, seed = key
+        row = self.rows[index]
+        stack = read_stack(self.cache.directory / row.stack)
+        images = model_images(stack, row.crop_found, self.step, self.image_px)
+        images = np.ascontiguousarray(images.transpose(1, 2, 0))  # (H, W, T)
+        if self.augmentation is not None:
+            images = self.augmentation(images, np.random.default_rng(seed))
+        return torch.from_numpy(images).permute(2, 0, 1)  # (T, H, W)
+
+    def landmarks(self, index: int) -> torch.Tensor:
+        """Load the landmarks of a stack, (T, 468, 3) float32."""
+        row = self.rows[index]
+        landmarks = read_landmarks(self.cache.directory / row.landmarks)
+        return torch.from_numpy(model_landmarks(landmarks, row.crop_found, self.step))

@@ -1,0 +1,192 @@
+"""Load pretrained weights into the backbone of a `StackClassifier`."""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from http.client import HTTPException
+from pathlib import Path
+from threading import Thread
+from urllib.request import Request, urlopen
+
+import timm
+import torch
+from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+from timm.models import load_state_dict
+
+from emotion.errors import UserError
+from emotion.models.stack_classifier import StackClassifier
+
+STEMS = ("mean", "balanced")
+HUB_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Source of a backbone's weights.
+
+    Attributes:
+        loaded: whether the weights are pretrained; False if they are random.
+        source: the file or hub repository, or why the weights are random.
+    """
+
+    loaded: bool
+    source: str
+
+
+def load_pretrained(
+    network: StackClassifier, backbone: str, pretrained: bool | str, stem: str
+) -> Pretrained:
+    """Load pretrained weights into the backbone of a network.
+
+    Args:
+        network: changed in place.
+        backbone: its name in timm.
+        pretrained: `auto`, ImageNet weights from the hub or its local cache, and random weights if
+            neither is available; True, ImageNet weights or an error; False, random weights; or the
+            path of a state dict (`.safetensors`, or a torch file, which is read without running
+            code from it).
+        stem: how the first convolution is adapted, see `adapt_stem`.
+
+    Raises:
+        UserError: the weights are not available, or do not fit the backbone.
+    """
+    if stem not in STEMS:
+        raise UserError(f"model.stem must be one of {', '.join(STEMS)}, got {stem!r}")
+    if pretrained is False:
+        return Pretrained(False, "random weights (model.pretrained=false)")
+    if pretrained is True or pretrained == "auto":
+        try:
+            path = imagenet_weights(backbone)
+        except UserError as error:
+            if pretrained is True:
+                raise
+            return Pretrained(False, f"random weights: {error}")
+        source = f"ImageNet, timm/{backbone}"
+    else:
+        path = Path(pretrained)
+        source = str(path)
+    load_backbone(network, path, stem)
+    return Pretrained(True, source)
+
+
+def load_backbone(network: StackClassifier, path: Path, stem: str) -> None:
+    """Load a state dict into the backbone of a network; ignore keys that the backbone lacks.
+
+    Args:
+        network: changed in place.
+        path: a state dict of the bare backbone or of a module that has a `backbone`, or a
+            checkpoint that holds one.
+        stem: how a first convolution over other than T channels is adapted.
+
+    Raises:
+        UserError: there is no such file, or the weights do not fit the backbone.
+    """
+    if not path.is_file():
+        raise UserError(
+            f"model.pretrained={path}: no such file (or auto, true, false); "
+            "experiment=pretrain_stills makes one from labeled images of faces"
+        )
+    try:
+        weights = load_state_dict(str(path), use_ema=False, weights_only=True)
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"model.pretrained={path}: not a state dict: {reason}") from error
+    backbone = network.backbone
+    weights = strip_prefix(weights)
+    own = backbone.state_dict()
+    for layer in stem_layers(backbone):
+        key = f"{layer}.weight"
+        if key in weights and weights[key].shape[1] != own[key].shape[1]:
+            weights[key] = adapt_stem(weights[key], own[key].shape[1], stem)
+    if backbone.pretrained_cfg.get("fixed_input_size"):
+        # timm resizes position embeddings to the image size in a function beside each network.
+        resize = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
+        weights = resize(weights, backbone) if resize else weights
+    missing = [key for key in own if key not in weights]
+    misshapen = [k for k in own if k in weights and weights[k].shape != own[k].shape]
+    if missing or misshapen:
+        wrong = f"{missing[0]} is missing" if missing else f"{misshapen[0]} has another shape"
+        raise UserError(f"model.pretrained={path} does not fit model.backbone: {wrong}")
+    backbone.load_state_dict({key: weights[key] for key in own})
+
+
+def stem_layers(backbone: torch.nn.Module) -> tuple[str, ...]:
+    """Return the names of the layers that take the images."""
+    names = backbone.pretrained_cfg.get("first_conv") or ()
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def strip_prefix(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the backbone's part of a larger network's state dict, without its prefix."""
+    marker = "backbone."
+    inside = {k.split(marker, 1)[1]: v for k, v in weights.items() if marker in k}
+    return inside or dict(weights)
+
+
+def adapt_stem(kernel: torch.Tensor, num_images: int, stem: str) -> torch.Tensor:
+    """Adapt a first convolution over colors to T images.
+
+    Args:
+        kernel: (F, C, h, w), over C colors.
+        num_images: T.
+        stem: `mean`, every image gets the mean over the colors, as in the seed; or `balanced`, the
+            sum over the colors divided by T, so that T copies of a gray image give the response
+            that the gray picture gave (the inflation of Carreira and Zisserman, "Quo Vadis, Action
+            Recognition?", CVPR 2017, over channels).
+
+    Returns:
+        (F, T, h, w).
+    """
+    gray = kernel.mean(dim=1) if stem == "mean" else kernel.sum(dim=1) / num_images
+    return gray.unsqueeze(1).repeat(1, num_images, 1, 1)
+
+
+def imagenet_weights(backbone: str) -> Path:
+    """Return the file of a backbone's ImageNet weights; download it if it is not cached.
+
+    Raises:
+        UserError: neither the hub's local cache nor the hub has the weights.
+    """
+    repository = timm.get_pretrained_cfg(backbone).hf_hub_id
+    if not repository:
+        raise UserError(f"timm has no pretrained weights for {backbone}")
+    filename = "model.safetensors"
+    cached = try_to_load_from_cache(repository, filename)
+    if isinstance(cached, str):
+        return Path(cached)
+    if not hub_answers():
+        raise UserError(
+            f"{repository} is not in the local cache, and the hub does not answer within "
+            f"{HUB_TIMEOUT_S:.0f} s"
+        )
+    try:
+        return Path(hf_hub_download(repository, filename))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{repository} cannot be downloaded: {reason}") from error
+
+
+@lru_cache(maxsize=1)
+def hub_answers() -> bool:
+    """Check, once in a process, whether the hub can be reached.
+
+    The hub's client retries for most of a minute for every model; a connection that is not there
+    after a few seconds will not carry weights either.
+    """
+    if constants.HF_HUB_OFFLINE:
+        return False
+    answered = []
+
+    def connect() -> None:
+        try:
+            with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S):
+                answered.append(True)
+        except (OSError, HTTPException):
+            pass  # the caller reports that the hub does not answer
+
+    # In a thread, because a DNS lookup has no timeout of its own.
+    thread = Thread(target=connect, daemon=True)
+    thread.start()
+    thread.join(HUB_TIMEOUT_S)
+    return bool(answered)

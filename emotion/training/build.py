@@ -1,0 +1,109 @@
+"""The parts of a run, built from its config: data, module and recipe."""
+
+import logging
+from collections.abc import Sequence
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from emotion.cli import describe_data
+from emotion.data.datamodule import StackDataModule
+from emotion.errors import UserError
+from emotion.evaluation.calibration import Calibration
+from emotion.models.lightning_module import ClassifierModule, EmotionModule, LandmarkModule
+from emotion.models.pretrained import load_pretrained
+from emotion.models.recipe import Recipe, package_versions
+from emotion.models.titles import model_title
+from emotion.stacks.cache import Cache
+from emotion.training.record import PretrainedWeights
+
+log = logging.getLogger(__name__)
+
+CLASS_WEIGHTS = {"balanced": 1.0, "root": 0.5}  # powers for StackDataModule.class_weights
+
+
+def build_datamodule(cfg: DictConfig) -> StackDataModule:
+    """Build the data module, with its stacks split; a missing cache is built first."""
+    cache = Cache.from_config(cfg)
+    cache.ensure()
+    datamodule = StackDataModule(
+        cache,
+        cfg.interval.frames,
+        instantiate(cfg.augmentation),
+        labels=cfg.data.labels,
+        split=instantiate(cfg.split, _convert_="all"),
+        pattern=cfg.data.get("pattern"),
+        inputs=cfg.model.inputs,
+        seed=cfg.seed,
+        **cfg.loader,
+    )
+    datamodule.setup()
+    return datamodule
+
+
+def build_module(cfg: DictConfig, datamodule: StackDataModule) -> ClassifierModule:
+    """Build the module, its network with random weights.
+
+    Raises:
+        UserError: a setting is out of range.
+    """
+    model = cfg.model
+    shared = {"num_images": datamodule.num_images, "labels": datamodule.labels}
+    if model.inputs == "landmarks":
+        return LandmarkModule(**shared, **model.discriminant)
+    weights = cfg.loss.class_weights
+    if weights not in (None, *CLASS_WEIGHTS):
+        raise UserError(f"loss.class_weights must be null, balanced or root, got {weights!r}")
+    return EmotionModule(
+        **shared,
+        backbone=model.backbone,
+        image_px=datamodule.image_px,
+        hidden=model.hidden,
+        dropout=tuple(model.dropout),
+        fusion=model.fusion,
+        normalize=model.normalize,
+        channels_last=model.channels_last,
+        freeze_epochs=model.freeze_epochs,
+        class_weights=datamodule.class_weights(CLASS_WEIGHTS[weights]) if weights else None,
+        label_smoothing=cfg.loss.label_smoothing,
+        mixup=cfg.loss.mixup,
+        optimizer=OmegaConf.to_container(cfg.optimizer),
+        schedule=OmegaConf.to_container(cfg.schedule),
+    )
+
+
+def start_backbone(cfg: DictConfig, module: ClassifierModule) -> PretrainedWeights:
+    """Load the pretrained weights that the config names, and compile the network if it says so."""
+    model = cfg.model
+    if model.inputs == "landmarks":
+        return PretrainedWeights(loaded=False, source="no backbone")
+    pretrained = load_pretrained(module.network, model.backbone, model.pretrained, model.stem)
+    if model.pretrained == "auto" and not pretrained.loaded:
+        log.warning("WARNING: no pretrained weights; training starts from %s", pretrained.source)
+    if model.compile:
+        module.network.compile()  # in place, so that the names of its weights stay
+    return PretrainedWeights.model_validate(pretrained, from_attributes=True)
+
+
+def build_recipe(
+    cfg: DictConfig,
+    datamodule: StackDataModule,
+    calibration: Calibration,
+    neutral: Sequence[float],
+) -> Recipe:
+    """Return what inference needs besides the weights; `neutral` is from `mean_neutral`."""
+    return Recipe(
+        title=f"{model_title(cfg.model.backbone)}, {datamodule.num_images} images, "
+        f"trained on {cfg.data.name}",
+        data=describe_data(cfg).removeprefix("data: "),
+        labels=datamodule.labels,
+        settings=datamodule.cache.settings,
+        interval=cfg.interval.frames,
+        image_px=datamodule.image_px,
+        versions=package_versions(),
+        inputs=cfg.model.inputs,
+        neutral_label=cfg.data.neutral_label,
+        neutral=neutral,
+        temperature=calibration.temperature,
+        unsure_below=calibration.unsure_below,
+    )

@@ -1,0 +1,360 @@
+"""One run, from its composed config to its record."""
+
+import gc
+import logging
+import multiprocessing
+import shlex
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+from rich.console import Console
+
+from emotion import REPOSITORY
+from emotion.cli import config_tree, describe_data, one_line
+from emotion.data.datamodule import StackDataModule
+from emotion.data.split import describe_parts
+from emotion.errors import UserError
+from emotion.evaluation.calibration import Calibrator
+from emotion.evaluation.metrics import judge_splits
+from emotion.evaluation.personal import mean_neutral
+from emotion.evaluation.predictions import PREDICTIONS_FILE
+from emotion.files import claimed
+from emotion.models.lightning_module import ClassifierModule
+from emotion.models.parallel import processes
+from emotion.models.recipe import RECIPE_FILE
+from emotion.models.stack_classifier import num_parameters
+from emotion.models.titles import model_title
+from emotion.provenance import memory_mb, provenance
+from emotion.stacks.build_report import count_dropped
+from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
+from emotion.training.cell import ERROR_FILE, LOCK, clear, describe_cell, why_run
+from emotion.training.checkpoint import (
+    LAST,
+    WholeCheckpoints,
+    load_checkpoint,
+    load_weights,
+    starting_checkpoint,
+)
+from emotion.training.evaluate import log_calibration, log_scores, predict_splits
+from emotion.training.loggers import Curves, Wandb, finish_wandb
+from emotion.training.record import (
+    RECORD_FILE,
+    DroppedCount,
+    FailedRun,
+    FinishedRun,
+    Provenance,
+    RunRecord,
+    SplitPart,
+    Throughput,
+    read_record,
+    write_record,
+)
+from emotion.training.throughput import TrainClock, ms_per_stack
+
+log = logging.getLogger(__name__)
+
+# The sections of the config that the record repeats; the whole config is in .hydra/config.yaml.
+SETTINGS = (
+    "sampling",
+    "face",
+    "interval",
+    "model",
+    "augmentation",
+    "loss",
+    "optimizer",
+    "schedule",
+    "loader",
+    "trainer",
+)
+HARMLESS_WARNINGS = (  # Lightning's, about what is intended
+    ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
+    ".*Experiment logs directory .* exists and is not empty.*",  # its curves are taken over or old
+    ".*Checkpoint directory .* exists and is not empty.*",  # Hydra has put its config there
+    ".*smaller than the logging interval.*",  # curves have a point per epoch
+    "find_unused_parameters=True was specified.*",  # it is for the epochs of a frozen backbone
+    ".*LeafSpec.*is deprecated.*",  # between Lightning and torch
+    ".*this fit will run with no optimizer.*",  # model=landmarks is fitted before
+    "`training_step` returned `None`.*",  # likewise
+    ".*`srun` command is available.*",  # Slurm is installed, and not in use
+)
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Run one cell, alone or as a job of a sweep.
+
+    Returns:
+        The validation accuracy of the best epoch, which searches maximize; None if it failed.
+    """
+    hydra = HydraConfig.get()
+    run_dir = Path(hydra.runtime.output_dir)
+    if not is_first_process():
+        logging.getLogger().setLevel(logging.ERROR)
+        run_cell(cfg, run_dir)
+        return None
+    if sys.stdout.isatty() and (hydra.mode == RunMode.RUN or hydra.job.num == 0):
+        Console().print(config_tree(cfg))
+    if hydra.mode == RunMode.MULTIRUN:
+        record = run_cell_of_sweep(cfg, run_dir)
+    elif cfg.ckpt_path == "last" and why_run(cfg, run_dir) is None:
+        log.info("%s holds this run, finished", run_dir)
+        record = read_record(run_dir)
+    else:
+        record = run_cell(cfg, run_dir)
+    return record.val_accuracy if isinstance(record, FinishedRun) else None
+
+
+def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> RunRecord | None:
+    """Run a cell unless it is finished or another process runs it; record a failure.
+
+    Returns:
+        Its record; None if another process runs it.
+    """
+    if multiprocessing.get_start_method() == "loky":  # in joblib's workers, which can't start more
+        multiprocessing.set_start_method(None, force=True)  # the platform's own, for loaders
+    try:
+        with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
+            why = why_run(cfg, run_dir)
+            if why is None:  # a job of an earlier start has finished it by now
+                return read_record(run_dir)
+            resumes = cfg.ckpt_path == "last" and why != "made from other stacks"
+            clear(run_dir, but_for_training=resumes and (run_dir / LAST).is_file())
+            try:
+                return run_cell(cfg, run_dir)
+            except Exception as error:
+                message = one_line(error)
+                log.error("cell %s failed: %s", run_dir.name, message)
+                (run_dir / ERROR_FILE).write_text(traceback.format_exc())
+                head = describe_cell(cfg, HydraConfig.get().overrides.task)
+                record = FailedRun(**dict(head), error=f"{type(error).__name__}: {message}")
+                write_record(run_dir, record)
+                return record
+            finally:
+                gc.collect()  # Lightning's objects hold each other: no cell shall keep the last one
+    except UserError as error:
+        log.error("%s", error)
+        return None
+
+
+def run_cell(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
+    """Train one model, evaluate its best epoch, and write everything to the run's folder.
+
+    The record is written last; the optimizer's state, which only an unfinished run needs, is
+    removed then.
+
+    Returns:
+        The record; None in the other processes of `trainer=ddp`.
+    """
+    try:
+        record = train_and_evaluate(cfg, run_dir)
+    except SystemExit as stopped:  # Lightning's, after Ctrl-C
+        finish_wandb()
+        raise stopped.__context__ or stopped from None
+    except BaseException:
+        finish_wandb()
+        raise
+    if record is not None:
+        write_record(run_dir, record)
+        (run_dir / LAST).unlink(missing_ok=True)
+        log.info("run: %s", run_dir)
+        command = ["python", "predict.py", f"model_path={run_dir}", "clips=CLIPS"]
+        log.info("predict with: %s", shlex.join(command))
+    return record
+
+
+def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
+    """Do the work of `run_cell` up to the record, which is returned."""
+    log.info(describe_data(cfg))
+    for pattern in HARMLESS_WARNINGS:
+        warnings.filterwarnings("ignore", pattern)
+    pl.seed_everything(cfg.seed, workers=True, verbose=False)
+    calibrator = Calibrator(**cfg.calibration)
+    if not (cfg.trainer.max_epochs or 0) >= 1:
+        raise UserError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
+    datamodule = build_datamodule(cfg)
+    module = build_module(cfg, datamodule)
+    start, epochs_done = find_start(cfg, run_dir, module)
+    pretrained = start_backbone(cfg, module)
+    log.info(
+        "%s, %d images of %d px, %s parameters; stacks: %s",
+        model_title(cfg.model.backbone),
+        datamodule.num_images,
+        datamodule.image_px,
+        f"{num_parameters(module):,}",
+        ", ".join(f"{len(rows)} {split}" for split, rows in datamodule.rows.items()),
+    )
+    loggers = build_loggers(cfg, datamodule, start, epochs_done)
+    callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
+    clock = TrainClock()
+    datamodule.first_epoch = epochs_done
+    trainer, seconds = fit(
+        cfg, run_dir, module, datamodule, loggers, [*callbacks.values(), clock], start
+    )
+    if not is_first_process():
+        return None
+
+    best = callbacks["best"]
+    checkpoint = Path(best.best_model_path)
+    best_epoch = load_weights(checkpoint, module)
+    raw = predict_splits(trainer, module, datamodule)
+    raw.write(run_dir / PREDICTIONS_FILE)
+    calibration = calibrator.calibrate(raw)
+    predictions = raw.calibrated(calibration.temperature)
+    scores = judge_splits(predictions)
+    reported_on = "test" if "test" in scores else "val"
+    log_scores(scores[reported_on], reported_on, best_epoch)
+    log_calibration(calibration, reported_on)
+    neutral = mean_neutral(raw.of_split("val"), cfg.data.neutral_label)  # unseen in training
+    build_recipe(cfg, datamodule, calibration, neutral).write(run_dir / RECIPE_FILE)
+    module.to(trainer.strategy.root_device)
+    rows = datamodule.rows
+    parts = describe_parts([row for of_split in rows.values() for row in of_split])
+    places = [logger.place for logger in loggers if isinstance(logger, Wandb)]
+    record = FinishedRun(
+        **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),
+        settings={key: OmegaConf.to_container(cfg[key], resolve=True) for key in SETTINGS},
+        notice=cfg.data.notice,
+        parts={split: SplitPart.model_validate(part) for split, part in parts.items()},
+        stacks={split: len(of_split) for split, of_split in rows.items()},
+        clips={split: len({row.clip for row in of_split}) for split, of_split in rows.items()},
+        num_images=datamodule.num_images,
+        image_px=datamodule.image_px,
+        parameters=num_parameters(module),
+        pretrained=pretrained,
+        epochs=trainer.current_epoch,
+        best_epoch=best_epoch,
+        seconds=round(seconds, 1),
+        val_accuracy=best.best_model_score.item(),
+        reported_on=reported_on,
+        scores=scores,
+        calibration=calibration,
+        checkpoint=checkpoint.name,
+        cache=str(datamodule.cache.directory),
+        manifest_sha256=datamodule.cache.manifest_sha256(),
+        dropped=[
+            DroppedCount.model_validate(count, from_attributes=True)
+            for count in count_dropped(datamodule.cache.dropped())
+        ],
+        memory_mb=memory_mb(),
+        throughput=Throughput(
+            train_stacks_per_s=clock.stacks_per_s,
+            ms_per_stack=ms_per_stack(module, module.example(1, datamodule.image_px)),
+        ),
+        provenance=Provenance.model_validate(provenance(), from_attributes=True),
+        wandb=places[0] if places else None,
+    )
+    for logger in loggers:
+        if isinstance(logger, Wandb):
+            dataset = datamodule.evaluation_dataloader(reported_on).dataset
+            logger.show_result(record, predictions.of_split(reported_on), dataset, checkpoint)
+            logger.finish()
+    return record
+
+
+def is_first_process() -> bool:
+    """Return whether this process logs and writes; `trainer=ddp` has others."""
+    return not rank_zero_only.rank
+
+
+def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tuple[Path | None, int]:
+    """Find the checkpoint to resume from, and remove results of an earlier run of the folder.
+
+    Returns:
+        The file, None to start with the first epoch; and the number of completed epochs.
+
+    Raises:
+        UserError: training cannot resume from the checkpoint that the config names.
+    """
+    hydra = HydraConfig.get()
+    named = any(override.startswith("hydra.run.dir=") for override in hydra.overrides.hydra)
+    start = starting_checkpoint(
+        cfg.ckpt_path, run_dir, named=named or hydra.mode == RunMode.MULTIRUN
+    )
+    epochs_done = 0
+    if start:
+        epochs_done = load_checkpoint(start, module)["epoch"] + 1
+        log.info("resumes after epoch %d of %s", epochs_done, start)
+    elif cfg.ckpt_path == "last":
+        log.info("no %s yet: starts with epoch 1", run_dir / LAST)
+    if is_first_process():
+        for name in (RECORD_FILE, PREDICTIONS_FILE, *([] if start else [LAST])):
+            (run_dir / name).unlink(missing_ok=True)
+    return start, epochs_done
+
+
+def build_loggers(
+    cfg: DictConfig, datamodule: StackDataModule, start: Path | None, epochs_done: int
+) -> list[Logger]:
+    """Build the loggers of the config, resumed if training is, and log the config to them."""
+    if not is_first_process():
+        return []
+    loggers = [instantiate(logger) for logger in cfg.logger.values()]
+    settings = OmegaConf.to_container(cfg, resolve=True)
+    settings["data"].pop("download_id", None)  # a private link does not belong on a dashboard
+    for logger in loggers:
+        if start and isinstance(logger, Curves | Wandb):
+            logger.go_on(start.parent, epochs_done - 1)
+        logger.log_hyperparams(settings)
+        if isinstance(logger, Wandb):
+            logger.show_stacks(datamodule.train_dataloader())
+    return loggers
+
+
+def fit(
+    cfg: DictConfig,
+    run_dir: Path,
+    module: ClassifierModule,
+    datamodule: StackDataModule,
+    loggers: Sequence[Logger],
+    callbacks: Sequence[Callback],
+    start: Path | None,
+) -> tuple[pl.Trainer, float]:
+    """Train, in this process or in several.
+
+    Args:
+        cfg: the composed config.
+        run_dir: the run's folder.
+        module: the module to train.
+        datamodule: its data.
+        loggers: of the curves.
+        callbacks: of the trainer.
+        start: the checkpoint to resume from; None to start with the first epoch.
+
+    Returns:
+        The trainer, and the seconds that training took.
+
+    Raises:
+        UserError: the config asks for several processes without `trainer=ddp`.
+    """
+    num_processes = 1
+    if cfg.trainer.strategy != "auto":
+        num_processes = cfg.trainer.devices
+    elif cfg.trainer.devices != 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
+    with processes(num_processes, command_of_cell(run_dir)):
+        trainer = instantiate(
+            cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeCheckpoints()]
+        )
+        start_s = time.monotonic()
+        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+    return trainer, time.monotonic() - start_s
+
+
+def command_of_cell(run_dir: Path) -> list[str]:
+    """Return the command of another process of this cell, without the sweep that it may be in."""
+    hydra = HydraConfig.get()
+    arguments = sys.argv[1:] if hydra.mode == RunMode.RUN else hydra.overrides.task
+    quiet = ["hydra.output_subdir=null", "hydra/job_logging=stdout"]
+    script = str(REPOSITORY / "train.py")
+    return [sys.executable, script, *arguments, f"hydra.run.dir='{run_dir}'", *quiet]

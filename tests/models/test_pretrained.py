@@ -1,0 +1,135 @@
+"""Pretrained weights: adapted stems against convolutions of pictures, files, and the hub."""
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+
+from emotion.errors import UserError
+from emotion.models.pretrained import adapt_stem, hub_answers, load_pretrained
+from emotion.models.stack_classifier import StackClassifier
+
+SMALL = "mobilenetv3_small_050"
+
+
+@pytest.fixture
+def no_hub(monkeypatch, tmp_path):
+    """A hub that refuses every connection, and an empty local cache."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    hub_answers.cache_clear()
+    yield
+    hub_answers.cache_clear()
+
+
+def rgb_weights(path, backbone=SMALL):
+    """Write weights of a backbone over colors, as a hub has them; return its state dict."""
+    torch.manual_seed(1)
+    weights = timm.create_model(backbone, pretrained=False).state_dict()
+    save_file(weights, path)
+    return weights
+
+
+def test_mean_stem_repeats_the_mean_kernel():
+    kernel = torch.rand(4, 3, 5, 5)
+    adapted = adapt_stem(kernel, 18, "mean")
+    assert adapted.shape == (4, 18, 5, 5)
+    red, green, blue = kernel.unbind(dim=1)
+    for image in range(18):
+        torch.testing.assert_close(adapted[:, image], (red + green + blue) / 3)
+
+
+@pytest.mark.parametrize("num_images", [6, 18])
+def test_balanced_stem_responds_to_a_still_stack_as_to_the_gray_picture(num_images):
+    kernel = torch.randn(4, 3, 3, 3)
+    gray = torch.rand(1, 1, 16, 16)
+    picture = torch.nn.functional.conv2d(gray.expand(1, 3, 16, 16), kernel)
+    stack = torch.nn.functional.conv2d(
+        gray.expand(1, num_images, 16, 16), adapt_stem(kernel, num_images, "balanced")
+    )
+    torch.testing.assert_close(stack, picture, rtol=1e-4, atol=1e-4)
+
+
+def test_an_unknown_stem_is_refused():
+    with pytest.raises(UserError, match=r"model\.stem .*'median'"):
+        load_pretrained(StackClassifier(SMALL, 6, 5), SMALL, False, "median")
+
+
+@pytest.mark.parametrize("stem", ["mean", "balanced"])
+@pytest.mark.parametrize(("fusion", "channels"), [("early", 6), ("late", 1)])
+def test_weights_over_colors_load_from_a_file(tmp_path, stem, fusion, channels):
+    weights = rgb_weights(tmp_path / "weights.safetensors")
+    network = StackClassifier(SMALL, 6, 5, fusion=fusion)
+    loaded = load_pretrained(network, SMALL, str(tmp_path / "weights.safetensors"), stem)
+    assert loaded.loaded and loaded.source.endswith("weights.safetensors")
+    own = network.backbone.state_dict()
+    for key in ("blocks.0.0.conv_pw.weight", "bn1.running_mean"):
+        torch.testing.assert_close(own[key], weights[key])
+    factor = 1 / 3 if stem == "mean" else 1 / channels
+    expected = weights["conv_stem.weight"].sum(dim=1) * factor
+    torch.testing.assert_close(own["conv_stem.weight"][:, channels - 1], expected)
+
+
+@pytest.mark.parametrize("backbone", ["test_vit", "test_convnext"])
+def test_patch_embeddings_are_adapted_and_positions_resized(tmp_path, backbone):
+    weights = rgb_weights(tmp_path / "weights.safetensors", backbone)
+    network = StackClassifier(backbone, 6, 5, image_px=96)
+    load_pretrained(network, backbone, str(tmp_path / "weights.safetensors"), "mean")
+    key = "patch_embed.proj.weight" if backbone == "test_vit" else "stem.0.weight"
+    expected = weights[key].mean(dim=1)
+    torch.testing.assert_close(network.backbone.state_dict()[key][:, 5], expected)
+    assert network(torch.rand(1, 6, 96, 96)).shape == (1, 5)
+
+
+def test_weights_of_a_trained_classifier_load_into_another(tmp_path):
+    torch.manual_seed(2)
+    trained = StackClassifier(SMALL, 6, 5)
+    state = {f"network.{key}": value for key, value in trained.state_dict().items()}
+    torch.save({"state_dict": state}, tmp_path / "best.ckpt")
+    torch.manual_seed(3)
+    network = StackClassifier(SMALL, 6, 3)
+    load_pretrained(network, SMALL, str(tmp_path / "best.ckpt"), "mean")
+    for key, value in trained.backbone.state_dict().items():
+        torch.testing.assert_close(network.backbone.state_dict()[key], value)
+
+
+def test_files_that_do_not_fit_are_refused(tmp_path):
+    network = StackClassifier(SMALL, 6, 5)
+    rgb_weights(tmp_path / "other.safetensors", "mobilenetv3_small_075")
+    (tmp_path / "text.pth").write_text("not weights")
+    for name in ("other.safetensors", "text.pth", "nowhere.pth"):
+        with pytest.raises(UserError, match=rf"model\.pretrained=.*{name}"):
+            load_pretrained(network, SMALL, str(tmp_path / name), "mean")
+
+
+def test_auto_falls_back_and_contacts_the_hub_once(no_hub):
+    network = StackClassifier(SMALL, 6, 5)
+    assert not load_pretrained(network, SMALL, "auto", "mean").loaded
+    load_pretrained(network, SMALL, "auto", "mean")
+    assert hub_answers.cache_info().misses == 1
+
+
+def test_true_fails_where_auto_falls_back(no_hub):
+    with pytest.raises(UserError, match=timm.get_pretrained_cfg(SMALL).hf_hub_id):
+        load_pretrained(StackClassifier(SMALL, 6, 5), SMALL, True, "mean")
+
+
+def test_auto_takes_weights_from_the_local_cache(no_hub, tmp_path):
+    repository = timm.get_pretrained_cfg(SMALL).hf_hub_id
+    folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("0" * 40)
+    snapshot = folder / "snapshots" / ("0" * 40)
+    snapshot.mkdir(parents=True)
+    weights = rgb_weights(snapshot / "model.safetensors")
+    network = StackClassifier(SMALL, 6, 5)
+    loaded = load_pretrained(network, SMALL, "auto", "mean")
+    assert loaded.loaded and loaded.source == f"ImageNet, timm/{SMALL}"
+    torch.testing.assert_close(network.backbone.state_dict()["bn1.weight"], weights["bn1.weight"])
+
+
+def test_false_leaves_random_weights():
+    network = StackClassifier(SMALL, 6, 5)
+    before = network.backbone.conv_stem.weight.clone()
+    assert not load_pretrained(network, SMALL, False, "mean").loaded
+    torch.testing.assert_close(network.backbone.conv_stem.weight, before)
