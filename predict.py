@@ -27,7 +27,7 @@ def predict(cfg: DictConfig) -> None:
     recipe = read_recipe(model)
     log.info("model: %s (%s)\ntrained on: %s", model, backend_name(model), recipe.data)
     if recipe.temperature == 1.0:
-        log.info("the probabilities are not calibrated: the recipe's temperature is 1")
+        log.info("the probabilities are not calibrated")
     threshold = recipe.unsure_below if cfg.unsure_below is None else cfg.unsure_below
     if cfg.clips is None:
         watch_source(cfg, model, folder)

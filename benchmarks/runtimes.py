@@ -76,7 +76,7 @@ def runtimes(model: str, image_px: int, threads: int, folder: Path) -> dict[str,
     write_onnx(to_onnx(before.module, recipe), float32, metadata)
     write_onnx(quantize(float32, random_inputs(recipe, 4)), int8, metadata)
     return {
-        before.name: before,
+        "PyTorch": before,
         "ONNX Runtime float32": OnnxBackend(float32, threads),
         "ONNX Runtime int8": OnnxBackend(int8, threads),
     }

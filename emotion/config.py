@@ -216,19 +216,15 @@ class Model(Section):
     """A network, or the classifier of landmarks."""
 
     name: Text
-    title: Text = ""
     backbone: TextOrNull
-    inputs: Literal["stacks", "landmarks"] = "stacks"
+    inputs: Literal["stacks", "landmarks"]
     hidden: Count
     dropout: Annotated[Dropout, Must("a list of two numbers from 0 to below 1")]
     pretrained: Annotated[bool | Text, Must("auto, true, false or the path of a state dict")]
-    pretrained_head: bool = False
     channels_last: bool
     freeze_epochs: Natural
     fusion: Literal["early", "late"]
-    flips: bool = False
-    normalize: Literal["range", "stack", "difference"]
-    landmarks: bool = False
+    normalize: Literal["range", "stack"]
     discriminant: Discriminant
     compile: bool
     stem: Literal["mean", "balanced"]
@@ -355,7 +351,6 @@ class Loader(Section):
     batch_size: Count
     image_px: CountOrNull
     num_workers: Natural
-    train_images: CountOrNull = None
     overfit: bool
 
 
@@ -472,7 +467,6 @@ class Train(Stacks):
 
     sweep: Text
     seed: Seed
-    refit: Literal["best", "all", None] = None
     ckpt_path: TextOrNull
     model: Model
     interval: Interval

@@ -289,6 +289,22 @@ def test_everything_that_training_instantiates_can_be_made(composed: Callable, t
             HydraConfig.instance().cfg = None
 
 
+def test_a_missing_accelerator_is_refused_before_stacks_are_cut(
+    composed: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
+
+    from emotion.training.run import check_trainer
+
+    for accelerator in (CUDAAccelerator, MPSAccelerator):
+        monkeypatch.setattr(accelerator, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"trainer\.accelerator=gpu"):
+        check_trainer(composed("train", "trainer=gpu"))
+    with pytest.raises(UserError, match="speed"):
+        check_trainer(composed("train", "trainer=cpu", "+trainer.speed=9"))
+    check_trainer(composed("train", "trainer=cpu"))
+
+
 def test_experiments_open_with_the_command_that_runs_them():
     for path in CONF_DIR.glob("experiment/*.yaml"):
         comment = [line for line in path.read_text().splitlines() if line.startswith("#")]

@@ -25,7 +25,7 @@ from emotion.inference.answer import (
     top_label,
 )
 from emotion.stacks.sampling import number_frames
-from emotion.stacks.stack import Box
+from emotion.stacks.segment import Box
 
 ANNOTATED, TIMELINE, COVER = "annotated.mp4", "timeline.png", "cover.jpg"
 SHORT_SIDE_PX = 480  # smaller clips are enlarged: text needs as much

@@ -100,11 +100,10 @@ def export_int8(run: Run, num_threads: int) -> ExportedFile:
     with unfinished(path) as temporary:
         model = quantize(source, train, run.recipe.inputs)
         write_onnx(model, temporary, describe(run, "int8"))
+        backends = (OnnxBackend(source, num_threads), OnnxBackend(temporary, num_threads))
         before, after = (
-            np.concatenate(
-                [backend.classify(batch).argmax(axis=1) for batch in batches_of(run, rows)]
-            )
-            for backend in (OnnxBackend(source, num_threads), OnnxBackend(temporary, num_threads))
+            np.concatenate([backend.classify(each).argmax(1) for each in batches_of(run, rows)])
+            for backend in backends
         )
         correct = [int((predicted == targets).sum()) for predicted in (before, after)]
         result = (

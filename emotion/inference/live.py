@@ -28,7 +28,7 @@ from emotion.inference.drawing import annotate, write_clip
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.stacks.cutter import face_cropper
 from emotion.stacks.sampling import NOMINAL_FPS
-from emotion.stacks.stack import Box, crop_frames
+from emotion.stacks.segment import Box, crop_frames
 
 log = logging.getLogger(__name__)
 

@@ -136,7 +136,7 @@ def model_input(run: Run) -> str:
     if recipe.inputs == "landmarks":
         return (
             f"Input `landmarks`: (N, {recipe.num_images}, {NUM_POINTS}, 3) float32, the points of "
-            f"the {mesh} in {frames}, with level eyes, in units of the distance between them. {made}"
+            f"the {mesh} in {frames}, with level eyes, in units of their distance. {made}"
         )
     return (
         f"Input `stacks`: (N, {recipe.num_images}, {recipe.image_px}, {recipe.image_px}) uint8, "
@@ -290,7 +290,7 @@ def calibration(run: Run) -> str:
     return "\n\n".join(
         [
             f"Logits are divided by a temperature of {made.temperature:.4g}, fitted on "
-            f"{made.fitted_on}.{limit} Expected calibration error ({made.bins} bins; biased upwards "
+            f"{made.fitted_on}.{limit} Expected calibration error ({made.bins} bins; too high "
             "for few clips) and negative log-likelihood, before and after:",
             table(["on", "number", "ECE", "after", "NLL", "after"], rows),
             f"{rule}; the rule is an accuracy of {percent(made.accuracy)} on answered "

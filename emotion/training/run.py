@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -54,7 +55,6 @@ from emotion.training.record import (
     DroppedCount,
     FailedRun,
     FinishedRun,
-    Provenance,
     RunRecord,
     SplitPart,
     Throughput,
@@ -182,6 +182,7 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     calibrator = Calibrator(**cfg.calibration)
     if not (cfg.trainer.max_epochs or 0) >= 1:
         raise UserError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
+    check_trainer(cfg)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     start, epochs_done = find_start(cfg, run_dir, module)
@@ -244,14 +245,14 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
         manifest_sha256=datamodule.cache.manifest_sha256(),
         dropped=[
             DroppedCount.model_validate(count, from_attributes=True)
-            for count in count_dropped(datamodule.cache.dropped())
+            for count in count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest())
         ],
         memory_mb=memory_mb(),
         throughput=Throughput(
             train_stacks_per_s=clock.stacks_per_s,
             ms_per_stack=ms_per_stack(module, module.example(1, datamodule.image_px)),
         ),
-        provenance=Provenance.model_validate(provenance(), from_attributes=True),
+        provenance=provenance(),
         wandb=places[0] if places else None,
     )
     for logger in loggers:
@@ -260,6 +261,19 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
             logger.show_result(record, predictions.of_split(reported_on), dataset, checkpoint)
             logger.finish()
     return record
+
+
+def check_trainer(cfg: DictConfig) -> None:
+    """Build a trainer and drop it, so that a wrong setting fails before any stack is cut.
+
+    Raises:
+        UserError: this machine has no such accelerator, or Lightning refuses another setting.
+    """
+    try:
+        instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
+    except InstantiationException as error:
+        named = " ".join(f"trainer.{key}={cfg.trainer[key]}" for key in ("accelerator", "devices"))
+        raise UserError(f"{named}: {error.__cause__ or error}") from None
 
 
 def is_first_process() -> bool:

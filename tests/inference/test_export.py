@@ -10,8 +10,9 @@ import torch
 from scipy.special import softmax
 
 from emotion import REPOSITORY
-from emotion.inference.export import largest_difference, main, to_onnx
 from emotion.inference.backends import OnnxBackend
+from emotion.inference.export import largest_difference, main, to_onnx
+from emotion.inference.onnx_file import write_onnx
 from emotion.models.lightning_module import EmotionModule, LandmarkModule
 from emotion.models.recipe import Recipe
 from emotion.reports.model_card import ExportedFile
@@ -130,7 +131,7 @@ def test_the_file_tells_what_made_it_and_nothing_of_the_machine(exported: Path):
     metrics = json.loads((exported / "metrics.json").read_text())
     assert runtime.metadata["recipe"] == (exported / "recipe.json").read_text()
     assert runtime.metadata["precision"] == "float32"
-    assert runtime.metadata["trained_by"] == metrics["commit"]
+    assert runtime.metadata["trained_by"] == metrics["provenance"]["commit"]
     assert json.loads(runtime.metadata["exported_with"])["torch"] == torch.__version__.split("+")[0]
     data = (exported / "model.onnx").read_bytes()
     assert b"site-packages" not in data and str(REPOSITORY).encode() not in data
@@ -184,8 +185,6 @@ def test_real_stacks_are_compared_too(copied: Path, monkeypatch):
 
 def test_a_number_that_is_none_is_no_agreement():
     class Broken:
-        name = "broken"
-
         def classify(self, stacks: np.ndarray) -> np.ndarray:
             return np.full((len(stacks), 5), np.nan, np.float32)
 

@@ -177,7 +177,9 @@ def test_a_neutral_clip_changes_the_answers(finished_run, demo_cache, tmp_path, 
     shutil.copytree(finished_run, run_dir)  # whose answers to all faces are nearly one another's
     recipe = Recipe.read(run_dir / "recipe.json")
     assert len(recipe.neutral) == 5
-    recipe.model_copy(update={"neutral": [-5, -5, 0, -5, -5]}).write(run_dir / "recipe.json")
+    recipe.model_copy(update={"neutral": (-5.0, -5.0, 0.0, -5.0, -5.0)}).write(
+        run_dir / "recipe.json"
+    )
     clip = demo_cache.root / "Happy_0001.mp4"
     neutral = demo_cache.root / "Neutral_0001.mp4"
     told = {}

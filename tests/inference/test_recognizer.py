@@ -17,8 +17,8 @@ from scipy.special import softmax
 from emotion import REPOSITORY, EmotionRecognizer
 from emotion.clips.naming import Clip
 from emotion.clips.video import Video, VideoError
-from emotion.data.augmentation import Augmentation
 from emotion.data.datamodule import StackDataModule
+from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe
@@ -72,21 +72,22 @@ def beside(happy: Path, sad: Path, write_video: Callable[..., Path], tmp_path: P
 # The same stacks, the same model
 
 
-@pytest.mark.parametrize("read_ahead", [False, True])
-def test_a_training_clips_stacks_are_those_of_training_bit_for_bit(
-    demo_cache: Cache, recipe: Recipe, read_ahead: bool
+@pytest.mark.parametrize(
+    ("inputs", "read_ahead"), [("stacks", False), ("stacks", True), ("landmarks", True)]
+)
+def test_the_inputs_of_a_training_clip_are_those_of_training_bit_for_bit(
+    demo_cache, recipe: Recipe, inputs: str, read_ahead: bool
 ):
-    data = StackDataModule(
-        demo_cache, recipe.interval, Augmentation(), batch_size=1, image_px=recipe.image_px
-    )
-    data.setup()
-    dataset = data.evaluation_dataloader("train").dataset
-    for index, row in enumerate(dataset.rows[:4]):
+    shape = (9, 64, 64) if inputs == "stacks" else (9, 468, 3)
+    recipe = changed(recipe, inputs=inputs)
+    rows = demo_cache.manifest()[:4]
+    dataset = StackDataset(demo_cache, rows, recipe.labels, recipe.step, recipe.image_px, inputs)
+    for index, row in enumerate(rows):
         backend = Recorder()
         recognizer = EmotionRecognizer(backend, recipe, read_ahead=read_ahead)
         recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
         expected, _ = dataset[index, 0]
-        assert expected.shape == (9, 64, 64)
+        assert expected.shape == shape
         np.testing.assert_array_equal(backend.stacks[row.segment - 1], expected.numpy())
 
 
@@ -98,59 +99,34 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
 ):
     for name in ("06-02-06_01", "02-04-05_01"):  # a short one, a long one
         path = shared_data / "javanese" / f"{name}.mp4"
-        cutter = Cutter(tmp_path, recipe.settings)
+        cutter = Cutter(Cache(tmp_path, recipe.settings))
         record = cutter.cut(Clip(path, name, "Anger", "", "train"))
         backend = Recorder()
         at_full_size = changed(recipe, interval=interval, image_px=recipe.settings.size_px)
         EmotionRecognizer(backend, at_full_size).predict(path)
         assert len(backend.stacks) == len(record.segments) > 0
         for stack, segment in zip(backend.stacks, record.segments, strict=True):
-            assert "0" not in segment["has_face"].rstrip("0")  # else others stand in
-            cached = read_stack(cutter.stack_path(name, segment["number"]))
-            sampled = len(segment["has_face"].rstrip("0")[::step])  # the rest pads a tail
+            assert "0" not in segment.has_face.rstrip("0")  # else others stand in
+            cached = read_stack(cutter.cache.stack_path(name, segment.number))
+            sampled = len(segment.has_face.rstrip("0")[::step])  # the rest pads a tail
             np.testing.assert_array_equal(stack[:sampled], cached[::step][:sampled])
 
 
-class Listener(EmotionRecognizer):
-    """Keeps the landmarks of every part of a clip that is classified."""
-
-    def probabilities(self, crops: list, landmarks: list) -> dict[str, float] | None:
-        self.__dict__.setdefault("heard", []).append(self.landmarks(landmarks))
-        return super().probabilities(crops, landmarks)
-
-
-@pytest.mark.parametrize("read_ahead", [False, True])
-def test_a_training_clips_landmarks_are_those_of_training_bit_for_bit(
-    demo_cache: Cache, recipe: Recipe, read_ahead: bool
+@pytest.mark.parametrize("inputs", ["stacks", "landmarks"])
+def test_the_inputs_of_a_still_are_those_of_training(
+    cache_of: Callable, stills: Path, recipe: Recipe, inputs: str
 ):
-    data = StackDataModule(
-        demo_cache, recipe.interval, Augmentation(), batch_size=1, landmarks=True
-    )
-    data.setup()
-    dataset = data.evaluation_dataloader("train").dataset
-    for index, row in enumerate(dataset.rows[:4]):
-        listener = Listener(Recorder(), recipe, read_ahead=read_ahead)
-        listener.predict(demo_cache.root / f"{row.clip}.mp4")
-        (_, expected), _ = dataset[index, 0]
-        assert expected.shape == (9, 468, 3)
-        np.testing.assert_array_equal(listener.heard[row.segment - 1], expected.numpy())
-
-
-def test_a_still_is_answered_as_in_training(cache_of: Callable, stills: Path, recipe: Recipe):
     cache = cache_of(stills, data="stills")
     cache.build()
-    trained_on_stills = changed(recipe, settings=cache.settings, interval=10, image_px=224)
+    settings = {"settings": cache.settings, "interval": 10, "image_px": 224, "inputs": inputs}
     for row in cache.manifest()[:3]:
-        listener = Listener(Recorder(), trained_on_stills)
-        answer = listener.predict(stills / f"{row.clip}.png")
+        backend = Recorder()
+        recognizer = EmotionRecognizer(backend, changed(recipe, **settings))
+        answer = recognizer.predict(stills / f"{row.clip}.png")
         assert answer.label is not None and (answer.num_frames, answer.reasons) == (1, [])
-        (stack,) = listener.backend.stacks
-        assert stack.shape == (9, 224, 224)
-        cached = read_stack(cache.directory / row.stack)
-        np.testing.assert_array_equal(stack, np.broadcast_to(cached, stack.shape))
-        (landmarks,) = listener.heard
-        cached = np.load(cache.directory / row.landmarks)
-        np.testing.assert_array_equal(landmarks, np.broadcast_to(cached, landmarks.shape))
+        (actual,) = backend.stacks
+        expected = cache.stack(row) if inputs == "stacks" else cache.landmarks(row)
+        np.testing.assert_array_equal(actual, np.broadcast_to(expected, (9, *expected.shape[1:])))
 
 
 def test_a_model_of_clips_says_how_it_answers_a_still(recipe: Recipe, stills: Path):
@@ -167,24 +143,26 @@ def test_windows_have_the_landmarks_of_their_own_crops(
     recipe: Recipe, happy: Path, sad: Path, join_clips: Callable[..., Path], tmp_path: Path
 ):
     clip = join_clips(tmp_path / "two.mp4", (happy, 0, 90), (sad, 0, 75))
-    listener = Listener(Recorder(), changed(recipe, interval=5))
-    listener.predict(clip)
-    first, tail = listener.heard
+    recipe = changed(recipe, interval=5, inputs="landmarks")
+    backend = Recorder()
+    EmotionRecognizer(backend, recipe).predict(clip)
+    first, tail = backend.stacks
     assert (tail[15:] == tail[14]).all()  # 75 frames are 15 crops; the last one pads
     every = np.concatenate([first, tail[:15]])
-    again = Listener(Recorder(), changed(recipe, interval=5))
-    again.predict(clip, stride=30)
-    # asked in the order of time: segment 1 and the window in it, segment 2 and the others
+    backend = Recorder()
+    EmotionRecognizer(backend, recipe).predict(clip, stride=30)
+    # in the order of time: segment 1 and the window in it, segment 2 and the other windows
     starts = [0, 0, None, 6, 12]
-    assert len(again.heard) == len(starts)
-    for landmarks, start in zip(again.heard, starts, strict=True):
+    assert len(backend.stacks) == len(starts)
+    for landmarks, start in zip(backend.stacks, starts, strict=True):
         expected = tail if start is None else every[start : start + 18]
         np.testing.assert_array_equal(landmarks, expected)
 
 
 def test_probabilities_are_the_lightning_modules(demo_cache: Cache, run_dir: Path):
     module = EmotionModule.load_from_checkpoint(run_dir / "best.ckpt", map_location="cpu")
-    data = StackDataModule(demo_cache, 10, Augmentation(), batch_size=4, image_px=64)
+    labels = Recipe.read(run_dir / RECIPE_FILE).labels
+    data = StackDataModule(demo_cache, 10, None, labels=labels, batch_size=4, image_px=64)
     data.setup()
     trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
     expected = torch.cat(trainer.predict(module, data.evaluation_dataloader("val"))).numpy()
@@ -362,7 +340,8 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def with_baseline(recipe: Recipe) -> Recipe:
     """A recipe with a neutral baseline."""
-    return changed(recipe, neutral=log_softmax(np.array([0.0, 1.0, 3.0, 0.5, 0.0])).tolist())
+    neutral = tuple(log_softmax(np.array([0.0, 1.0, 3.0, 0.5, 0.0])).tolist())
+    return changed(recipe, neutral=neutral, neutral_label="Neutral")
 
 
 @pytest.mark.parametrize("share", [None, 1.0, 0.0])
@@ -421,7 +400,8 @@ def test_a_wrong_baseline_is_an_error_that_names_the_file(
     for model, clips, share, key in (
         (with_baseline, [happy], 1.5, "share"),
         (with_baseline, [], -0.1, "share"),
-        (recipe, [happy], 0.5, "neutral"),
+        (recipe, [happy], 0.5, "data.neutral_label is null"),
+        (changed(recipe, neutral_label="Sad"), [happy], 0.5, "no stack of class Sad"),
         (with_baseline, [happy, gray], 0.5, r"neutral=.*gray\.mp4"),
         (with_baseline, [tmp_path / "broken.mp4"], 0.5, r"neutral=.*broken\.mp4"),
         (with_baseline, [tmp_path / "nowhere.mp4"], 0.5, r"neutral=.*nowhere\.mp4"),
@@ -433,24 +413,12 @@ def test_a_wrong_baseline_is_an_error_that_names_the_file(
         assert recognizer.predict(happy).probabilities == expected  # without a baseline
 
 
-def test_a_model_of_landmarks_is_given_those_of_the_clip(recipe: Recipe, happy: Path):
-    class LandmarkRecorder(Recorder):
-        def classify(self, stacks: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-            assert landmarks.dtype == np.float32 and landmarks.shape == (1, 9, 468, 3)
-            self.landmarks = landmarks[0]
-            return super().classify(stacks)
-
-    listener = Listener(LandmarkRecorder(), changed(recipe, landmarks=True))
-    listener.predict(happy)
-    np.testing.assert_array_equal(listener.backend.landmarks, listener.heard[0])
-
-
 def test_inference_loads_neither_torch_nor_what_builds_caches():
     code = """
 import sys
 from emotion import REPOSITORY, EmotionRecognizer
 import emotion.inference.batch
-heavy = {"torch", "pytorch_lightning", "torchmetrics", "timm", "omegaconf", "emotion.stacks.build"}
+heavy = {"torch", "pytorch_lightning", "torchmetrics", "timm", "emotion.stacks.build"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
 """
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -474,7 +442,9 @@ def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, mo
     (tmp_path / "outputs" / "runs").mkdir(parents=True)
     mine = shutil.copytree(run_dir, tmp_path / "outputs" / "runs" / "mine")
     recipe = Recipe.read(mine / RECIPE_FILE)
-    changed(recipe, neutral=[-2.0, -2.0, -0.5, -2.0, -2.0]).write(mine / RECIPE_FILE)
+    baseline = {"neutral": (-2.0, -2.0, -0.5, -2.0, -2.0), "neutral_label": "Neutral"}
+    changed(recipe, **baseline).write(mine / RECIPE_FILE)
+
     (tmp_path / "clip.mp4").symlink_to(happy)
     (tmp_path / "neutral.mp4").symlink_to(happy)
     monkeypatch.chdir(tmp_path)
