@@ -357,7 +357,7 @@ class Loader(Section):
 class Calibration(Section):
     """How the threshold of unsure answers is set."""
 
-    accuracy: PositiveShare
+    accuracy: ShareBelow1
 
 
 class Trainer(Component):
