@@ -272,7 +272,6 @@ def test_ids_may_be_another_group_or_the_subject():
         (["split=grouped", "split.test=-0.1"], "split.test=-0.1: it is a share, at least 0"),
         (["split=grouped", "split.train=1.5"], "split.train=1.5"),
         (["split=grouped", "split.seed=-3"], "split.seed=-3"),
-        (["split=ids", "split.val=[16]"], "split.val: put 16 in quotes"),
         (
             ["split=leave_one_subject_out", "split.val_subjects=0"],
             "split.val_subjects=0: it is at least 1",
