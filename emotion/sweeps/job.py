@@ -40,13 +40,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 
 def run_or_fail(cfg: DictConfig, run_dir: Path, why: str) -> RunRecord | None:
-    """Run a cell; record an exception and continue. Signals and exits are not caught.
-
-    Args:
-        cfg: the composed config.
-        run_dir: the cell's folder, whose lock this process holds.
-        why: why the cell runs, see `why_run`.
-    """
+    """Run a cell for a reason of `why_run`; record an exception, but do not catch signals."""
     resumes = cfg.ckpt_path == "last" and why != "made from other stacks"
     try:
         clear(run_dir, but_for_training=resumes and (run_dir / LAST).is_file())
