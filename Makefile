@@ -28,7 +28,7 @@ $(VENV)/onnx: requirements-onnx.txt $(VENV)/installed
 demo: install  ## draw clips, make stacks, train MobileNetV3 at three intervals, print the table
 	$(RUN) train.py -m experiment=demo interval=5,10,15 $(ARGS)
 
-preprocess: install  ## clips to stacks; ARGS="data=scrapping" to say of which data set
+preprocess: install  ## clips to stacks; ARGS="data=mine" chooses the data set
 	$(RUN) preprocess.py $(ARGS)
 
 sweep: install  ## the full table: three models at three intervals; ARGS="seed=1" and so on
