@@ -151,7 +151,7 @@ MISTAKES = [
     ("model.discriminant.shrinkage", 0),
     ("loss.class_weights", "heavy"),
     ("loss.label_smoothing", 1.0),
-    ("calibration.accuracy", 0),
+    ("calibration.accuracy", 1),
     ("interval.frames", "5"),
     ("seed", -1),
     ("data.labels", ["Happy"]),

@@ -1,12 +1,9 @@
 """One run, from its composed config to its record."""
 
-import gc
 import logging
-import multiprocessing
 import shlex
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +20,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
 from emotion import REPOSITORY
-from emotion.cli import config_tree, describe_data, one_line
+from emotion.cli import config_tree, describe_data
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import describe_parts
 from emotion.errors import UserError
@@ -31,7 +28,6 @@ from emotion.evaluation.calibration import Calibrator
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
-from emotion.files import claimed
 from emotion.models.lightning_module import ClassifierModule
 from emotion.models.parallel import processes
 from emotion.models.recipe import RECIPE_FILE
@@ -40,7 +36,7 @@ from emotion.models.titles import model_title
 from emotion.provenance import memory_mb, provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
-from emotion.training.cell import ERROR_FILE, LOCK, clear, describe_cell, why_run
+from emotion.training.cell import describe_cell, why_run
 from emotion.training.checkpoint import (
     LAST,
     WholeCheckpoints,
@@ -53,9 +49,7 @@ from emotion.training.loggers import Curves, Wandb, finish_wandb
 from emotion.training.record import (
     RECORD_FILE,
     DroppedCount,
-    FailedRun,
     FinishedRun,
-    RunRecord,
     SplitPart,
     Throughput,
     read_record,
@@ -103,11 +97,9 @@ def train(cfg: DictConfig) -> float | None:
         logging.getLogger().setLevel(logging.ERROR)
         run_cell(cfg, run_dir)
         return None
-    if sys.stdout.isatty() and (hydra.mode == RunMode.RUN or hydra.job.num == 0):
+    if sys.stdout.isatty():
         Console().print(config_tree(cfg))
-    if hydra.mode == RunMode.MULTIRUN:
-        record = run_cell_of_sweep(cfg, run_dir)
-    elif cfg.ckpt_path == "last" and why_run(cfg, run_dir) is None:
+    if cfg.ckpt_path == "last" and why_run(cfg, run_dir) is None:
         log.info("%s holds this run, finished", run_dir)
         record = read_record(run_dir)
     else:
@@ -115,39 +107,9 @@ def train(cfg: DictConfig) -> float | None:
     return record.val_accuracy if isinstance(record, FinishedRun) else None
 
 
-def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> RunRecord | None:
-    """Run a cell unless it is finished or another process runs it; record a failure.
-
-    Returns:
-        Its record; None if another process runs it.
-    """
-    if multiprocessing.get_start_method() == "loky":  # in joblib's workers, which can't start more
-        multiprocessing.set_start_method(None, force=True)  # the platform's own, for loaders
-    try:
-        with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
-            why = why_run(cfg, run_dir)
-            if why is None:  # a job of an earlier start has finished it by now
-                return read_record(run_dir)
-            resumes = cfg.ckpt_path == "last" and why != "made from other stacks"
-            clear(run_dir, but_for_training=resumes and (run_dir / LAST).is_file())
-            try:
-                return run_cell(cfg, run_dir)
-            except Exception as error:
-                message = one_line(error)
-                log.error("cell %s failed: %s", run_dir.name, message)
-                (run_dir / ERROR_FILE).write_text(traceback.format_exc())
-                head = describe_cell(cfg, HydraConfig.get().overrides.task)
-                record = FailedRun(**dict(head), error=f"{type(error).__name__}: {message}")
-                write_record(run_dir, record)
-                return record
-            finally:
-                gc.collect()  # Lightning's objects hold each other: no cell shall keep the last one
-    except UserError as error:
-        log.error("%s", error)
-        return None
-
-
-def run_cell(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
+def run_cell(
+    cfg: DictConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
+) -> FinishedRun | None:
     """Train one model, evaluate its best epoch, and write everything to the run's folder.
 
     The record is written last; the optimizer's state, which only an unfinished run needs, is
@@ -157,7 +119,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
         The record; None in the other processes of `trainer=ddp`.
     """
     try:
-        record = train_and_evaluate(cfg, run_dir)
+        record = train_and_evaluate(cfg, run_dir, callbacks)
     except SystemExit as stopped:  # Lightning's, after Ctrl-C
         finish_wandb()
         raise stopped.__context__ or stopped from None
@@ -173,15 +135,15 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     return record
 
 
-def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
+def train_and_evaluate(
+    cfg: DictConfig, run_dir: Path, more_callbacks: Sequence[Callback]
+) -> FinishedRun | None:
     """Do the work of `run_cell` up to the record, which is returned."""
     log.info(describe_data(cfg))
     for pattern in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     calibrator = Calibrator(**cfg.calibration)
-    if not (cfg.trainer.max_epochs or 0) >= 1:
-        raise UserError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
     check_trainer(cfg)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
@@ -200,7 +162,13 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     clock = TrainClock()
     datamodule.first_epoch = epochs_done
     trainer, seconds = fit(
-        cfg, run_dir, module, datamodule, loggers, [*callbacks.values(), clock], start
+        cfg,
+        run_dir,
+        module,
+        datamodule,
+        loggers,
+        [*callbacks.values(), clock, *more_callbacks],
+        start,
     )
     if not is_first_process():
         return None
