@@ -4,6 +4,7 @@ from omegaconf import DictConfig
 
 import emotion.training.cell  # noqa: F401 registers the resolvers of conf/train.yaml
 from emotion.cli import entry
+from emotion.training.ranks import end_with_main_process
 
 
 @entry("train")
@@ -15,4 +16,5 @@ def train(cfg: DictConfig) -> float | None:
 
 
 if __name__ == "__main__":
+    end_with_main_process()
     train()

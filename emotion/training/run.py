@@ -21,7 +21,6 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from emotion import REPOSITORY
 from emotion.cli import config_tree, describe_data, one_line
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import describe_parts
@@ -32,14 +31,14 @@ from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
 from emotion.files import claimed
 from emotion.models.lightning_module import ClassifierModule
-from emotion.models.parallel import processes
 from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
+from emotion.models.sync_batch_norm import TimmSyncBatchNorm
 from emotion.models.titles import model_title
 from emotion.provenance import memory_mb, provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
-from emotion.training.cell import ERROR_FILE, LOCK, clear, describe_cell, why_run
+from emotion.training.cell import ERROR_FILE, LOCK, clear, describe_cell, sweep_name, why_run
 from emotion.training.checkpoint import (
     LAST,
     WholeCheckpoints,
@@ -49,6 +48,7 @@ from emotion.training.checkpoint import (
 )
 from emotion.training.evaluate import log_calibration, log_scores, predict_splits
 from emotion.training.loggers import Curves, Wandb, finish_wandb
+from emotion.training.ranks import announce_main_process, run_alone
 from emotion.training.record import (
     RECORD_FILE,
     DroppedCount,
@@ -156,6 +156,12 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     Returns:
         The record; None in the other processes of `trainer=ddp`.
     """
+    hydra = HydraConfig.get()
+    if cfg.trainer.strategy != "auto" and hydra.mode == RunMode.MULTIRUN:
+        # that command is no sweep, and could not tell W&B the name of this one
+        group = [f"logger.wandb.group='{sweep_name()}'"] if "wandb" in cfg.logger else []
+        run_alone([*hydra.overrides.task, *group], run_dir)
+        return read_record(run_dir)
     try:
         record = train_and_evaluate(cfg, run_dir)
     except SystemExit as stopped:  # Lightning's, after Ctrl-C
@@ -198,9 +204,8 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()
     datamodule.first_epoch = epochs_done
-    trainer, seconds = fit(
-        cfg, run_dir, module, datamodule, loggers, [*callbacks.values(), clock], start
-    )
+    callbacks_and_clock = [*callbacks.values(), clock]
+    trainer, seconds = fit(cfg, module, datamodule, loggers, callbacks_and_clock, start)
     if not is_first_process():
         return None
 
@@ -313,7 +318,6 @@ def build_loggers(
 
 def fit(
     cfg: DictConfig,
-    run_dir: Path,
     module: ClassifierModule,
     datamodule: StackDataModule,
     loggers: Sequence[Logger],
@@ -324,7 +328,6 @@ def fit(
 
     Args:
         cfg: the composed config.
-        run_dir: the run's folder.
         module: the module to train.
         datamodule: its data.
         loggers: of the curves.
@@ -337,24 +340,11 @@ def fit(
     Raises:
         UserError: the config asks for several processes without `trainer=ddp`.
     """
-    num_processes = 1
-    if cfg.trainer.strategy != "auto":
-        num_processes = cfg.trainer.devices
-    elif cfg.trainer.devices != 1:
+    if cfg.trainer.strategy == "auto" and cfg.trainer.devices != 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
-    with processes(num_processes, command_of_cell(run_dir)):
-        trainer = instantiate(
-            cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeCheckpoints()]
-        )
-        start_s = time.monotonic()
-        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+    announce_main_process()
+    plugins = [WholeCheckpoints(), TimmSyncBatchNorm()]
+    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=plugins)
+    start_s = time.monotonic()
+    trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
     return trainer, time.monotonic() - start_s
-
-
-def command_of_cell(run_dir: Path) -> list[str]:
-    """Return the command of another process of this cell, without the sweep that it may be in."""
-    hydra = HydraConfig.get()
-    arguments = sys.argv[1:] if hydra.mode == RunMode.RUN else hydra.overrides.task
-    quiet = ["hydra.output_subdir=null", "hydra/job_logging=stdout"]
-    script = str(REPOSITORY / "train.py")
-    return [sys.executable, script, *arguments, f"hydra.run.dir='{run_dir}'", *quiet]
