@@ -1,14 +1,19 @@
 """Train and evaluate one model, or sweep many: python train.py -m model=... interval=..."""
 
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
-import emotion.training.cell  # noqa: F401 registers the resolvers of conf/train.yaml
+from emotion.cli import entry  # first, because it names `make install` if packages are missing
+
+# isort: split
 from emotion.cli import entry
 from emotion.training.ranks import end_with_main_process
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 
 @entry("train")
-def train(cfg: DictConfig) -> float | None:
+def train(cfg: "DictConfig") -> float | None:
     """Run one cell and return its validation accuracy; see `emotion.training.run`."""
     from emotion.training.run import train as run  # here, so that --help stays fast
 

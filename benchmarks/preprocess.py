@@ -88,7 +88,7 @@ def floor(cutter: Cutter, clip: Clip) -> int:
         plain_mesh().process(BLACK_FRAME)
         try:
             for number, picture in enumerate(video.pictures()):
-                if number % cutter.settings.interval == 0:
+                if number % cutter.cache.settings.interval == 0:
                     plain_mesh().process(picture.rgb())
         except VideoError:
             pass  # the same clips are dropped by the others
@@ -106,19 +106,19 @@ def measure(paths: Sequence[Path], scratch: Path) -> Table:
     """Measure all three on clips; give the table."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("preprocess", ["data=demo", f"paths.cache={scratch}"])
-    cache = Cache.from_config(cfg)
+    cutter = Cutter(Cache.from_config(cfg))
     clips = [Clip(path, path.stem, "Happy", "", "train") for path in paths]
     jobs = joblib.cpu_count()
     pool = joblib.Parallel(jobs, batch_size=1)
 
     def in_processes(work: Callable[[Cutter, Clip], object]) -> list:
-        return pool(joblib.delayed(work)(cache.cutter, clip) for clip in clips)
+        return pool(joblib.delayed(work)(cutter, clip) for clip in clips)
 
-    start_s = seconds(lambda: pool(joblib.delayed(warm_up)(cache.cutter) for _ in range(2 * jobs)))
+    start_s = seconds(lambda: pool(joblib.delayed(warm_up)(cutter) for _ in range(2 * jobs)))
     floor_s, ours_s = [], []
     for _ in range(3):
         floor_s.append(seconds(lambda: in_processes(floor)))
-        shutil.rmtree(cache.directory, ignore_errors=True)
+        shutil.rmtree(cutter.cache.directory, ignore_errors=True)
         ours_s.append(seconds(lambda: in_processes(cut_in_worker)))
     frames = sum(in_processes(floor))
     seeds_s = 0.0
@@ -146,7 +146,7 @@ def measure(paths: Sequence[Path], scratch: Path) -> Table:
 
 def warm_up(cutter: Cutter) -> None:
     """Import MediaPipe and load the face meshes."""
-    face_cropper(cutter.settings).observe(np.zeros((64, 64, 3), np.uint8))
+    face_cropper(cutter.cache.settings).observe(np.zeros((64, 64, 3), np.uint8))
     plain_mesh()
     time.sleep(0.2)  # so that no process does it for another
 

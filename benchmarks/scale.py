@@ -28,7 +28,7 @@ from emotion.clips.demo.render import render_clips
 from emotion.clips.naming import Clip
 from emotion.clips.video import Video
 from emotion.stacks.cache import Cache
-from emotion.stacks.cutter import cut_in_worker
+from emotion.stacks.cutter import Cutter, cut_in_worker
 
 FPS, WIDTH, HEIGHT = 30, 1920, 1080
 
@@ -51,7 +51,7 @@ def write_long_clip(
 def cut_and_weigh(cache: Cache, path: Path) -> tuple[int, float, float]:
     """Cut a clip; give its frames, the peak memory of this process in MB, and its busy cores."""
     start_s, start_cpu_s = time.perf_counter(), time.process_time()
-    record = cut_in_worker(cache.cutter, Clip(path, path.stem, "Happy", "", "train"))
+    record = cut_in_worker(Cutter(cache), Clip(path, path.stem, "Happy", "", "train"))
     cores = (time.process_time() - start_cpu_s) / (time.perf_counter() - start_s)
     status = Path("/proc/self/status").read_text()  # getrusage() would count our parent's peak too
     peak_kb = int(status.partition("VmHWM:")[2].split()[0])

@@ -23,7 +23,7 @@ from emotion.clips.video import Video
 from emotion.inference.drawing import ANNOTATED, COVER, TIMELINE, render, write_clip
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.reports.report import page_path
-from emotion.stacks.cache import Cache
+from emotion.stacks.build import CacheBuilder
 from emotion.stacks.stack import read_stack
 
 DOCS = Path(__file__).parent
@@ -35,11 +35,11 @@ TEST_CLIPS = ("Happy_0025", "Sad_0026", "Shock_0025")  # of people whom training
 ANNOTATED_FRAMES = (60, 150, 240)
 
 
-def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
+def emotion_row(demo: CacheBuilder, label: str, number: int) -> np.ndarray:
     """Draw sampled frames of a clip, and beside them the stack's images of the same frames.
 
     Args:
-        cache: of the demo.
+        demo: the demo's clips and stacks.
         label: the emotion.
         number: the clip's id.
 
@@ -47,12 +47,12 @@ def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
         (H, W, 3) uint8 BGR.
     """
     clip_id = f"{label}_{number:04d}"
-    pictures = list(Video(cache.root / f"{clip_id}.mp4").pictures())
-    stack = read_stack(cache.cutter.stack_path(clip_id, 1))
+    pictures = list(Video(demo.source.root / f"{clip_id}.mp4").pictures())
+    stack = read_stack(demo.cache.stack_path(clip_id, 1))
     frames = [cv2.cvtColor(pictures[number].rgb(), cv2.COLOR_RGB2BGR) for number in FRAMES]
     tiles = [cv2.resize(f, (TILE_PX, TILE_PX), interpolation=cv2.INTER_AREA) for f in frames]
     for frame in FRAMES:
-        crop = cv2.resize(stack[frame // cache.settings.interval], (TILE_PX, TILE_PX))
+        crop = cv2.resize(stack[frame // demo.cache.settings.interval], (TILE_PX, TILE_PX))
         tiles.append(cv2.cvtColor(crop, cv2.COLOR_GRAY2BGR))
     caption = np.full((TILE_PX, 90, 3), 255, np.uint8)
     place = (6, TILE_PX // 2 + 5)
@@ -61,17 +61,17 @@ def emotion_row(cache: Cache, label: str, number: int) -> np.ndarray:
     return np.hstack([caption, *tiles[: len(FRAMES)], gap, *tiles[len(FRAMES) :]])
 
 
-def demo_cache() -> Cache:
-    """Name the demo's cache."""
+def demo_builder() -> CacheBuilder:
+    """Return the builder of the demo's cache."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        return Cache.from_config(compose("preprocess", ["data=demo"]))
+        return CacheBuilder.from_config(compose("preprocess", ["data=demo"]))
 
 
 def draw_predictions(sweep_dir: Path) -> None:
     """Draw what the model of interval 10 says of three test clips, joined into one."""
     (run_dir,) = (path.parent for path in sweep_dir.glob("*_interval10_*/metrics.json"))
     with tempfile.TemporaryDirectory() as scratch:
-        picture_predictions(run_dir, demo_cache().root, Path(scratch))
+        picture_predictions(run_dir, demo_builder().source.root, Path(scratch))
 
 
 def picture_predictions(run_dir: Path, clips: Path, scratch: Path) -> None:
@@ -101,8 +101,8 @@ def picture_predictions(run_dir: Path, clips: Path, scratch: Path) -> None:
 
 def draw_stacks(sweep_dir: Path) -> None:
     """Draw demo clips and their stacks; any demo has the same."""
-    cache = demo_cache()
-    rows = [emotion_row(cache, label, number) for label, number in CLIP_NUMBERS.items()]
+    demo = demo_builder()
+    rows = [emotion_row(demo, label, number) for label, number in CLIP_NUMBERS.items()]
     cv2.imwrite(str(DOCS / "stacks.jpg"), np.vstack(rows))
 
 

@@ -1,4 +1,4 @@
-"""Where a result comes from: code, packages, machine. Repeats a run, or tells why it differs."""
+"""Where a result comes from: code, packages and machine, to repeat a run or explain differences."""
 
 import os
 import platform
@@ -7,12 +7,13 @@ import subprocess
 import sys
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
 
-import torch
+from pydantic import BaseModel, ConfigDict
 
 from emotion import REPOSITORY
 
-PACKAGES = (  # those that numbers depend on
+PACKAGES = (  # those that results depend on
     "torch",
     "timm",
     "pytorch-lightning",
@@ -25,26 +26,46 @@ PACKAGES = (  # those that numbers depend on
 )
 
 
-def provenance() -> dict:
-    """Take down what a run rests on besides its config and its data.
+class Machine(BaseModel):
+    """The machine of a run; `torch_threads` because rounding depends on it."""
 
-    Returns:
-        `commit` and `dirty` as `code_version` gives them, `versions` of Python and of the main
-        packages, and `machine`.
-    """
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    host: str
+    system: str
+    cpu: str
+    cores: int
+    torch_threads: int
+    gpu: str | None
+
+
+class Provenance(BaseModel):
+    """Code, packages and machine of a run; `commit` and `dirty` are None outside a git checkout."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    commit: str | None
+    dirty: bool | None
+    versions: dict[str, str]
+    machine: Machine
+
+
+class CodeVersion(NamedTuple):
+    """The git commit of the code, and whether tracked files differ from it."""
+
+    commit: str | None
+    dirty: bool | None
+
+
+def provenance() -> Provenance:
+    """Collect what a run depends on besides its config and data."""
+    code = code_version()
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    return code_version() | {"versions": versions, "machine": machine()}
+    return Provenance(commit=code.commit, dirty=code.dirty, versions=versions, machine=machine())
 
 
-def code_version(repository: Path = REPOSITORY) -> dict[str, str | bool | None]:
-    """Name the git commit of the code, and whether tracked files differ from it.
-
-    Args:
-        repository: its folder.
-
-    Returns:
-        `commit` and `dirty`; both None where the folder is no git repository, or git is missing.
-    """
+def code_version(repository: Path = REPOSITORY) -> CodeVersion:
+    """Return the version of the code in a folder; None and None outside a git checkout."""
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -53,29 +74,31 @@ def code_version(repository: Path = REPOSITORY) -> dict[str, str | bool | None]:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != repository.resolve():
-            return {"commit": None, "dirty": None}  # a copy inside somebody else's repository
+            return CodeVersion(None, None)  # a copy inside another repository
         commit = git("rev-parse", "HEAD")
         dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
     except (OSError, subprocess.CalledProcessError):
-        return {"commit": None, "dirty": None}
-    return {"commit": commit, "dirty": dirty}
+        return CodeVersion(None, None)
+    return CodeVersion(commit, dirty)
 
 
-def machine() -> dict[str, str | int | None]:
-    """Describe the machine; `torch_threads` too, for rounding depends on it."""
-    return {
-        "host": platform.node(),
-        "system": platform.platform(),
-        "cpu": cpu_name(),
-        "cores": num_cores(),
-        "torch_threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    }
+def machine() -> Machine:
+    """Describe this machine."""
+    import torch
+
+    return Machine(
+        host=platform.node(),
+        system=platform.platform(),
+        cpu=cpu_name(),
+        cores=num_cores(),
+        torch_threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    )
 
 
 def cpu_name() -> str:
-    """Name the processor."""
-    info = Path("/proc/cpuinfo")  # Linux; elsewhere `platform` knows
+    """Return the name of the processor."""
+    info = Path("/proc/cpuinfo")  # Linux
     if info.exists():
         for line in info.read_text().splitlines():
             if line.startswith("model name"):
@@ -91,7 +114,7 @@ def num_cores() -> int:
 
 
 def memory_mb() -> dict[str, int]:
-    """Give the memory of this process in MB: `resident` now, and `peak` since it began."""
+    """Return the memory of this process in MB: `resident` now, and `peak` since its start."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     peak_mb = peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
     statm = Path("/proc/self/statm")

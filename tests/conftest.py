@@ -21,7 +21,7 @@ from emotion import REPOSITORY
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from emotion.stacks.cache import Cache
+    from tests.caches import BuildableCache
 
 # pytest started in the background by a shell ignores Ctrl-C, and so does all that it starts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,12 +75,12 @@ def compose() -> "Callable[..., DictConfig]":
 @pytest.fixture(scope="session")
 def demo_cache(
     compose: "Callable[..., DictConfig]", tmp_path_factory: pytest.TempPathFactory
-) -> "Cache":
+) -> "BuildableCache":
     """Build the cache of a smoke run: two rendered clips of every class in every split."""
-    from emotion.stacks.cache import Cache
+    from tests.caches import BuildableCache
 
     folder = tmp_path_factory.mktemp("demo")
-    cache = Cache.from_config(
+    cache = BuildableCache.from_config(
         compose("train", ["data=demo", "experiment=smoke", f"paths.cache={folder}"])
     )
     cache.build()
@@ -88,19 +88,23 @@ def demo_cache(
 
 
 @pytest.fixture
-def cache_of(compose: "Callable[..., DictConfig]", tmp_path: Path) -> "Callable[..., Cache]":
+def cache_of(
+    compose: "Callable[..., DictConfig]", tmp_path: Path
+) -> "Callable[..., BuildableCache]":
     """Give a function that names the cache of a folder of clips; it cuts in this process."""
-    from emotion.stacks.cache import Cache
+    from tests.caches import BuildableCache
 
-    def name_cache(root: Path, *overrides: str, data: str = "scrapping") -> "Cache":
+    def name_cache(root: Path, *overrides: str, data: str = "scrapping") -> BuildableCache:
         paths = [f"data={data}", f"data.root={root}", f"paths.cache={tmp_path}/cache"]
-        return Cache.from_config(compose("preprocess", [*paths, "num_workers=1", *overrides]))
+        return BuildableCache.from_config(
+            compose("preprocess", [*paths, "num_workers=1", *overrides])
+        )
 
     return name_cache
 
 
 @pytest.fixture
-def stills(demo_cache: "Cache", tmp_path: Path) -> Path:
+def stills(demo_cache: "BuildableCache", tmp_path: Path) -> Path:
     """Give a folder of stills, four drawn faces a class, that fill their pictures; and a clip."""
     import cv2
 
@@ -138,7 +142,7 @@ def write_video() -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
-def run_dir(demo_cache: "Cache", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_dir(demo_cache: "BuildableCache", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder of a run: a small network with random weights, and its recipe."""
     import pytorch_lightning as pl
     import torch
@@ -258,7 +262,7 @@ def turn() -> Callable[[Path, int], None]:
 
 
 @pytest.fixture(scope="session")
-def finished_run(demo_cache: "Cache", tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(demo_cache: "BuildableCache", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder of a run that train.py has brought to its end, on two clips a class."""
     from train import train
 

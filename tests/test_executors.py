@@ -19,8 +19,8 @@ from distributed import Client
 from emotion.cli import REPOSITORY
 from emotion.errors import UserError
 from emotion.executors import DaskExecutor, LocalExecutor, fingerprint, unfit_worker
-from emotion.stacks.cache import Cache
 from emotion.stacks.sampling import num_images
+from tests.caches import BuildableCache
 
 # Functions without a name travel as they are: no process has to import this module.
 square = lambda number: number**2  # noqa: E731
@@ -147,7 +147,7 @@ def bare_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def clips(demo_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clips(demo_cache: BuildableCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder of twelve clips and a broken one."""
     folder = tmp_path_factory.mktemp("clips")
     for number, path in enumerate(sorted(demo_cache.root.glob("*.mp4"))[:12]):
@@ -165,7 +165,7 @@ def build(compose: Callable, clips: Path) -> Callable[..., dict[str, bytes]]:
             "preprocess",
             ["data=scrapping", f"data.root={clips}", f"paths.cache={folder}", *overrides],
         )
-        Cache.from_config(cfg).build()
+        BuildableCache.from_config(cfg).build()
         return {
             str(path.relative_to(folder)): path.read_bytes()
             for path in folder.rglob("*")

@@ -11,7 +11,7 @@ from emotion.data.augmentation import Augmentation
 from emotion.data.batch import Sample
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
-from emotion.stacks.stack import model_images, model_landmarks, read_landmarks, read_stack
+from emotion.stacks.stack import model_images, model_landmarks
 
 Key = tuple[int, int]  # index of a stack, and the seed of its augmentation
 
@@ -61,7 +61,7 @@ class StackDataset(Dataset):
         """
         index, seed = key
         row = self.rows[index]
-        stack = read_stack(self.cache.directory / row.stack)
+        stack = self.cache.stack(row)
         images = model_images(stack, row.crop_found, self.step, self.image_px)
         images = np.ascontiguousarray(images.transpose(1, 2, 0))  # (H, W, T)
         if self.augmentation is not None:
@@ -71,5 +71,5 @@ class StackDataset(Dataset):
     def landmarks(self, index: int) -> torch.Tensor:
         """Load the landmarks of a stack, (T, 468, 3) float32."""
         row = self.rows[index]
-        landmarks = read_landmarks(self.cache.directory / row.landmarks)
+        landmarks = self.cache.landmarks(row)
         return torch.from_numpy(model_landmarks(landmarks, row.crop_found, self.step))

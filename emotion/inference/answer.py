@@ -9,7 +9,7 @@ from rich.table import Table
 
 from emotion.evaluation.predictions import PROBABILITY
 from emotion.files import unfinished
-from emotion.stacks.stack import Box
+from emotion.stacks.segment import Box
 from emotion.tables import write_table
 
 Probabilities = Mapping[str, float]  # of each label, 0 to 1, calibrated; they add up to 1

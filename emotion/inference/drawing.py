@@ -28,7 +28,7 @@ from emotion.inference.answer import (
     verdict,
 )
 from emotion.stacks.sampling import number_frames
-from emotion.stacks.stack import Box
+from emotion.stacks.segment import Box
 
 ANNOTATED, TIMELINE, COVER = "annotated.mp4", "timeline.png", "cover.jpg"
 SHORT_SIDE_PX = 480  # of a smaller clip, once it is annotated: below it no text can be read

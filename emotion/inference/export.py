@@ -162,7 +162,7 @@ def describe(run: Run, precision: str) -> dict[str, str]:
         RECIPE_KEY: run.recipe.to_json(),
         "precision": precision,
         "trained_by": run.metrics.get("commit") or "unknown commit",
-        "exported_by": code_version()["commit"] or "unknown commit",
+        "exported_by": code_version().commit or "unknown commit",
         "exported_with": json.dumps({package: version(package) for package in packages}),
     }
 

@@ -24,7 +24,7 @@ from emotion.inference.answer import Probabilities, rounded, top_label
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.stacks.cutter import face_cropper, one_at_a_time
 from emotion.stacks.sampling import NOMINAL_FPS
-from emotion.stacks.stack import Box, crop_frames
+from emotion.stacks.segment import Box, crop_frames
 
 TITLE = "emotion (q closes)"
 CLOSING_KEYS = (ord("q"), 27)  # 27 is Esc

@@ -30,16 +30,10 @@ from emotion.inference.answer import (
 )
 from emotion.inference.backends import Runtime, find_model, load_model
 from emotion.models.recipe import Recipe
-from emotion.stacks.cutter import face_cropper, one_at_a_time, unfit
+from emotion.stacks.cutter import face_cropper, one_at_a_time
 from emotion.stacks.sampling import NOMINAL_FPS
-from emotion.stacks.stack import (
-    Segment,
-    crop_segments,
-    model_images,
-    model_landmarks,
-    own_crops,
-    stack_crops,
-)
+from emotion.stacks.segment import Segment, crop_segments, unfit
+from emotion.stacks.stack import model_images, model_landmarks, own_crops, stack_crops
 
 log = logging.getLogger(__name__)
 

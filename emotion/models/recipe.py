@@ -15,8 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from emotion.errors import UserError
 from emotion.executors import PIXEL_PACKAGES
 from emotion.files import unfinished
-from emotion.stacks.cutter import CacheSettings
 from emotion.stacks.sampling import interval_step, num_images
+from emotion.stacks.settings import CacheSettings
 
 RECIPE_FILE = "recipe.json"
 VERSION = 2  # counts up when a key changes its meaning

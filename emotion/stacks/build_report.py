@@ -1,10 +1,7 @@
-"""What came of a data set's clips: the counts of each class, and what made no stack.
+"""Report on a build: the counts of each class, and which clips and segments made no stack."""
 
-Part of making the cache: `report.csv`, and what preprocess.py says at its end.
-"""
-
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -12,9 +9,54 @@ from rich.table import Table
 
 from emotion.clips.naming import Clip, Dropped, find_torn
 from emotion.stacks.manifest import StackRow
-from emotion.tables import read_table
+from emotion.tables import read_rows
 
-MAX_NAMES = 30  # printed for each reason that clips are dropped
+MAX_NAMES = 30  # of clips printed for each reason
+
+
+@dataclass
+class LostClips:
+    """What one reason dropped.
+
+    Attributes:
+        reason: the reason.
+        names: of the files, rows or clips that made no stack at all, each with its detail if any.
+        segments: number of dropped segments of clips that have other stacks.
+    """
+
+    reason: str
+    names: list[str] = field(default_factory=list)
+    segments: int = 0
+
+    @property
+    def clips(self) -> int:
+        """The number of clips that made no stack at all."""
+        return len(self.names)
+
+
+def count_dropped(dropped: Iterable[Dropped], rows: Iterable[StackRow]) -> list[LostClips]:
+    """Count what made no stack by reason: the one rule for lost clips, used by every report.
+
+    A clip is lost if none of its segments made a stack; it counts once, for the reason of its first
+    dropped segment. The dropped segments of other clips count as segments.
+
+    Args:
+        dropped: all that made no stack.
+        rows: all stacks.
+    """
+    with_stacks = {row.clip for row in rows}
+    counted: set[str] = set()
+    groups: dict[str, LostClips] = {}
+    for drop in dropped:
+        if drop.segment and drop.clip in counted:
+            continue
+        group = groups.setdefault(drop.reason, LostClips(drop.reason))
+        if drop.segment and drop.clip in with_stacks:
+            group.segments += 1
+        else:
+            group.names.append(f"{drop.clip} ({drop.detail})" if drop.detail else drop.clip)
+            counted.update([drop.clip] if drop.segment else [])
+    return list(groups.values())
 
 
 def class_counts(
@@ -23,7 +65,10 @@ def class_counts(
     rows: Sequence[StackRow],
     dropped: Sequence[Dropped],
 ) -> list[dict[str, str | int]]:
-    """Count what each class came to.
+    """Count clips, segments, stacks and faces of each class.
+
+    If the share of frames with a face differs much between classes, a model may learn the label
+    from missing faces.
 
     Args:
         labels: the classes.
@@ -32,10 +77,7 @@ def class_counts(
         dropped: all that made no stack.
 
     Returns:
-        For each class its clips, those of them without a stack, its segments, its stacks, how many
-        of these saw several faces at once, the sampled frames in them, how many of those show no
-        face, and the share that does. Where that differs much between classes, a model may read
-        the label off the missing faces.
+        For each class a row of `report.csv`, column -> value.
     """
     table = []
     for label in labels:
@@ -65,15 +107,12 @@ def report(
     rows: Sequence[StackRow],
     dropped: Sequence[Dropped],
 ) -> str:
-    """Say what a run came to: the counts of each class, and what made no stack.
+    """Return the report of a build for the terminal.
 
     Args:
-        table: as `class_counts` gives it.
+        table: of `class_counts`.
         rows: all stacks.
         dropped: all that made no stack.
-
-    Returns:
-        A table and a few lines for the terminal.
     """
     printed = Table(*table[0])
     for counts in table:
@@ -86,20 +125,15 @@ def report(
         if not counts["stacks"]:
             lines.append(
                 f"warning: class {counts['class']} has no stacks, so no model can learn it: "
-                "add clips of it, or leave it out of `labels`"
+                "add clips of it, or remove it from data.labels"
             )
-    with_stacks = {row.clip for row in rows}
-    parts = [drop for drop in dropped if drop.segment and drop.clip in with_stacks]
-    lines += say_dropped([drop for drop in dropped if drop not in parts])
-    for reason, count in Counter(drop.reason for drop in parts).items():
-        lines.append(f"no stack from {count} segments of clips that gave others: {reason}")
-    return "\n".join([*lines, *say_torn(rows)])
+    return "\n".join([*lines, *describe_lost(count_dropped(dropped, rows)), *describe_torn(rows)])
 
 
-def say_torn(placed: Iterable[Clip | StackRow]) -> list[str]:
-    """Name the people whom `data.split` puts into two splits: a line, or none.
+def describe_torn(placed: Iterable[Clip | StackRow]) -> list[str]:
+    """Return a warning that names the people whom `data.split` puts into two splits, or nothing.
 
-    Training refuses such a split, but another one may be chosen for the same stacks.
+    Training refuses such a split, but another split may be chosen for the same stacks.
     """
     torn = find_torn((each.subject, each.split) for each in placed)
     if not torn:
@@ -107,42 +141,28 @@ def say_torn(placed: Iterable[Clip | StackRow]) -> list[str]:
     named = "; ".join(f"{subject} in {' and '.join(s)}" for subject, s in torn.items())
     return [
         f"warning: data.split puts the same person into two splits: {named}; "
-        "mend it, or train with another split (split=grouped, say)"
+        "fix it, or train with another split such as split=grouped"
     ]
 
 
-def say_dropped(dropped: Sequence[Dropped]) -> list[str]:
-    """Name the clips that make no stack: a line for each reason."""
-    names: dict[str, list[str]] = defaultdict(list)
-    for drop in dropped:
-        names[drop.reason].append(f"{drop.clip} ({drop.detail})" if drop.detail else drop.clip)
+def describe_lost(groups: Iterable[LostClips]) -> list[str]:
+    """Return a line for each reason that lost clips, and for each that dropped segments."""
     lines = []
-    for reason, clips in names.items():
-        shown = ", ".join(clips[:MAX_NAMES])
-        if len(clips) > MAX_NAMES:
-            shown += f" and {len(clips) - MAX_NAMES} more, all named in dropped.csv"
-        lines.append(f"no stack from {len(clips)} clips: {reason}: {shown}")
+    for group in groups:
+        if group.names:
+            shown = ", ".join(group.names[:MAX_NAMES])
+            if (more := group.clips - MAX_NAMES) > 0:
+                shown += f" and {more} more, all listed in dropped.csv"
+            lines.append(f"no stack from {group.clips} clips: {group.reason}: {shown}")
+        if group.segments:
+            lines.append(
+                f"no stack from {group.segments} segments of clips that have other stacks: "
+                f"{group.reason}"
+            )
     return lines
 
 
-def count_dropped(dropped: Iterable[Dropped]) -> list[dict[str, str | int]]:
-    """Count what made no stack.
-
-    Returns:
-        For each reason the `reason`, and how many whole `clips` and how many `segments` of other
-        clips it dropped.
-    """
-    counts: dict[str, Counter] = defaultdict(Counter)
-    for drop in dropped:
-        counts[drop.reason]["segments" if drop.segment else "clips"] += 1
-    return [
-        {"reason": reason, "clips": of["clips"], "segments": of["segments"]}
-        for reason, of in counts.items()
-    ]
-
-
 def read_dropped(directory: Path) -> list[Dropped]:
-    """Read what made no stack in a cache's folder; nothing where the list is not there."""
+    """Read what made no stack; nothing if the table does not exist."""
     path = directory / "dropped.csv"
-    rows = read_table(path) if path.is_file() else []
-    return [Dropped(**row | {"segment": int(row["segment"])}) for row in rows]
+    return read_rows(path, Dropped, "run preprocess.py to make it") if path.is_file() else []

@@ -1,38 +1,65 @@
-"""Contact sheets: the stacks of a class in one picture, to look over before training on them."""
+"""Contact sheets: the stacks of a class in one picture, to check them before training."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
-from emotion.stacks.stack import read_stack
+from emotion.files import unfinished
+from emotion.stacks.cache import Cache
+from emotion.stacks.manifest import StackRow
 
-MAX_ROWS = 60  # 60 rows of 56 px fill a tall screen twice; of more stacks every n-th is shown
+MAX_ROWS = 60  # 60 rows of 56 px fill a tall screen twice
 IMAGES = 9
 TILE_PX = 56
+NAME_PX = 200  # width of the names beside the rows
+FONT = ImageFont.load_default(11)
 
 
-def contact_sheet(paths: Sequence[Path]) -> np.ndarray:
-    """Draw stacks, a row each, with nine of their images from left to right.
+def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
+    """Write the contact sheet of stacks as a PNG, atomically.
 
-    Of stacks that have but one image, such as those of stills, nine make a row.
+    Each row shows the name of a clip and nine images of its stack, from the first to the last. Of
+    more than 60 stacks, 60 are shown, evenly spaced. Stacks of stills have one image: nine of them
+    make a row.
 
     Args:
-        paths: TIFFs of stacks, at least one.
-
-    Returns:
-        (rows * 56, 9 * 56) uint8 gray; at most 60 rows, evenly chosen from all.
+        path: the file; its folder is made.
+        cache: where the stacks are.
+        rows: the stacks, at least one.
     """
-    in_row = IMAGES if len(read_stack(paths[0])) == 1 else 1
-    numbers = np.linspace(0, len(paths) - 1, MAX_ROWS * in_row).round().astype(int)
-    stacks = [read_stack(paths[number]) for number in np.unique(numbers)]
-    if in_row > 1:
-        images = np.concatenate(stacks)
-        blank = np.zeros((-len(images) % in_row, *images.shape[1:]), np.uint8)
-        stacks = np.concatenate([images, blank]).reshape(-1, in_row, *images.shape[1:])
-    places = [np.linspace(0, len(stack) - 1, IMAGES).round().astype(int) for stack in stacks]
-    return np.vstack([strip(stack[p], TILE_PX) for stack, p in zip(stacks, places, strict=True)])
+    in_row = IMAGES if len(cache.stack(rows[0])) == 1 else 1
+    places = np.linspace(0, len(rows) - 1, MAX_ROWS * in_row).round().astype(int)
+    shown = [rows[place] for place in np.unique(places)]
+    groups = [shown[start : start + in_row] for start in range(0, len(shown), in_row)]
+    sheet = Image.new("L", (NAME_PX + IMAGES * TILE_PX, len(groups) * TILE_PX))
+    draw = ImageDraw.Draw(sheet)
+    for number, group in enumerate(groups):
+        top = number * TILE_PX
+        draw.text((6, top + 14), row_title(group), fill=255, font=FONT)
+        images = np.concatenate([cache.stack(row) for row in group])
+        if in_row == 1:
+            images = images[np.linspace(0, len(images) - 1, IMAGES).round().astype(int)]
+        sheet.paste(Image.fromarray(strip(images, TILE_PX)), (NAME_PX, top))
+    with unfinished(path) as temporary:
+        sheet.save(temporary)
+
+
+def row_title(group: Sequence[StackRow]) -> str:
+    """Return the names beside a row: its clip and segment, or its first and its last still."""
+    first, last = (shorten(row.clip) for row in (group[0], group[-1]))
+    return f"{first}\nsegment {group[0].segment}" if len(group) == 1 else f"{first}\nto {last}"
+
+
+def shorten(name: str) -> str:
+    """Return a name that fits beside a row; of a long one the end, which tells clips apart."""
+    shown = name
+    while FONT.getlength(shown) > NAME_PX - 24:
+        name = name[1:]
+        shown = f"...{name}"
+    return shown
 
 
 def strip(stack: np.ndarray, tile_px: int = 96) -> np.ndarray:
@@ -40,21 +67,10 @@ def strip(stack: np.ndarray, tile_px: int = 96) -> np.ndarray:
 
     Args:
         stack: (T, H, W) uint8.
-        tile_px: height and width of each image drawn.
+        tile_px: height and width of each image.
 
     Returns:
         (tile_px, T * tile_px) uint8.
     """
     size = (tile_px, tile_px)
     return np.hstack([cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in stack])
-
-
-def write_sheet(path: Path, stacks: Sequence[Path]) -> None:
-    """Write the contact sheet of stacks as PNG.
-
-    Args:
-        path: the file; its folder is made.
-        stacks: TIFFs of stacks, at least one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    cv2.imwrite(str(path), contact_sheet(stacks))

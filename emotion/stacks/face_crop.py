@@ -9,21 +9,17 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import cv2
-import mediapipe as mp
 import numpy as np
 
-from emotion.stacks.landmarks import NUM_POINTS
+from emotion.stacks.landmarks import NUM_POINTS, eye_centers, normalize_landmarks
+from emotion.stacks.settings import FITS, FOLLOW, TRACKING
 
 BLACK_FRAME = np.zeros((8, 8, 3), np.uint8)
-TRACKING = ("every_frame", "sampled", "none")
-FOLLOW = ("largest", "central")
-FITS = ("box", "features")
 MAX_FACES = 4  # told apart in one frame
 LOOK_EVERY = 18  # sampled frames, a segment at the usual interval: how often faces are counted
-# Corners of the eyes on the left and on the right of the picture, by their numbers in the mesh.
-LEFT_EYE, RIGHT_EYE = (33, 133), (362, 263)
 MOUTH = (61, 291)  # its corners
 # Where both eyes and the mouth come to lie in a crop, x and y as fractions of its side.
 PLACES = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.76]])
@@ -84,6 +80,8 @@ class FaceCropper:
             self._several = self._load_mesh(MAX_FACES)
             if tracking != "none":
                 self._one = self._load_mesh(1)
+                import mediapipe as mp
+
                 self._detector = mp.solutions.face_detection.FaceDetection(
                     model_selection=0, min_detection_confidence=min_confidence
                 )
@@ -91,7 +89,9 @@ class FaceCropper:
                 self._several.process(BLACK_FRAME)
             self.start_clip()  # waits for the graphs, and their notes, to have started
 
-    def _load_mesh(self, max_faces: int) -> "mp.solutions.face_mesh.FaceMesh":
+    def _load_mesh(self, max_faces: int) -> Any:
+        import mediapipe as mp
+
         return mp.solutions.face_mesh.FaceMesh(
             static_image_mode=self.tracking == "none",
             max_num_faces=max_faces,
@@ -240,33 +240,6 @@ def face_box(
 def middle(landmarks: np.ndarray) -> np.ndarray:
     """Give the middle of the box around landmarks, (N, 2) or (N, 3) in pixels, as (2,)."""
     return (landmarks[:, :2].min(axis=0) + landmarks[:, :2].max(axis=0)) / 2
-
-
-def normalize_landmarks(landmarks: np.ndarray) -> np.ndarray:
-    """Take out of landmarks where a face is, how large, and how far the head leans to a side.
-
-    They are turned in the plane of the picture until the eyes are level. How far the head is turned
-    aside or nods stays in them, for which z is there; the unit is measured in space, so that a face
-    does not grow by being turned aside.
-
-    Args:
-        landmarks: (468, 3), x to the right, y down and z away from the viewer, all on one scale.
-
-    Returns:
-        (468, 3) float32, the same axes. The origin is midway between the centres of the eyes, the
-        unit the distance between them.
-    """
-    left_eye, right_eye = eye_centers(landmarks)
-    across = right_eye - left_eye  # (3,)
-    cosine, sine = across[:2] / np.hypot(*across[:2])
-    turn = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
-    centered = landmarks - (left_eye + right_eye) / 2
-    return (centered @ turn.T / np.linalg.norm(across)).astype(np.float32)
-
-
-def eye_centers(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Give the middle of the eye on the left of the picture, and of the other one."""
-    return tuple(landmarks[list(eye)].mean(axis=0) for eye in (LEFT_EYE, RIGHT_EYE))
 
 
 def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px: int) -> np.ndarray:

@@ -1,14 +1,18 @@
-"""Landmarks of a face ──mirror──> those of its mirror image.
+"""The landmarks of faces: normalize, mirror, write and read them."""
 
-Beside the way of the data: what a horizontal flip of a stack does to the landmarks of its images.
-"""
+import io
+from pathlib import Path
 
 import numpy as np
 
-# Which point of the face mesh is the mirror image of point 0, 1, 2, ... Found twice, with the same
-# result: by matching the mean of 296 real faces, normalised, with its mirror image
-# (scipy.optimize.linear_sum_assignment), and from the mesh's triangles alone, of which all edges
-# but six have an edge for their mirror image. tests/stacks/test_landmarks.py does both again.
+from emotion.files import unfinished
+
+# Corners of the eyes on the left and on the right of the picture, by their indices in the mesh.
+LEFT_EYE, RIGHT_EYE = (33, 133), (362, 263)
+# Which point of the face mesh is the mirror image of point 0, 1, 2, ... Found in two ways with the
+# same result: by matching the mean of 296 real faces, normalized, with its mirror image
+# (scipy.optimize.linear_sum_assignment), and from the triangles of the mesh, in which all edges
+# but six have a mirror image. tests/stacks/test_landmarks.py repeats both.
 PARTNERS = np.array([
     0, 1, 2, 248, 4, 5, 6, 249, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 250, 251, 252,
     253, 254, 255, 256, 257, 258, 259, 260, 261, 262, 263, 264, 265, 266, 267, 268, 269, 270,
@@ -39,15 +43,59 @@ PARTNERS = np.array([
 NUM_POINTS = len(PARTNERS)  # of the mesh; a refined one has ten more, of the irises
 
 
+def normalize_landmarks(landmarks: np.ndarray) -> np.ndarray:
+    """Remove position, size and roll of a face from its landmarks.
+
+    They are rotated in the picture plane until the eyes are level. Yaw and pitch remain, which is
+    why z is kept; the unit is measured in space, so that a face does not grow when it turns aside.
+
+    Args:
+        landmarks: (468, 3) float, x to the right, y down, z away from the viewer, on one scale.
+
+    Returns:
+        (468, 3) float32, the same axes. The origin is midway between the centers of the eyes, the
+        unit is their distance.
+    """
+    left_eye, right_eye = eye_centers(landmarks)
+    across = right_eye - left_eye  # (3,)
+    cosine, sine = across[:2] / np.hypot(*across[:2])
+    turn = np.array([[cosine, sine, 0], [-sine, cosine, 0], [0, 0, 1]])
+    centered = landmarks - (left_eye + right_eye) / 2
+    return (centered @ turn.T / np.linalg.norm(across)).astype(np.float32)
+
+
+def eye_centers(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the center of the eye on the left of the picture, and of the other, (2,) or (3,)."""
+    return tuple(landmarks[list(eye)].mean(axis=0) for eye in (LEFT_EYE, RIGHT_EYE))
+
+
 def mirror_landmarks(landmarks: np.ndarray) -> np.ndarray:
     """Mirror landmarks as a horizontal flip mirrors the picture.
 
     Args:
-        landmarks: (..., 468, 3), x from 0 in the middle of the face, as `normalize_landmarks`
-            gives it.
+        landmarks: (..., 468, 3) float of `normalize_landmarks`: x is 0 in the middle of the face.
 
     Returns:
-        The same shape and type: x negated, and the points of left and right swapped, so that the
-        corner of the eye that is on the left of the picture has the number of that one again.
+        The same shape and type: x negated, and the points of the left and the right swapped, so
+        that each index again denotes the same place in the picture.
     """
     return landmarks[..., PARTNERS, :] * np.array([-1, 1, 1], landmarks.dtype)
+
+
+def write_landmarks(path: Path, landmarks: np.ndarray) -> None:
+    """Write the landmarks of a stack's images as a NumPy file, atomically.
+
+    Args:
+        path: the file; its folder is made.
+        landmarks: (T, 468, 3) float32.
+    """
+    assert landmarks.ndim == 3 and landmarks.dtype == np.float32
+    content = io.BytesIO()  # in memory first: NumPy's own writer ignores a full disk
+    np.save(content, landmarks, allow_pickle=False)
+    with unfinished(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+def read_landmarks(path: Path) -> np.ndarray:
+    """Read the landmarks of a stack's images, (T, 468, 3) float32."""
+    return np.load(path, allow_pickle=False)

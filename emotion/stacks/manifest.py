@@ -1,31 +1,31 @@
-"""The list of a cache's stacks: one row each, in one CSV file beside them."""
+"""The manifest: one row for each stack of a cache, in a CSV file."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from emotion.tables import read_table, write_table
+from emotion.tables import read_rows, write_rows
 
 
 @dataclass(frozen=True)
 class StackRow:
-    """What is known of one stack.
+    """The manifest row of one stack.
 
     Attributes:
         stack: path of the TIFF, relative to the cache, with `/`.
         clip: id of the clip that it was cut from.
         segment: counted from 1 in the clip.
         label: the class.
-        subject: who is seen, or "".
+        subject: the person, or "".
         split: `train`, `val` or `test`; "" if the data set has no split of its own.
         num_frames: frames of the clip in the segment; fewer than a segment's in a tail.
-        num_faces: the most that were seen at once; they are counted in the first image, in every
-            18th, and wherever the face was lost before.
-        has_face: T letters, `1` where the image is a crop of its own frame and `0` where another
-            stands in, for want of a face or of a frame.
-        face_frames: how many of the sampled frames show a face.
-        sampled_frames: how many frames were sampled; fewer than T in a tail.
-        fps: frames per second by the clip's header; 0 where it says nothing.
+        num_faces: the maximum number of faces seen at once; faces are counted in the first image,
+            in every 18th, and after a face was lost.
+        has_face: T characters, `1` where the image is a crop of its own frame and `0` where
+            another image replaces it because its face or its frame is missing.
+        face_frames: number of sampled frames that show a face.
+        sampled_frames: number of sampled frames; fewer than T in a tail.
+        fps: frames per second by the clip's header; 0 if unknown.
     """
 
     stack: str
@@ -43,7 +43,7 @@ class StackRow:
 
     @property
     def crop_found(self) -> list[bool]:
-        """`has_face` as T truth values."""
+        """`has_face` as T booleans."""
         return [letter == "1" for letter in self.has_face]
 
     @property
@@ -54,26 +54,14 @@ class StackRow:
 
 
 def write_manifest(path: Path, rows: Iterable[StackRow]) -> None:
-    """Write a manifest, whole or not at all.
-
-    Args:
-        path: the CSV file.
-        rows: in the order in which they shall stand.
-    """
-    write_table(path, [field.name for field in fields(StackRow)], map(asdict, rows))
+    """Write a manifest atomically."""
+    write_rows(path, StackRow, rows)
 
 
 def read_manifest(path: Path) -> list[StackRow]:
-    """Read what `write_manifest` wrote.
+    """Read a manifest.
 
-    Args:
-        path: the CSV file.
-
-    Returns:
-        The rows, in their order.
+    Raises:
+        UserError: the file is missing or damaged.
     """
-    kinds = {field.name: field.type for field in fields(StackRow)}
-    return [
-        StackRow(**{name: kinds[name](value) for name, value in row.items()})
-        for row in read_table(path)
-    ]
+    return read_rows(path, StackRow, "run preprocess.py to make it")

@@ -67,7 +67,7 @@ def stack_passes(cfg: DictConfig) -> float:
     """Count the stacks that a run trains on over all epochs; evaluation counts by its share."""
     cache = Cache.from_config(cfg)
     split = instantiate(cfg.split, _convert_="all")
-    rows = split_rows(cache.manifest(), split, cache.scheme.pattern)
+    rows = split_rows(cache.manifest(), split, cfg.data.get("pattern"))
     counts = Counter(row.split for row in rows)
     each_epoch = counts["train"] + EVALUATION * counts["val"]
     return each_epoch * cfg.trainer.max_epochs

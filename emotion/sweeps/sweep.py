@@ -33,7 +33,7 @@ from emotion import REPOSITORY
 from emotion.errors import UserError
 from emotion.files import claimed, holder, unfinished
 from emotion.progress import duration
-from emotion.stacks.cache import Cache
+from emotion.stacks.build import CacheBuilder
 from emotion.sweeps.estimate import cell_seconds
 from emotion.training.cell import LOCK, cell_id, describe_cell, why_run
 from emotion.training.record import (
@@ -206,7 +206,8 @@ class Sweep:
         Raises:
             UserError: no cell has data. If only some have none, they will say so themselves.
         """
-        caches = {cache.directory: cache for cache in (Cache.from_config(c.cfg) for c in cells)}
+        builders = [CacheBuilder.from_config(cell.cfg) for cell in cells]
+        caches = {builder.cache.directory: builder for builder in builders}
         errors = []
         for cache in caches.values():
             try:

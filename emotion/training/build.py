@@ -14,7 +14,7 @@ from emotion.models.lightning_module import ClassifierModule, EmotionModule, Lan
 from emotion.models.pretrained import load_pretrained
 from emotion.models.recipe import Recipe, package_versions
 from emotion.models.titles import model_title
-from emotion.stacks.cache import Cache
+from emotion.stacks.build import CacheBuilder
 from emotion.training.record import PretrainedWeights
 
 log = logging.getLogger(__name__)
@@ -24,10 +24,10 @@ CLASS_WEIGHTS = {"balanced": 1.0, "root": 0.5}  # powers for StackDataModule.cla
 
 def build_datamodule(cfg: DictConfig) -> StackDataModule:
     """Build the data module, with its stacks split; a missing cache is built first."""
-    cache = Cache.from_config(cfg)
-    cache.ensure()
+    builder = CacheBuilder.from_config(cfg)
+    builder.ensure()
     datamodule = StackDataModule(
-        cache,
+        builder.cache,
         cfg.interval.frames,
         instantiate(cfg.augmentation),
         labels=cfg.data.labels,

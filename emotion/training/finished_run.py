@@ -18,6 +18,7 @@ from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
 from emotion.evaluation.predictions import Predictions
 from emotion.models.recipe import RECIPE_FILE, Recipe
+from emotion.stacks.build import CacheBuilder
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
 from emotion.training.record import RECORD_FILE, FinishedRun, as_plain, read_record
@@ -72,14 +73,14 @@ class Run:
         """
         path = self.folder / CONFIG_FILE
         try:
-            cache = Cache.from_config(OmegaConf.load(path))
+            builder = CacheBuilder.from_config(OmegaConf.load(path))
         except (OSError, OmegaConfBaseException) as error:
             reason = " ".join(str(error).split())
             raise UserError(f"{path} does not say where the run's stacks are: {reason}") from None
-        if cache.settings != self.recipe.settings:
+        if builder.cache.settings != self.recipe.settings:
             raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
-        cache.ensure()
-        return cache
+        builder.ensure()
+        return builder.cache
 
     def rows(self, split: str) -> list[StackRow]:
         """Name the stacks of a split, as the run had them.

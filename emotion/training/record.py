@@ -10,6 +10,7 @@ from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from emotion.files import unfinished
+from emotion.provenance import Provenance
 
 RECORD_FILE = "metrics.json"  # the last file that a run writes
 VERSION = 2  # of the record; counts up where a key changes its meaning
@@ -93,26 +94,6 @@ class DroppedCount(Part):
     reason: str
     clips: int
     segments: int
-
-
-class Machine(Part):
-    """The machine of a run; `torch_threads` because rounding depends on it."""
-
-    host: str
-    system: str
-    cpu: str
-    cores: int
-    torch_threads: int
-    gpu: str | None
-
-
-class Provenance(Part):
-    """Code, packages and machine of a run; `commit` and `dirty` are None outside a git checkout."""
-
-    commit: str | None
-    dirty: bool | None
-    versions: dict[str, str]
-    machine: Machine
 
 
 class Throughput(Part):

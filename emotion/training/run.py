@@ -54,7 +54,6 @@ from emotion.training.record import (
     DroppedCount,
     FailedRun,
     FinishedRun,
-    Provenance,
     RunRecord,
     SplitPart,
     Throughput,
@@ -249,14 +248,14 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
         manifest_sha256=datamodule.cache.manifest_sha256(),
         dropped=[
             DroppedCount.model_validate(count, from_attributes=True)
-            for count in count_dropped(datamodule.cache.dropped())
+            for count in count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest())
         ],
         memory_mb=memory_mb(),
         throughput=Throughput(
             train_stacks_per_s=clock.stacks_per_s,
             ms_per_stack=ms_per_stack(module, module.example(1, datamodule.image_px)),
         ),
-        provenance=Provenance.model_validate(provenance(), from_attributes=True),
+        provenance=provenance(),
         wandb=places[0] if places else None,
     )
     for logger in loggers:

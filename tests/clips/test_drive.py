@@ -19,8 +19,8 @@ from omegaconf import DictConfig
 from emotion.clips import drive as fetch
 from emotion.clips.drive import fetch_clips, unpack
 from emotion.errors import UserError
-from emotion.stacks.cache import Cache
 from preprocess import preprocess
+from tests.caches import BuildableCache
 
 ID = "1aB-c_D"
 CLIPS = {  # noise, which no method packs, as it is with video
@@ -486,7 +486,7 @@ def test_preprocess_without_an_id_says_what_to_do(
 
 def test_config_takes_the_id_from_the_environment_and_the_cache_fetches(
     drive: Drive,
-    demo_cache: Cache,
+    demo_cache: BuildableCache,
     compose: Callable[..., DictConfig],
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -495,7 +495,7 @@ def test_config_takes_the_id_from_the_environment_and_the_cache_fetches(
     drive.file = packed({"Scrapping/Happy_0001.mp4": clip.read_bytes()})
     monkeypatch.setenv("DATASET_DOWNLOAD_ID", ID)
     overrides = ["data=scrapping", f"data.root={root}", f"paths.cache={root.parent}/cache"]
-    cache = Cache.from_config(compose("preprocess", [*overrides, "num_workers=1"]))
+    cache = BuildableCache.from_config(compose("preprocess", [*overrides, "num_workers=1"]))
     cache.ensure()
     assert [row.clip for row in cache.manifest()] == ["Happy_0001"]
     assert len(drive.requests) == 2

@@ -101,7 +101,7 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
 ):
     for name in ("06-02-06_01", "02-04-05_01"):  # a short one, a long one
         path = shared_data / "javanese" / f"{name}.mp4"
-        cutter = Cutter(tmp_path, recipe.settings)
+        cutter = Cutter(Cache(tmp_path, recipe.settings))
         record = cutter.cut(Clip(path, name, "Anger", "", "train"))
         runtime = Recorder()
         at_full_size = recipe.model_copy(
@@ -110,9 +110,9 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
         EmotionRecognizer(runtime, at_full_size).predict(path)
         assert len(runtime.stacks) == len(record.segments) > 0
         for stack, segment in zip(runtime.stacks, record.segments, strict=True):
-            assert "0" not in segment["has_face"].rstrip("0")  # else others stand in
-            cached = read_stack(cutter.stack_path(name, segment["number"]))
-            sampled = len(segment["has_face"].rstrip("0")[::step])  # the rest pads a tail
+            assert "0" not in segment.has_face.rstrip("0")  # else others stand in
+            cached = read_stack(cutter.cache.stack_path(name, segment.number))
+            sampled = len(segment.has_face.rstrip("0")[::step])  # the rest pads a tail
             np.testing.assert_array_equal(stack[:sampled], cached[::step][:sampled])
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from emotion.errors import UserError
 from emotion.models.recipe import Recipe, package_versions
-from emotion.stacks.cutter import CacheSettings
+from emotion.stacks.settings import CacheSettings
 
 SETTINGS = CacheSettings(
     min_frames=75,

@@ -8,7 +8,13 @@ import pytest
 import tifffile
 
 from emotion.clips.naming import Clip, Dropped
-from emotion.stacks.build_report import MAX_NAMES, class_counts, report, say_dropped
+from emotion.stacks.build_report import (
+    MAX_NAMES,
+    class_counts,
+    count_dropped,
+    describe_lost,
+    report,
+)
 from emotion.stacks.manifest import StackRow
 
 LABELS = ("Happy", "Sad", "Shock")
@@ -69,7 +75,7 @@ def test_every_dropped_clip_is_named_with_its_reason():
         "no stack from 1 clips: a clip of the same name is taken: Sad_1 (Sad_1.mov, not Sad_1.mp4)"
     )
     assert taken in text
-    assert "no stack from 1 segments of clips that gave others: too short" in text
+    assert "no stack from 1 segments of clips that have other stacks: too short" in text
 
 
 def test_class_without_stacks_is_warned_about_and_no_other():
@@ -81,7 +87,9 @@ def test_class_without_stacks_is_warned_about_and_no_other():
 
 @pytest.mark.parametrize(("number", "more"), [(MAX_NAMES, ""), (MAX_NAMES + 2, " and 2 more")])
 def test_of_very_many_dropped_clips_the_first_are_named(number: int, more: str):
-    (line,) = say_dropped([Dropped(f"clip{i:03d}", "no face") for i in range(number)])
+    (line,) = describe_lost(
+        count_dropped([Dropped(f"clip{i:03d}", "no face") for i in range(number)], [])
+    )
     assert line.startswith(f"no stack from {number} clips: no face: clip000, clip001, ")
     assert line.count("clip0") == MAX_NAMES and (more in line)
     assert ("dropped.csv" in line) == bool(more)

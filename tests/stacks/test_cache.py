@@ -14,9 +14,9 @@ import tifffile
 from omegaconf import DictConfig
 
 from emotion.errors import UserError
-from emotion.stacks.cache import Cache
 from emotion.stacks.stack import read_stack, take_images
 from emotion.tables import read_table
+from tests.caches import BuildableCache
 
 # shared/data/README.md: which clip the seed's notebook made each golden stack of.
 GOLDEN = {
@@ -28,11 +28,11 @@ GOLDEN = {
 }
 BLACK = np.zeros((256, 256, 3), np.uint8)
 
-CutCache = Callable[..., Cache]
+CutCache = Callable[..., BuildableCache]
 
 
 @pytest.fixture
-def clips(demo_cache: Cache, tmp_path: Path) -> Path:
+def clips(demo_cache: BuildableCache, tmp_path: Path) -> Path:
     """Give a folder of three clips with faces: two train, one val."""
     folder = tmp_path / "clips"
     folder.mkdir()
@@ -52,15 +52,15 @@ def frames_of(path: Path) -> list[np.ndarray]:
     return frames
 
 
-def stamps(cache: Cache) -> dict[str, int]:
+def stamps(cache: BuildableCache) -> dict[str, int]:
     return {path.stem[:-5]: path.stat().st_mtime_ns for path in cache.directory.rglob("*.tiff")}
 
 
-def changed(cache: Cache, before: dict[str, int]) -> list[str]:
+def changed(cache: BuildableCache, before: dict[str, int]) -> list[str]:
     return sorted(clip for clip, stamp in stamps(cache).items() if before.get(clip) != stamp)
 
 
-def dropped(cache: Cache) -> dict[str, dict[str, str]]:
+def dropped(cache: BuildableCache) -> dict[str, dict[str, str]]:
     return {row["clip"]: row for row in read_table(cache.directory / "dropped.csv")}
 
 
@@ -70,11 +70,11 @@ def dropped(cache: Cache) -> dict[str, dict[str, str]]:
 @pytest.fixture(scope="module")
 def real_cache(
     shared_data: Path, compose: Callable[..., DictConfig], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Cache]:
+) -> Callable[..., BuildableCache]:
     """Give a function that cuts real clips, each set of clips and settings once."""
     folder, built = tmp_path_factory.mktemp("real"), {}
 
-    def build(names: Iterable[str], *overrides: str) -> Cache:
+    def build(names: Iterable[str], *overrides: str) -> BuildableCache:
         key = (*names, *overrides)
         if key not in built:
             root = folder / f"clips{len(built)}"
@@ -83,14 +83,14 @@ def real_cache(
                 (root / f"{name}.mp4").symlink_to(shared_data / "javanese" / f"{name}.mp4")
             paths = [f"data.root={root}", f"paths.cache={folder}/cache{len(built)}"]
             cfg = compose("preprocess", ["data=javanese", "num_workers=1", *paths, *overrides])
-            built[key] = Cache.from_config(cfg)
+            built[key] = BuildableCache.from_config(cfg)
             built[key].build()
         return built[key]
 
     return build
 
 
-def differences(cache: Cache, golden: Path) -> dict[str, float]:
+def differences(cache: BuildableCache, golden: Path) -> dict[str, float]:
     """Compare with the golden stacks: mean difference in gray levels, on frames with a face."""
     compared = {}
     rows = {(row.clip, row.segment): row for row in cache.manifest()}
@@ -182,7 +182,7 @@ def test_subjects_and_splits_come_from_the_names_of_real_clips(real_cache: Calla
 # What a build writes
 
 
-def test_a_demo_stack_is_described_in_full(demo_cache: Cache):
+def test_a_demo_stack_is_described_in_full(demo_cache: BuildableCache):
     rows = demo_cache.manifest()
     assert len(rows) == 30
     assert {
@@ -203,7 +203,7 @@ def test_a_demo_stack_is_described_in_full(demo_cache: Cache):
     assert read_table(demo_cache.directory / "dropped.csv") == []
 
 
-def test_nothing_unfinished_is_left(demo_cache: Cache):
+def test_nothing_unfinished_is_left(demo_cache: BuildableCache):
     files = [p.relative_to(demo_cache.directory) for p in demo_cache.directory.rglob("*")]
     names = sorted(p.as_posix() for p in files if p.suffix not in ("", ".tiff", ".npy", ".json"))
     sheets = [f"sheets/{label}.png" for label in demo_cache.scheme.labels]
@@ -424,7 +424,7 @@ def test_removed_clip_leaves_the_manifest(cache_of: CutCache, clips: Path):
     assert [row.clip for row in cache.manifest()] == ["Happy_0001", "Shock_0016"]
 
 
-def test_changed_clip_is_cut_again(cache_of: CutCache, clips: Path, demo_cache: Cache):
+def test_changed_clip_is_cut_again(cache_of: CutCache, clips: Path, demo_cache: BuildableCache):
     cache = cache_of(clips)
     cache.build()
     before = stamps(cache)
@@ -473,7 +473,7 @@ def test_standing_cache_needs_no_clips(cache_of: CutCache, clips: Path):
 
 
 def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
-    cache_of: CutCache, demo_cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cache_of: CutCache, demo_cache: BuildableCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     clips = tmp_path / "many"
     clips.mkdir()
@@ -506,7 +506,7 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
     cache.build()
     assert len(cache.manifest()) == 300 and stamps(cache) == before
     cache.ensure()
-    monkeypatch.setattr(Cache, "build", refuse)
+    monkeypatch.setattr(BuildableCache, "build", refuse)
     cache.ensure()
 
 
@@ -526,7 +526,7 @@ def test_deleted_clip_is_in_no_table_and_comes_back_without_being_cut(
     assert stamps(cache) == before
 
 
-def test_demo_clips_are_drawn_once(demo_cache: Cache):
+def test_demo_clips_are_drawn_once(demo_cache: BuildableCache):
     before = {path: path.stat().st_mtime_ns for path in demo_cache.root.glob("*.mp4")}
     assert len(before) == 30
     stacks = stamps(demo_cache)
@@ -538,7 +538,7 @@ def test_demo_clips_are_drawn_once(demo_cache: Cache):
 def test_no_clips_are_drawn_among_a_users_own(tmp_path: Path, compose: Callable):
     own = tmp_path / "Happy_0001.mp4"
     own.write_bytes(b"mine")
-    cache = Cache.from_config(
+    cache = BuildableCache.from_config(
         compose("train", ["data=demo", f"paths.cache={tmp_path}/cache", f"data.root={tmp_path}"])
     )
     with pytest.raises(UserError, match=r"holds other files than drawn clips.*data=folders"):
@@ -548,7 +548,7 @@ def test_no_clips_are_drawn_among_a_users_own(tmp_path: Path, compose: Callable)
 
 def test_demo_of_another_seed_is_another_folder_of_clips(compose: Callable, tmp_path: Path):
     roots = [
-        Cache.from_config(
+        BuildableCache.from_config(
             compose("train", ["data=demo", f"paths.cache={tmp_path}", f"data.render.seed={seed}"])
         ).root
         for seed in (0, 1)
@@ -561,7 +561,9 @@ def test_demo_of_another_seed_is_another_folder_of_clips(compose: Callable, tmp_
 
 def test_data_sets_and_limits_have_folders_of_their_own(compose: Callable):
     folders = {
-        Cache.from_config(compose("preprocess", ["data.root=/clips", *overrides])).directory
+        BuildableCache.from_config(
+            compose("preprocess", ["data.root=/clips", *overrides])
+        ).directory
         for overrides in (
             ["data=demo"],
             ["data=scrapping"],
@@ -576,7 +578,7 @@ def test_data_sets_and_limits_have_folders_of_their_own(compose: Callable):
 def test_training_and_preprocessing_name_the_same_cache(compose: Callable):
     for overrides in (["data=demo"], ["data=scrapping", "face.tracking=none"]):
         one, other = (
-            Cache.from_config(compose(name, overrides)) for name in ("train", "preprocess")
+            BuildableCache.from_config(compose(name, overrides)) for name in ("train", "preprocess")
         )
         assert vars(one.executor) == vars(other.executor)
         assert replace(one, executor=other.executor) == other
@@ -621,7 +623,7 @@ def test_without_clips_or_any_cache_the_folder_is_named(cache_of: CutCache, tmp_
 
 def test_data_set_without_a_folder_asks_for_it(compose: Callable):
     with pytest.raises(UserError, match=r"data=javanese.*data\.root=DIR"):
-        Cache.from_config(compose("preprocess", ["data=javanese"]))
+        BuildableCache.from_config(compose("preprocess", ["data=javanese"]))
 
 
 @pytest.mark.parametrize(
@@ -649,7 +651,7 @@ def test_setting_that_cannot_work_is_refused_before_any_work(
 
 
 def test_parallel_and_single_builds_give_the_same_cache(
-    cache_of: CutCache, clips: Path, demo_cache: Cache
+    cache_of: CutCache, clips: Path, demo_cache: BuildableCache
 ):
     cache = cache_of(clips)  # in this process; the demo's was cut in parallel ones
     cache.build()

@@ -1,49 +1,57 @@
-import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
-from emotion.stacks.contact_sheet import contact_sheet, write_sheet
+from emotion.stacks.cache import Cache
+from emotion.stacks.contact_sheet import IMAGES, NAME_PX, TILE_PX, write_sheet
+from emotion.stacks.manifest import StackRow
 from emotion.stacks.stack import write_stack
 
 
 @pytest.fixture
-def stacks(tmp_path):
-    """Eighty stacks of 18 images; stack s has the gray level s, plus 9 per image."""
-    paths = []
-    for number in range(80):
-        levels = number + 9 * np.arange(18, dtype=np.uint8)
-        paths.append(tmp_path / f"{number:02d}.tiff")
-        write_stack(paths[-1], np.broadcast_to(levels[:, None, None], (18, 24, 24)).copy())
-    return paths
+def sheet(tmp_path):
+    """Write stacks of uniform images, draw their sheet, and return names and images."""
+
+    def draw(clips, levels):
+        rows = []
+        for number, (clip, of_images) in enumerate(zip(clips, levels, strict=True)):
+            images = np.asarray(of_images, np.uint8)[:, None, None]
+            path = f"stacks/{number}.tiff"
+            write_stack(tmp_path / path, np.broadcast_to(images, (len(images), 8, 8)).copy())
+            rows.append(
+                StackRow(path, clip, 1, "Happy", "", "train", 90, 1, "1" * 18, 18, 18, 30.0)
+            )
+        path = tmp_path / "sheets" / "Happy.png"
+        write_sheet(path, Cache(tmp_path, None), rows)
+        pixels = np.asarray(Image.open(path))
+        assert pixels.dtype == np.uint8 and pixels.shape[1] == NAME_PX + IMAGES * TILE_PX
+        return pixels[:, :NAME_PX], pixels[
+            TILE_PX // 2 :: TILE_PX, NAME_PX + TILE_PX // 2 :: TILE_PX
+        ]
+
+    return draw
 
 
-def test_a_row_shows_a_stack_from_its_first_image_to_its_last(stacks):
-    sheet = contact_sheet(stacks[:3])
-    assert sheet.shape == (3 * 56, 9 * 56) and sheet.dtype == np.uint8
-    assert sheet[28::56, 28].tolist() == [0, 1, 2]
-    assert sheet[28::56, 8 * 56 + 28].tolist() == [153, 154, 155]
+def test_row_shows_a_stack_from_its_first_image_to_its_last_beside_its_name(sheet):
+    levels = [number + 9 * np.arange(18) for number in range(3)]
+    names, images = sheet(["a", "bb", "W" * 200], levels)
+    assert images[:, 0].tolist() == [0, 1, 2] and images[:, -1].tolist() == [153, 154, 155]
+    drawn = names.reshape(3, TILE_PX, NAME_PX).max(axis=1) > 100  # columns with ink
+    widths = [int(np.flatnonzero(of_row)[-1]) for of_row in drawn]
+    assert widths[2] < NAME_PX - 1  # a long name does not run into the images
+    one, two, _ = names.reshape(3, TILE_PX, NAME_PX)
+    assert (one != two).any()
 
 
-def test_of_many_stacks_every_few_are_shown_from_first_to_last(stacks):
-    sheet = contact_sheet(stacks)
-    shown = sheet[28::56, 28].tolist()
+def test_of_many_stacks_60_are_shown_from_first_to_last(sheet):
+    _, images = sheet(["clip"] * 80, [np.full(18, number) for number in range(80)])
+    shown = images[:, 0].tolist()
     assert len(shown) == 60 == len(set(shown)) and (shown[0], shown[-1]) == (0, 79)
 
 
-def test_nine_stills_make_a_row(tmp_path):
-    paths = []
-    for number in range(1300):
-        paths.append(tmp_path / f"{number:04d}.tiff")
-        write_stack(paths[-1], np.full((1, 8, 8), number % 251, np.uint8))
-    sheet = contact_sheet(paths[1:12])
-    assert sheet.shape == (2 * 56, 9 * 56)
-    assert sheet[28, 28::56].tolist() == list(range(1, 10))
-    assert sheet[56 + 28, 28::56].tolist() == [10, 11, *[0] * 7]  # the rest is blank
-    sheet = contact_sheet(paths)
-    assert sheet.shape == (60 * 56, 9 * 56) and sheet[-28, -28] == 1299 % 251
-
-
-def test_picture_is_written(stacks, tmp_path):
-    write_sheet(tmp_path / "sheets" / "Happy.png", stacks[:2])
-    picture = cv2.imread(str(tmp_path / "sheets" / "Happy.png"), cv2.IMREAD_GRAYSCALE)
-    np.testing.assert_array_equal(picture, contact_sheet(stacks[:2]))
+def test_nine_stills_make_a_row(sheet):
+    _, images = sheet(["still"] * 11, [[number] for number in range(1, 12)])
+    assert images[0].tolist() == list(range(1, 10))
+    assert images[1].tolist() == [10, 11, *[0] * 7]
+    _, images = sheet(["still"] * 600, [[number % 251] for number in range(600)])
+    assert images.shape == (60, 9) and images[-1, -1] == 599 % 251

@@ -21,8 +21,11 @@ from emotion.clips.naming import Clip
 from emotion.clips.video import Video
 from emotion.errors import UserError
 from emotion.stacks.cache import Cache
-from emotion.stacks.cutter import CacheSettings, Cutter, face_cropper
-from emotion.stacks.stack import read_landmarks, read_stack
+from emotion.stacks.clip_record import SegmentRecord
+from emotion.stacks.cutter import Cutter, face_cropper
+from emotion.stacks.landmarks import read_landmarks
+from emotion.stacks.settings import CacheSettings
+from emotion.stacks.stack import read_stack
 
 STANDARD = CacheSettings(
     min_frames=75,
@@ -48,7 +51,7 @@ def stacks_of(cutter: Cutter, path: Path) -> list[np.ndarray]:
     """Cut a clip and read its stacks."""
     clip = clip_of(path)
     record = cutter.cut(clip)
-    return [read_stack(cutter.stack_path(clip.id, s["number"])) for s in record.segments]
+    return [read_stack(cutter.cache.stack_path(clip.id, s.number)) for s in record.segments]
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def cutter(tmp_path: Path) -> Callable[..., Cutter]:
 
     def make(**settings: object) -> Cutter:
         changed = replace(STANDARD, **settings)
-        return Cutter(tmp_path / "cache" / changed.folder, changed)
+        return Cutter(Cache(tmp_path / "cache" / changed.folder, changed))
 
     return make
 
@@ -109,17 +112,17 @@ def test_every_setting_gives_the_folder_another_name(field: object):
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"by": "seconds"}, r"sampling\.by=seconds: it is one of frames, time"),
-        ({"start": "middle"}, r"sampling\.start=middle: it is one of clip, first_face"),
-        ({"tracking": "often"}, r"face\.tracking=often: .* every_frame, sampled, none"),
-        ({"follow": "smallest"}, r"face\.follow=smallest: it is one of largest, central"),
-        ({"interval": 7}, "does not divide the segment of 90"),
-        ({"min_frames": 0}, r"data\.min_frames=0"),
-        ({"min_frames": 91}, r"data\.min_frames=91"),
-        ({"min_face_fraction": -0.1}, r"sampling\.min_face_fraction=-0\.1"),
-        ({"min_confidence": 2}, r"face\.min_confidence=2"),
-        ({"size_px": 0}, r"face\.size_px=0"),
-        ({"margin": -0.1}, r"face\.margin=-0\.1"),
+        ({"by": "seconds"}, r"sampling\.by"),
+        ({"start": "middle"}, r"sampling\.start"),
+        ({"tracking": "often"}, r"face\.tracking"),
+        ({"follow": "smallest"}, r"face\.follow"),
+        ({"interval": 7}, r"sampling\.segment_frames"),
+        ({"min_frames": 0}, r"data\.min_frames"),
+        ({"min_frames": 91}, r"data\.min_frames"),
+        ({"min_face_fraction": -0.1}, r"sampling\.min_face_fraction"),
+        ({"min_confidence": 2}, r"face\.min_confidence"),
+        ({"size_px": 0}, r"face\.size_px"),
+        ({"margin": -0.1}, r"face\.margin"),
     ],
 )
 def test_setting_that_cannot_work_is_refused_by_its_key(setting: dict, message: str):
@@ -230,9 +233,9 @@ def test_every_image_has_the_landmarks_of_its_own_face(
     black = np.zeros_like(frames[0])
     path = encode_video(happy.with_name("late.mp4"), [black] * 12 + frames[12:80])
     (stack,) = stacks_of(cutter(tracking="none"), path)
-    landmarks = read_landmarks(cutter(tracking="none").landmarks_path("late", 1))
+    landmarks = read_landmarks(cutter(tracking="none").cache.landmarks_path("late", 1))
     assert landmarks.shape == (18, 468, 3) and landmarks.dtype == np.float32
-    cropper = face_cropper(cutter(tracking="none").settings)
+    cropper = face_cropper(cutter(tracking="none").cache.settings)
     cropper.start_clip()
     for place, picture in enumerate(list(Video(path).pictures())[::5]):
         crop = cropper.crop(picture.rgb())
@@ -247,7 +250,7 @@ def test_every_image_has_the_landmarks_of_its_own_face(
 
 def test_smiles_are_wider_than_sad_mouths_in_landmarks(demo_cache: Cache):
     def mouth(name: str) -> float:  # the distance of its corners in units of that of the eyes
-        landmarks = read_landmarks(demo_cache.cutter.landmarks_path(name, 1))
+        landmarks = read_landmarks(demo_cache.landmarks_path(name, 1))
         return np.linalg.norm(landmarks[:, 291] - landmarks[:, 61], axis=1).max()
 
     for number in ("0001", "0002"):
@@ -275,7 +278,7 @@ def test_a_clip_is_cut_once(happy: Path, cutter: Callable, cutting: list[str]):
     first, second = (cutter().cut(clip_of(happy)) for _ in range(2))
     assert first == second and cutting == ["Happy_0001.mp4"]
     assert (first.num_frames, first.fps, first.failed, first.dropped) == (90, 30, False, [])
-    assert first.segments == [{"number": 1, "num_frames": 90, "num_faces": 1, "has_face": "1" * 18}]
+    assert first.segments == [SegmentRecord(1, 90, 1, "1" * 18)]
 
 
 def test_other_content_of_the_same_size_and_dates_is_noticed(
@@ -302,7 +305,7 @@ def test_the_same_content_is_not_cut_again_whatever_its_dates(
     happy: Path, cutter: Callable, cutting: list[str], way: str
 ):
     record = cutter().cut(clip_of(happy))
-    (tiff,) = cutter().directory.rglob("*.tiff")
+    (tiff,) = cutter().cache.directory.rglob("*.tiff")
     written = tiff.stat().st_mtime_ns
     if way == "touched":
         os.utime(happy, (1e9, 1e9))
@@ -318,9 +321,14 @@ def test_the_same_content_is_not_cut_again_whatever_its_dates(
     assert cutting == ["Happy_0001.mp4"] and tiff.stat().st_mtime_ns == written
     assert again.segments == record.segments
     dates = happy.stat()
-    assert (again.modified_ns, again.changed_ns) == (dates.st_mtime_ns, dates.st_ctime_ns)
-    kept = json.loads(cutter().record_path("Happy_0001").read_text())
-    assert kept["changed_ns"] == dates.st_ctime_ns  # so that it is not read again for the next run
+    assert (again.dates.modified_ns, again.dates.changed_ns) == (
+        dates.st_mtime_ns,
+        dates.st_ctime_ns,
+    )
+    kept = json.loads(cutter().cache.record_path("Happy_0001").read_text())
+    assert (
+        kept["dates"]["changed_ns"] == dates.st_ctime_ns
+    )  # so that it is not read again for the next run
 
 
 def test_link_whose_file_comes_later_is_cut_then(happy: Path, cutter: Callable, cutting: list[str]):
@@ -329,7 +337,7 @@ def test_link_whose_file_comes_later_is_cut_then(happy: Path, cutter: Callable, 
     for _ in range(2):
         record = cutter().cut(clip_of(link))
         assert record.failed and record.segments == []
-        assert "symbolic link" in record.dropped[0]["reason"]
+        assert "symbolic link" in record.dropped[0].reason
     happy.rename(happy.with_name("later.mp4"))
     assert len(stacks_of(cutter(), link)) == 1
 
@@ -342,8 +350,8 @@ def test_clip_that_shrinks_leaves_no_stack_of_what_it_was(
     assert len(stacks_of(cutter(), happy)) == 2
     encode_video(happy, frames)
     assert len(stacks_of(cutter(), happy)) == 1
-    assert [p.name for p in cutter().directory.rglob("*.tiff")] == ["Happy_0001_0001.tiff"]
-    assert [p.name for p in cutter().directory.rglob("*.npy")] == ["Happy_0001_0001.npy"]
+    assert [p.name for p in cutter().cache.directory.rglob("*.tiff")] == ["Happy_0001_0001.tiff"]
+    assert [p.name for p in cutter().cache.directory.rglob("*.npy")] == ["Happy_0001_0001.npy"]
 
 
 @pytest.mark.parametrize("writer", ["write_stack", "write_landmarks"])
@@ -356,7 +364,7 @@ def test_nothing_is_kept_of_a_failure_that_may_pass(
     with monkeypatch.context() as patch:
         patch.setattr(f"emotion.stacks.cutter.{writer}", full_disk)
         record = cutter().cut(clip_of(happy))
-    assert record.failed and "No space left" in record.dropped[0]["reason"]
+    assert record.failed and "No space left" in record.dropped[0].reason
     assert cutter().record(clip_of(happy)) is None
     assert len(stacks_of(cutter(), happy)) == 1
 
@@ -376,7 +384,7 @@ def test_clip_that_may_not_be_read_is_named_so_and_cut_once_it_may(
     finally:
         os.seteuid(0)
     assert record.failed
-    assert record.dropped == [{"reason": "permission to read it is denied"}]
+    assert [drop.reason for drop in record.dropped] == ["permission to read it is denied"]
     happy.chmod(0o644)
     assert len(stacks_of(cutter(), happy)) == 1
 
@@ -386,7 +394,7 @@ def test_clip_that_is_gone_since_it_was_listed_costs_itself_alone(happy: Path, c
     happy.unlink()
     assert cutter().record(clip_of(happy)) is None
     record = cutter().cut(clip_of(happy))
-    assert record.failed and "No such file" in record.dropped[0]["reason"]
+    assert record.failed and "No such file" in record.dropped[0].reason
 
 
 # Memory
@@ -394,9 +402,10 @@ def test_clip_that_is_gone_since_it_was_listed_costs_itself_alone(happy: Path, c
 PEAK = """
 import sys
 from pathlib import Path
-from test_cutting import STANDARD, clip_of
+from tests.stacks.test_cutter import STANDARD, clip_of
+from emotion.stacks.cache import Cache
 from emotion.stacks.cutter import Cutter, cut_in_worker
-record = cut_in_worker(Cutter(Path(sys.argv[2]), STANDARD), clip_of(Path(sys.argv[1])))
+record = cut_in_worker(Cutter(Cache(Path(sys.argv[2]), STANDARD)), clip_of(Path(sys.argv[1])))
 (line,) = (s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM"))
 print(record.num_frames, len(record.segments), line.split()[1])
 """
@@ -452,4 +461,4 @@ def test_record_says_how_many_faces_were_seen(
     both = [np.hstack([frame, frame[:, ::-1]]) for frame in frames]
     two = encode_video(happy.with_name("two.mp4"), alone + both)
     record = cutter().cut(clip_of(two))
-    assert [segment["num_faces"] for segment in record.segments] == [1, 2]
+    assert [segment.num_faces for segment in record.segments] == [1, 2]

@@ -16,14 +16,13 @@ from emotion.stacks.face_crop import (
     LOOK_EVERY,
     MOUTH,
     PLACES,
-    TRACKING,
     FaceCropper,
     crop_features,
-    eye_centers,
     face_box,
-    normalize_landmarks,
     quiet_mediapipe,
 )
+from emotion.stacks.landmarks import eye_centers, normalize_landmarks
+from emotion.stacks.settings import TRACKING
 
 NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 

@@ -13,15 +13,15 @@ import pytest
 from emotion.cli import REPOSITORY
 from emotion.errors import UserError
 from emotion.files import MACHINE
-from emotion.stacks.cache import Cache
 from emotion.stacks.cutter import Cutter
 from emotion.tables import read_table
+from tests.caches import BuildableCache
 
 pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def clips(demo_cache: Cache, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def clips(demo_cache: BuildableCache, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a folder of twelve clips, named as the seed's."""
     folder = tmp_path_factory.mktemp("clips")
     for number in range(12):
@@ -112,7 +112,7 @@ class DeadlyCutter(Cutter):
         return super().stack_path(clip_id, segment)
 
 
-class DeadlyCache(Cache):
+class DeadlyCache(BuildableCache):
     """A cache of such a cutter."""
 
     @property

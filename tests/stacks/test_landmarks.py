@@ -9,8 +9,8 @@ import pytest
 from scipy.optimize import linear_sum_assignment
 
 from emotion.stacks.cache import Cache
-from emotion.stacks.face_crop import LEFT_EYE, RIGHT_EYE, FaceCropper
-from emotion.stacks.landmarks import PARTNERS, mirror_landmarks
+from emotion.stacks.face_crop import FaceCropper
+from emotion.stacks.landmarks import LEFT_EYE, PARTNERS, RIGHT_EYE, mirror_landmarks
 
 
 @pytest.fixture(scope="module")

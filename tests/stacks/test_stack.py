@@ -12,15 +12,14 @@ import pytest
 import tifffile
 
 from emotion.clips.video import Picture, Video, VideoError
+from emotion.stacks.landmarks import read_landmarks, write_landmarks
+from emotion.stacks.segment import crop_segments
 from emotion.stacks.stack import (
-    crop_segments,
     model_landmarks,
-    read_landmarks,
     read_stack,
     source_images,
     stack_crops,
     take_images,
-    write_landmarks,
     write_stack,
 )
 

@@ -1,0 +1,276 @@
+"""Build a cache: find or make the clips, cut those that are not cut yet, write the tables."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from emotion.clips.naming import SPLITS, Clip, Dropped
+from emotion.errors import UserError
+from emotion.executors import Executor, LocalExecutor, pixel_versions
+from emotion.files import writer_lives
+from emotion.progress import ProgressBar
+from emotion.stacks.build_report import (
+    class_counts,
+    count_dropped,
+    describe_lost,
+    describe_torn,
+    report,
+)
+from emotion.stacks.cache import Cache, CacheContents
+from emotion.stacks.clip_record import ClipRecord, dates_of
+from emotion.stacks.contact_sheet import write_sheet
+from emotion.stacks.cutter import Cutter, cut_in_worker
+from emotion.stacks.manifest import StackRow, write_manifest
+from emotion.stacks.source import ClipSource
+from emotion.tables import write_rows, write_table
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CacheBuilder:
+    """Makes the stacks of a cache.
+
+    Attributes:
+        cache: what to build.
+        source: its clips.
+        executor: cuts them.
+        num_workers: number of processes that render the demo's clips; None for one per core.
+    """
+
+    cache: Cache
+    source: ClipSource
+    executor: Executor = field(default_factory=LocalExecutor)
+    num_workers: int | None = None
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> "CacheBuilder":
+        """Read a composed config; access no file.
+
+        Raises:
+            UserError: a key is missing or wrong.
+        """
+        return cls(
+            Cache.from_config(cfg),
+            ClipSource.from_config(cfg),
+            instantiate(cfg.executor),
+            cfg.num_workers,
+        )
+
+    @property
+    def cutter(self) -> Cutter:
+        """Cuts single clips."""
+        return Cutter(self.cache)
+
+    def ensure(self) -> None:
+        """Build the cache unless it is complete and current.
+
+        Raises:
+            UserError: the cache cannot be built.
+        """
+        made = self.cache.contents()
+        if made == self._contents() and self._files_exist():
+            return
+        try:
+            self.build()
+        except UserError as error:
+            if hint := self._hint(made):
+                raise UserError(f"{error}. {hint}") from None
+            raise
+
+    def plan(self) -> str:
+        """Describe what `build` would do; change nothing.
+
+        Raises:
+            UserError: the build would not start.
+        """
+        self._check_settings()
+        source, directory = self.source, self.cache.directory
+        if missing := source.missing_renders():
+            return f"would render {len(missing)} demo clips in {source.root}, and cut all of them"
+        clips, dropped = source.find()
+        done = sum(self.cutter.record(clip) is not None for clip in clips)
+        lines = [
+            f"{source.root}: {len(clips)} clips, {done} of them in the cache",
+            f"would cut {len(clips) - done} clips into {directory}",
+        ]
+        for label in source.scheme.labels:
+            counts = Counter(clip.split for clip in clips if clip.label == label)
+            shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
+            placed = f" ({shares})" if any(clip.split for clip in clips) else ""
+            lines.append(f"{label}: {counts.total()} clips{placed}")
+        lost = describe_lost(count_dropped(dropped, []))
+        return "\n".join([*lines, *lost, *describe_torn(clips)])
+
+    def build(self, strict: bool = False) -> None:
+        """Make every stack that is missing, write the tables and log a report.
+
+        Args:
+            strict: raise an error if a clip could not be read, after all others are done.
+
+        Raises:
+            UserError: there are no clips, or none of them makes a stack.
+        """
+        self._check_settings()
+        self._remove_unfinished()
+        self.source.provide(self.num_workers)
+        clips, dropped = self.source.find()
+        contents = self._contents()  # before cutting: the list may be edited meanwhile
+        self.cache.directory.mkdir(parents=True, exist_ok=True)
+        records = {clip.id: record for clip in clips if (record := self.cutter.record(clip))}
+        todo = [clip for clip in clips if clip.id not in records]
+        log.info(
+            "%s: %d clips, %d of them in the cache", self.source.root, len(clips), len(records)
+        )
+        self._log_other_versions(todo)
+        records |= self._cut(todo)
+        rows = [row for clip in clips for row in self._rows(clip, records[clip.id])]
+        dropped += [drop for clip in clips for drop in records[clip.id].dropped]
+        write_rows(self.cache.dropped_path, Dropped, dropped)
+        table = class_counts(self.source.scheme.labels, clips, rows, dropped)
+        write_table(self.cache.directory / "report.csv", list(table[0]), table)
+        log.info(report(table, rows, dropped))
+        if not rows:
+            self.cache.contents_path.unlink(missing_ok=True)
+            raise UserError(f"none of the clips in {self.source.root} makes a stack")
+        write_manifest(self.cache.manifest_path, rows)
+        if all(self.cache.record_path(clip.id).exists() for clip in clips):
+            self.cache.write_contents(contents)
+        else:  # some failed for a reason that may pass, such as a full disk
+            self.cache.contents_path.unlink(missing_ok=True)
+        log.info("cache: %s", self.cache.directory)
+        self._write_sheets(rows, changed=bool(todo))
+        failed = [clip.id for clip in clips if records[clip.id].failed]
+        if strict and failed:
+            raise UserError(f"strict=true, and {len(failed)} clips failed: {', '.join(failed)}")
+
+    def _contents(self) -> CacheContents:
+        return CacheContents(self.cache.settings, pixel_versions(), self.source.description())
+
+    def _files_exist(self) -> bool:
+        """Return whether the manifest and all files in it exist."""
+        return self.cache.manifest_path.exists() and all(
+            (self.cache.directory / path).exists()
+            for row in self.cache.manifest()
+            for path in (row.stack, row.landmarks)
+        )
+
+    def _check_settings(self) -> None:
+        """Check that the folder holds what its name says.
+
+        Raises:
+            UserError: its stacks were cut with other settings.
+        """
+        made = self.cache.contents()
+        if made is None or made.settings == self.cache.settings:
+            return
+        was, asked = vars(made.settings), vars(self.cache.settings)
+        differing = ", ".join(
+            f"{key} {was[key]}, asked for {asked[key]}" for key in asked if was[key] != asked[key]
+        )
+        raise UserError(
+            f"{self.cache.directory} was made with other settings ({differing}): "
+            "remove that folder, or set paths.cache to another one"
+        )
+
+    def _hint(self, made: CacheContents | None) -> str:
+        """Return which stacks there are, for the error of a cache that cannot be built."""
+        if made is not None and made.packages != pixel_versions():
+            return (
+                f"{self.cache.directory} has stacks that were cut with "
+                f"{differing_versions(made.packages)}: install those versions, or provide the "
+                "clips so that they are cut again"
+            )
+        siblings = self.cache.directory.parent.glob("*/manifest.csv")
+        others = sorted({path.parent.name for path in siblings} - {self.cache.directory.name})
+        if not others:
+            return ""
+        return (
+            "There are stacks of this data set, but made with other settings "
+            f"({'; '.join(others)} in {self.cache.directory.parent}) than asked for "
+            f"({self.cache.directory.name}): give the settings that made them, or run preprocess.py"
+        )
+
+    def _log_other_versions(self, clips: Sequence[Clip]) -> None:
+        """Log how many clips are cut again because the installed packages have changed."""
+        last = [record for clip in clips if (record := self.cutter.last_record(clip))]
+        others = [record.packages for record in last if record.packages != pixel_versions()]
+        if others:
+            log.warning(
+                "%d clips were cut with %s: they are cut again",
+                len(others),
+                differing_versions(others[0]),
+            )
+
+    def _remove_unfinished(self) -> None:
+        """Remove the temporary files of processes that were killed while they wrote."""
+        for path in self.cache.directory.rglob(".*"):
+            if not writer_lives(path):
+                path.unlink(missing_ok=True)
+
+    def _write_sheets(self, rows: Sequence[StackRow], changed: bool) -> None:
+        """Draw the contact sheet of each class that has stacks, and log where they are."""
+        names = []
+        for label in self.source.scheme.labels:
+            path = self.cache.sheet_path(label)
+            if not (shown := [row for row in rows if row.label == label]):
+                continue
+            if changed or not path.exists():
+                write_sheet(path, self.cache, shown)
+            names.append(path.name)
+        sheets = self.cache.directory / "sheets"
+        log.info("contact sheets of the stacks: %s in %s", ", ".join(names), sheets)
+
+    def _cut(self, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
+        """Cut clips with the executor; return clip id -> record."""
+        records: dict[str, ClipRecord] = {}
+        if not clips:
+            return records  # and start no processes
+        with ProgressBar("cutting clips", len(clips), unit="frames") as bar:
+            cut = partial(cut_in_worker, self.cutter)
+            # The largest first, so that no process is left alone with one of them at the end.
+            clips = sorted(clips, key=lambda clip: dates_of(clip.path).size_bytes, reverse=True)
+            for clip, record in self.executor.run(cut, clips, self.cache.directory):
+                records[clip.id] = record or ClipRecord(
+                    failed=True, dropped=[Dropped(clip.id, "reading it kills the process")]
+                )
+                bar.advance(records[clip.id].num_frames)
+        return records
+
+    def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
+        """Return the manifest rows of a clip."""
+        interval = self.cache.settings.interval
+        return [
+            StackRow(
+                stack=self.cache.stack_path(clip.id, segment.number)
+                .relative_to(self.cache.directory)
+                .as_posix(),
+                clip=clip.id,
+                segment=segment.number,
+                label=clip.label,
+                subject=clip.subject,
+                split=clip.split,
+                num_frames=segment.num_frames,
+                num_faces=segment.num_faces,
+                has_face=segment.has_face,
+                face_frames=segment.has_face.count("1"),
+                sampled_frames=len(range(0, segment.num_frames, interval)),
+                fps=record.fps,
+            )
+            for segment in record.segments
+        ]
+
+
+def differing_versions(packages: dict[str, str]) -> str:
+    """Return which recorded package versions differ from the installed ones."""
+    installed = pixel_versions()
+    return ", ".join(
+        f"{name} {packages.get(name)} (installed: {installed.get(name)})"
+        for name in sorted(packages.keys() | installed.keys())
+        if packages.get(name) != installed.get(name)
+    )

@@ -1,0 +1,122 @@
+"""The record of a clip: how it was cut, and what vouches for its stacks. One JSON file per clip."""
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from emotion.clips.naming import Dropped
+from emotion.errors import UserError, first_problem
+from emotion.files import unfinished
+
+RECORD_VERSION = 1  # counts up when a key changes its meaning
+CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FileDates:
+    """Size and dates of a clip's file.
+
+    Attributes:
+        size_bytes: of the file.
+        modified_ns: time of the last write.
+        changed_ns: time of the last change of anything, its name or owner too.
+    """
+
+    size_bytes: int = 0
+    modified_ns: int = 0
+    changed_ns: int = 0
+
+
+@dataclass(frozen=True)
+class SegmentRecord:
+    """A segment that made a stack.
+
+    Attributes:
+        number: counted from 1 in the clip.
+        num_frames: frames in it; a tail has fewer than other segments.
+        num_faces: the maximum number of faces seen at once.
+        has_face: T characters, `1` where the image is a crop of its own frame, else `0`.
+    """
+
+    number: int
+    num_frames: int
+    num_faces: int
+    has_face: str
+
+
+@dataclass
+class ClipRecord:
+    """How one clip was cut.
+
+    Attributes:
+        dates: of the clip's file.
+        content: BLAKE2b digest of the file.
+        packages: package -> version, of those that can change pixels.
+        fps: frames per second by the header.
+        num_frames: number of decoded frames.
+        failed: whether the file could not be read, or its reader crashed.
+        segments: the segments that made a stack.
+        dropped: the segments that made none, or the clip.
+        version: of the record's format.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
+    dates: FileDates = field(default_factory=FileDates)
+    content: str = ""
+    packages: dict[str, str] = field(default_factory=dict)
+    fps: float = 0.0
+    num_frames: int = 0
+    failed: bool = False
+    segments: list[SegmentRecord] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    version: Literal[1] = RECORD_VERSION
+
+
+_ADAPTER = TypeAdapter(ClipRecord)
+
+
+def write_clip_record(path: Path, record: ClipRecord) -> None:
+    """Write a record atomically."""
+    with unfinished(path) as temporary:
+        temporary.write_bytes(_ADAPTER.dump_json(record))
+
+
+def read_clip_record(path: Path) -> ClipRecord | None:
+    """Read a record; return None if there is none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        return _ADAPTER.validate_json(path.read_bytes(), strict=True)
+    except FileNotFoundError:
+        return None
+    except ValidationError as error:
+        raise UserError(
+            f"{path}: {first_problem(error)}: remove this file, and its clip is cut again"
+        ) from None
+
+
+def dates_of(path: Path) -> FileDates:
+    """Read the size and dates of a file, or of a symbolic link that leads nowhere."""
+    try:
+        stat = path.stat()
+    except OSError:
+        stat = path.lstat()
+    return FileDates(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def content_of(path: Path) -> str:
+    """Return the digest of a file; "" if it cannot be read, which decoding will report."""
+    digest = hashlib.blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            while chunk := file.read(CHUNK_BYTES):
+                digest.update(chunk)
+    except OSError:
+        return ""
+    return digest.hexdigest()

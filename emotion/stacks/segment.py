@@ -1,0 +1,170 @@
+"""Segments: a clip is read once, cut into segments, and the face in each sampled frame cropped."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+
+from emotion.clips.video import Picture, Pictures
+from emotion.stacks.face_crop import FaceCropper
+from emotion.stacks.sampling import number_frames
+from emotion.stacks.settings import CacheSettings
+
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
+
+
+@dataclass(frozen=True)
+class CroppedFrame:
+    """A frame of a clip, and the face in it if the frame is sampled.
+
+    Attributes:
+        number: as `number_frames` counts.
+        picture: the frame.
+        sampled: whether the face was looked for.
+        crop: (H, W) uint8 gray, or None where there is no face.
+        box: where the crop was cut out, or None.
+        num_faces: that were seen.
+        landmarks: (468, 3) float32 of the face in the crop, see `normalize_landmarks`, or None.
+    """
+
+    number: int
+    picture: Picture
+    sampled: bool
+    crop: np.ndarray | None = None
+    box: Box | None = None
+    num_faces: int = 0
+    landmarks: np.ndarray | None = None
+
+
+@dataclass
+class Segment:
+    """A stretch of a clip, and the faces in it.
+
+    Attributes:
+        number: counted from 1 in the clip, as in the stack's file name.
+        first_frame: the number of its first frame in the clip.
+        num_frames: frames of the clip in it; a tail has fewer than the others.
+        num_faces: the most that were seen at once.
+        crops: of each sampled frame in turn, (H, W) uint8 gray, or None where there is no face.
+        boxes: where each of them was cut out, or None.
+        landmarks: of the face in each of them, (468, 3) float32, or None.
+    """
+
+    number: int
+    first_frame: int = 0
+    num_frames: int = 0
+    num_faces: int = 0
+    crops: list[np.ndarray | None] = field(default_factory=list)
+    boxes: list[Box | None] = field(default_factory=list)
+    landmarks: list[np.ndarray | None] = field(default_factory=list)
+
+    @property
+    def face_frames(self) -> int:
+        """How many of the sampled frames show a face."""
+        return sum(crop is not None for crop in self.crops)
+
+
+def crop_frames(
+    video: Pictures, cropper: FaceCropper, interval: int, by: str = "frames"
+) -> Iterator[CroppedFrame]:
+    """Walk through a clip once, frame by frame; crop the face of each sampled one.
+
+    Args:
+        video: a clip, not read yet, or a camera.
+        cropper: finds the face; forgets the clip before.
+        interval: frames from one sampled frame to the next.
+        by: `frames`, those of the file; or `time`, frames are moments, see `number_frames`.
+
+    Yields:
+        Every frame, as soon as it is decoded and, if sampled, cropped.
+
+    Raises:
+        VideoError: the clip can't be read.
+    """
+    cropper.start_clip()
+    pictures = ((picture.time_s, picture) for picture in video.pictures())
+    for number, picture in number_frames(pictures, by, video.fps):
+        if number % interval:
+            if cropper.tracking == "every_frame":
+                cropper.observe(picture.rgb())
+            yield CroppedFrame(number, picture, sampled=False)
+        else:
+            crop = cropper.crop(picture.rgb())
+            yield CroppedFrame(
+                number, picture, True, crop, cropper.box, cropper.num_seen, cropper.landmarks
+            )
+
+
+def crop_segments(
+    video: Pictures,
+    cropper: FaceCropper,
+    segment_frames: int,
+    interval: int,
+    by: str = "frames",
+    start: str = "clip",
+) -> Iterator[Segment]:
+    """Walk through a clip once: cut it into segments, crop the face of each sampled frame.
+
+    Args:
+        video: the clip, not read yet.
+        cropper: finds the face; forgets the clip before.
+        segment_frames: frames in a segment.
+        interval: frames from one sampled frame to the next; divides `segment_frames`.
+        by: `frames`, those of the file; or `time`, frames are moments, see `number_frames`.
+        start: `clip`, segment 1 begins with the clip; or `first_face`, it begins with the first
+            sampled frame that shows a face. Frames are sampled at multiples of the interval in
+            the clip either way.
+
+    Yields:
+        Each segment once its last frame is read; the last one may be a tail. A clip without a face
+        gives one segment without a crop.
+
+    Raises:
+        VideoError: the clip can't be read.
+    """
+    segment = Segment(number=1)
+    first = 0 if start == "clip" else None  # the frame that segment 1 begins with
+    index = -1
+    for frame in crop_frames(video, cropper, interval, by):
+        index = frame.number
+        if not frame.sampled:
+            continue
+        if first is None and frame.crop is not None:
+            first = segment.first_frame = index
+            segment.crops.clear()  # the frames before
+            segment.boxes.clear()
+            segment.landmarks.clear()
+        if first is not None and index - first == segment.number * segment_frames:
+            segment.num_frames = segment_frames
+            yield segment
+            segment = Segment(segment.number + 1, first_frame=index)
+        segment.crops.append(frame.crop)
+        segment.boxes.append(frame.box)
+        segment.landmarks.append(frame.landmarks)
+        segment.num_faces = max(segment.num_faces, frame.num_faces)
+    segment.num_frames = index + 1 - segment.first_frame
+    yield segment
+
+
+class Flaw(NamedTuple):
+    """Why a segment makes no stack: a reason that other segments may share, and its numbers."""
+
+    reason: str
+    detail: str
+
+
+def unfit(segment: Segment, settings: CacheSettings) -> Flaw | None:
+    """Return why a segment makes no stack; None if it makes one."""
+    if segment.num_frames < settings.min_frames:
+        return Flaw(
+            f"fewer than data.min_frames={settings.min_frames} frames",
+            f"{segment.num_frames} frames",
+        )
+    sampled = len(segment.crops)
+    if not settings.enough_faces(segment.face_frames, sampled):
+        return Flaw(
+            f"a face in less of it than sampling.min_face_fraction={settings.min_face_fraction}",
+            f"in {segment.face_frames} of {sampled} sampled frames",
+        )
+    return None

@@ -1,0 +1,148 @@
+"""Where the clips of a data set come from: a folder or a list, a download, or the demo renderer."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from emotion.clips.find import find_clips, limit_clips, read_names
+from emotion.clips.naming import Clip, Dropped, Scheme
+from emotion.errors import UserError
+from emotion.progress import ProgressBar
+
+RENDERED = ".rendered"  # marks a folder that demo clips are rendered into
+
+
+@dataclass(frozen=True)
+class Render:
+    """The demo clips to render: how many of each class, and the seed of their identities."""
+
+    clips_per_class: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """The clips of a data set.
+
+    Attributes:
+        name: of the data set.
+        root: the folder of the clips.
+        scheme: how their names are read and split.
+        max_per_class: the maximum number of clips of each class in each split; None for all.
+        clip_list: the CSV file that lists the clips; None to take all files below `root`.
+        render: the demo clips to render; None for other data sets.
+        download_id: of a ZIP with the clips on Google Drive, "" if it is unknown; None for a data
+            set that is not downloaded.
+    """
+
+    name: str
+    root: Path
+    scheme: Scheme
+    max_per_class: int | None = None
+    clip_list: Path | None = None
+    render: Render | None = None
+    download_id: str | None = None
+
+    @classmethod
+    def from_config(cls, cfg: DictConfig) -> "ClipSource":
+        """Read the source from a composed config; access no file.
+
+        Raises:
+            UserError: a key is missing or wrong.
+        """
+        data = cfg.data
+        root, clip_list = (
+            Path(path).expanduser().absolute()
+            if (path := OmegaConf.select(data, key)) is not None
+            else None
+            for key in ("root", "list")
+        )
+        if "list" in list(data) and clip_list is None:  # `in data` would skip a missing value, ???
+            raise UserError(f"data.list is missing: data={data.name} needs data.list=FILE")
+        if root is None and clip_list is None:
+            raise UserError(f"data.root is missing: data={data.name} needs data.root=DIR")
+        return cls(
+            name=data.name,
+            root=root or clip_list.parent,
+            scheme=Scheme.from_config(data),
+            max_per_class=data.max_clips_per_class,
+            clip_list=clip_list,
+            render=Render(**data.render) if data.get("render") else None,
+            download_id=str(data.download_id or "") if "download_id" in data else None,
+        )
+
+    @property
+    def folder(self) -> str:
+        """A folder name that is unique to the clips: two roots of one name do not share it."""
+        name = self.name
+        if self.max_per_class is not None:
+            name += f"-{self.max_per_class}perclass"
+        place = f"{self.root}\n{self.clip_list or ''}"
+        return f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:6]}"
+
+    def description(self) -> dict[str, Any]:
+        """Return all that decides which clips there are and how they are labeled, as JSON."""
+        listed = self.clip_list is not None and self.clip_list.is_file()
+        values = {
+            "root": str(self.root),
+            "list": hashlib.sha256(self.clip_list.read_bytes()).hexdigest() if listed else None,
+            "render": self.render and asdict(self.render),
+            "scheme": asdict(self.scheme),
+        }
+        return json.loads(json.dumps(values))
+
+    def find(self) -> tuple[list[Clip], list[Dropped]]:
+        """Find the clips, and the files or rows that are not clips.
+
+        Raises:
+            UserError: the folder or the list is missing or names no clip.
+        """
+        return find_clips(self.root, self.scheme, self.max_per_class, self.clip_list)
+
+    def missing_renders(self) -> list[Path]:
+        """List the demo clips that do not exist yet; none for other data sets."""
+        if self.render is None:
+            return []
+        paths = [
+            self.root / f"{label}_{number:04d}.mp4"
+            for label in self.scheme.labels
+            for number in range(1, self.render.clips_per_class + 1)
+        ]
+        clips, _ = read_names(paths, self.root, self.scheme)
+        paths = [clip.path for clip in limit_clips(clips, self.max_per_class)]
+        return [path for path in paths if not path.exists()]
+
+    def provide(self, num_workers: int | None) -> None:
+        """Render or download the clips that are missing, if the data set has such clips.
+
+        Args:
+            num_workers: number of rendering processes; None for one per core.
+
+        Raises:
+            UserError: the clips cannot be downloaded, or the folder for rendered clips holds other
+                files.
+        """
+        if missing := self.missing_renders():
+            self._render(missing, self.render.seed, num_workers)
+        if self.download_id is not None:
+            from emotion.clips.drive import fetch_clips
+
+            fetch_clips(self.root, self.download_id)
+
+    def _render(self, paths: list[Path], seed: int, num_workers: int | None) -> None:
+        from emotion.clips.demo.render import render_clips
+
+        mark = self.root / RENDERED
+        if self.root.is_dir() and any(self.root.iterdir()) and not mark.exists():
+            raise UserError(
+                f"data.root={self.root} holds files that are not rendered clips: data=demo needs "
+                "a new or empty folder; for your own clips set data= to another data set"
+            )
+        self.root.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        with ProgressBar("rendering demo clips", len(paths)) as bar:
+            render_clips(paths, seed, num_workers or -1, on_done=bar.advance)
