@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from emotion.cli import entry  # first, because it names `make install` if packages are missing
 
 # isort: split
-from emotion.cli import entry
+import emotion.training.cell  # noqa: F401 registers the resolvers of conf/train.yaml
 from emotion.training.ranks import end_with_main_process
 
 if TYPE_CHECKING:

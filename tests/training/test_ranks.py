@@ -17,7 +17,7 @@ from emotion.training.ranks import MAIN_PID
 
 SETTINGS = [
     "experiment=smoke", "interval=15", "logger=csv", "trainer=ddp", "trainer.accelerator=cpu",
-    "model.backbone=mobilenetv3_small_050", "loader.image_px=32", "trainer.max_epochs=2",
+    "model.backbone=mobilenetv3_small_050", "loader.image_px=64", "trainer.max_epochs=2",
 ]  # fmt: skip
 
 
@@ -94,7 +94,8 @@ def test_a_process_lives_while_its_main_process_does():
 def test_two_processes_train_and_validate_every_stack_once(command, tmp_path):
     folder = tmp_path / "run"
     done = subprocess.run(
-        [*command, f"hydra.run.dir={folder}"], env=environment(), capture_output=True, text=True, timeout=280,
+        [*command, f"hydra.run.dir={folder}"], env=environment(), capture_output=True, text=True,
+        timeout=280,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     record = json.loads((folder / "metrics.json").read_text())
