@@ -216,22 +216,28 @@ class Model(Section):
     """A network, or the classifier of landmarks."""
 
     name: Text
-    title: Text = ""
     backbone: TextOrNull
-    inputs: Literal["stacks", "landmarks"] = "stacks"
+    inputs: Literal["stacks", "landmarks"]
     hidden: Count
     dropout: Annotated[Dropout, Must("a list of two numbers from 0 to below 1")]
     pretrained: Annotated[bool | Text, Must("auto, true, false or the path of a state dict")]
-    pretrained_head: bool = False
     channels_last: bool
     freeze_epochs: Natural
     fusion: Literal["early", "late"]
-    flips: bool = False
-    normalize: Literal["range", "stack", "difference"]
-    landmarks: bool = False
+    normalize: Literal["range", "stack"]
     discriminant: Discriminant
     compile: bool
     stem: Literal["mean", "balanced"]
+
+    @model_validator(mode="after")
+    def check_backbone(self) -> "Model":
+        """Check that there is a backbone for stacks."""
+        if self.inputs == "stacks" and self.backbone is None:
+            raise reject(
+                "model.backbone must be the name of a timm network, got null "
+                "(model=landmarks has none)"
+            )
+        return self
 
 
 class Loss(Section):
@@ -299,10 +305,18 @@ class IdSplit(NamedSplit):
 class GroupedSplit(NamedSplit):
     """`split=grouped`."""
 
-    train: Share
-    val: Share
+    train: PositiveShare
+    val: PositiveShare
     test: Share
     seed: Seed
+
+    @model_validator(mode="after")
+    def check_sum(self) -> "GroupedSplit":
+        """Check that the shares add up to 1."""
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise reject(f"split.train, split.val and split.test must add up to 1, got {total:g}")
+        return self
 
 
 class KFold(NamedSplit):
@@ -311,6 +325,13 @@ class KFold(NamedSplit):
     folds: Annotated[int, Field(ge=3), Must("an integer of at least 3 (test, val, train)")]
     fold: Natural
     seed: Seed
+
+    @model_validator(mode="after")
+    def check_fold(self) -> "KFold":
+        """Check that the fold exists."""
+        if self.fold >= self.folds:
+            raise reject(f"split.fold must be below split.folds={self.folds}, got {self.fold}")
+        return self
 
 
 class LeaveOneSubjectOut(NamedSplit):
@@ -355,7 +376,6 @@ class Loader(Section):
     batch_size: Count
     image_px: CountOrNull
     num_workers: Natural
-    train_images: CountOrNull = None
     overfit: bool
 
 
@@ -385,7 +405,6 @@ class Trainer(Component):
     enable_progress_bar: bool
     enable_model_summary: bool
     use_distributed_sampler: bool
-    sync_batchnorm: bool = False
 
 
 class Ema(Component):

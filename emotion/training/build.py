@@ -8,7 +8,6 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.cli import describe_data
 from emotion.data.datamodule import StackDataModule
-from emotion.errors import UserError
 from emotion.evaluation.calibration import Calibration
 from emotion.models.lightning_module import ClassifierModule, EmotionModule, LandmarkModule
 from emotion.models.pretrained import load_pretrained
@@ -42,18 +41,12 @@ def build_datamodule(cfg: DictConfig) -> StackDataModule:
 
 
 def build_module(cfg: DictConfig, datamodule: StackDataModule) -> ClassifierModule:
-    """Build the module, its network with random weights.
-
-    Raises:
-        UserError: a setting is out of range.
-    """
+    """Build the module, its network with random weights."""
     model = cfg.model
     shared = {"num_images": datamodule.num_images, "labels": datamodule.labels}
     if model.inputs == "landmarks":
         return LandmarkModule(**shared, **model.discriminant)
     weights = cfg.loss.class_weights
-    if weights not in (None, *CLASS_WEIGHTS):
-        raise UserError(f"loss.class_weights must be null, balanced or root, got {weights!r}")
     return EmotionModule(
         **shared,
         backbone=model.backbone,

@@ -23,7 +23,7 @@ from rich.console import Console
 
 from emotion.cli import config_tree, describe_data, one_line
 from emotion.data.datamodule import StackDataModule
-from emotion.data.split import describe_parts
+from emotion.data.split import count_parts
 from emotion.errors import UserError
 from emotion.evaluation.calibration import Calibrator
 from emotion.evaluation.metrics import judge_splits
@@ -223,13 +223,16 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     build_recipe(cfg, datamodule, calibration, neutral).write(run_dir / RECIPE_FILE)
     module.to(trainer.strategy.root_device)
     rows = datamodule.rows
-    parts = describe_parts([row for of_split in rows.values() for row in of_split])
+    parts = count_parts([row for of_split in rows.values() for row in of_split])
     places = [logger.place for logger in loggers if isinstance(logger, Wandb)]
     record = FinishedRun(
         **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),
         settings={key: OmegaConf.to_container(cfg[key], resolve=True) for key in SETTINGS},
         notice=cfg.data.notice,
-        parts={split: SplitPart.model_validate(part) for split, part in parts.items()},
+        parts={
+            split: SplitPart.model_validate(part, from_attributes=True)
+            for split, part in parts.items()
+        },
         stacks={split: len(of_split) for split, of_split in rows.items()},
         clips={split: len({row.clip for row in of_split}) for split, of_split in rows.items()},
         num_images=datamodule.num_images,
