@@ -14,9 +14,14 @@ if TYPE_CHECKING:
 
 @entry("train")
 def train(cfg: "DictConfig") -> float | None:
-    """Run one cell and return its validation accuracy; see `emotion.training.run`."""
-    from emotion.training.run import train as run  # here, so that --help stays fast
+    """Train one model, alone or as a job of a sweep, and return its validation accuracy."""
+    from hydra.core.hydra_config import HydraConfig  # imports are here, so that --help stays fast
+    from hydra.types import RunMode
 
+    if HydraConfig.get().mode == RunMode.MULTIRUN:
+        from emotion.sweeps.job import run_job as run
+    else:
+        from emotion.training.run import train as run
     return run(cfg)
 
 

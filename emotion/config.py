@@ -382,7 +382,7 @@ class Loader(Section):
 class Calibration(Section):
     """How the threshold of unsure answers is set."""
 
-    accuracy: PositiveShare
+    accuracy: ShareBelow1
 
 
 class Trainer(Component):
@@ -491,7 +491,6 @@ class Train(Stacks):
 
     sweep: Text
     seed: Seed
-    refit: Literal["best", "all", None] = None
     ckpt_path: TextOrNull
     model: Model
     interval: Interval

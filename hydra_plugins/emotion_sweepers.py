@@ -1,136 +1,70 @@
-"""Hydra's sweepers of this project; Hydra takes plugins from this package alone."""
+"""Hydra sweeper for `hparams=optuna`; Hydra discovers plugins only in this package."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from emotion.cli import quote_integer_options
-from emotion.config import check_config
 from emotion.errors import UserError
-from emotion.training.cell import cell_id
-
-if TYPE_CHECKING:  # Hydra imports this module with every script, and it takes PyTorch along
-    from emotion.sweeps.sweep import Sweep
 
 
-class CellSweeper(BasicSweeper):
-    """Hydra's grid sweeper, but one that skips finished cells and outlives failing ones."""
+class OptunaSweeper(BasicSweeper):
+    """Searches ranges with Optuna; continues the study in the sweep's folder.
 
-    def sweep(self, arguments: list[str]) -> list[dict | None]:
-        """Run all combinations of the arguments' values.
-
-        Args:
-            arguments: of the command line, without those for Hydra.
-
-        Returns:
-            The record of each cell.
-        """
-        overrides = self.parse(arguments)
-        for override in overrides:
-            if override.is_sweep_override() and not override.is_discrete_sweep():
-                raise UserError(
-                    f"{override.input_line}: a range is something to search: add hparams=optuna, "
-                    "or list its values"
-                )
-        jobs = self.split_arguments(overrides, max_batch_size=None)[0]
-        sweep = self.open_folder()
-        with sweep.open():
-            cells = sweep.cells(jobs)
-            sweep.prepare_data(cells)
-            sweep.plan(cells)
-            return sweep.run(cells)
-
-    def parse(self, arguments: Sequence[str]) -> list[Override]:
-        """Parse `hydra.sweeper.params` and the arguments, integers as options of a group too."""
-        typed = quote_integer_options([*self._parse_config(), *arguments])
-        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
-        return parser.parse_overrides(typed)
-
-    def open_folder(self) -> Sweep:
-        """Make the sweep's folder and put Hydra's record of the command there."""
-        from emotion.sweeps.sweep import Sweep
-
-        if self.config.hydra.launcher.get("n_jobs") == 0:
-            raise UserError("hydra.launcher.n_jobs=0: it is at least 1, or -1 for one a core")
-        sweep_dir = Path(self.config.hydra.sweep.dir).absolute()
-        sweep_dir.mkdir(parents=True, exist_ok=True)
-        OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
-        return Sweep(self.launcher, self.compose, sweep_dir)
-
-    def compose(self, overrides: Sequence[str]) -> DictConfig:
-        """Compose a job's config and check what was typed."""
-        loader = self.hydra_context.config_loader
-        cfg = loader.load_sweep_config(self.config, list(overrides))
-        check_config(self.config.hydra.job.config_name, cfg)
-        return cfg
-
-
-class StudySweeper(CellSweeper):
-    """Searches the ranges that it is given with Optuna; goes on with the study in its folder.
-
-    In place of hydra-optuna-sweeper, whose last version wants Optuna below 3.
+    hydra-optuna-sweeper 1.3.0, its last version, requires Optuna below 3.
     """
 
     def __init__(
         self, n_trials: int, n_jobs: int, seed: int, params: dict[str, str] | None = None
     ) -> None:
-        """Keep the settings.
+        """Store the settings.
 
         Args:
-            n_trials: how many trials in all, those of earlier starts included.
-            n_jobs: trials side by side, where the launcher runs jobs so.
+            n_trials: number of trials, those of earlier starts included.
+            n_jobs: how many trials to propose and launch at a time.
             seed: of the proposals.
-            params: what is searched; arguments of the command line come on top.
+            params: key -> range; the command line's ranges replace them.
         """
         super().__init__(max_batch_size=None, params=params)
-        self.n_trials = n_trials
-        self.n_jobs = n_jobs
-        self.seed = seed
+        self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed
 
-    def sweep(self, arguments: list[str]) -> list[dict | None]:
-        """Run trials; tell the best.
+    def sweep(self, arguments: list[str]) -> None:
+        """Run trials and report the best one; `arguments` are those for the task."""
+        # Imports are here because Hydra imports its plugins with every script
+        from emotion.files import claimed
+        from emotion.sweeps.callback import check_launcher, prepare_data
+        from emotion.sweeps.search import ended_trials, open_study, report, run_trials, search_space
+        from emotion.training.cell import cell_id
 
-        Args:
-            arguments: of the command line, without those for Hydra.
-
-        Returns:
-            The records of the trials that this start has run.
-        """
-        from emotion.sweeps.search import Space, Study
-
-        for key in ("n_trials", "n_jobs"):
-            value = getattr(self, key)
+        for key, value in (("n_trials", self.n_trials), ("n_jobs", self.n_jobs)):
             if not isinstance(value, int) or value < 1:
-                raise UserError(f"hydra.sweeper.{key}={value}: it is a whole number, at least 1")
-        space = Space.from_overrides(self.parse(arguments))
-        setting = cell_id(self.compose(space.fixed))
-        sweep = self.open_folder()
-        records = []
+                raise UserError(f"hydra.sweeper.{key} must be a positive integer, got {value}")
+        check_launcher(self.config.hydra.launcher)
+        loader = self.hydra_context.config_loader
+        parser = OverridesParser.create(config_loader=loader)
+        typed = quote_integer_options([*self._parse_config(), *arguments])
+        shared, searched = search_space(parser.parse_overrides(typed))
+        cfg = loader.load_sweep_config(self.config, shared)
+        sweep_dir = Path(self.config.hydra.sweep.dir).absolute()
 
-        def run(jobs: list[list[str]]) -> list[dict | None]:
-            trials = [sweep.cells([quote_integer_options(job)])[0] for job in jobs]
-            ended = sweep.finish(trials)
-            records.extend(ended)
-            return ended
+        def run(jobs: list[list[str]]) -> list[float | None]:
+            quoted = [quote_integer_options([*shared, *job]) for job in jobs]
+            results = self.launcher.launch(quoted, initial_job_idx=len(study.trials) - len(jobs))
+            return [result.return_value for result in results]
 
-        with sweep.open():
-            study = Study(sweep.sweep_dir, space, setting, self.seed)
-            left = self.n_trials - len(study.over)
+        with claimed(sweep_dir / ".search.lock", f"search {sweep_dir}"):
+            OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
+            study = open_study(sweep_dir, f"{cell_id(cfg)} {sorted(searched.items())}", self.seed)
             print(
-                f"search {sweep.sweep_dir}: {len(study.over)} of {self.n_trials} trials are over; "
-                f"the same command with sweep={sweep.sweep_dir.name} goes on where it stops"
+                f"search {sweep_dir}: {len(ended_trials(study))} of {self.n_trials} trials have "
+                f"ended; the same command with sweep={sweep_dir.name} continues it",
+                flush=True,
             )
-            if left > 0:
-                sample = sweep.cells([space.fixed])
-                sweep.prepare_data(sample)
-                sweep.estimate(sample * left)
-                study.search(self.n_trials, self.n_jobs, run)
-            study.report()
-        return records
+            prepare_data([cfg])
+            while (num_left := self.n_trials - len(ended_trials(study))) > 0:
+                run_trials(study, searched, min(num_left, self.n_jobs), run)
+            report(study, sweep_dir, shared, searched)

@@ -1,4 +1,4 @@
-"""Callbacks that end a run in the ways that runs end: for tests of sweeps."""
+"""Callbacks that end or delay a run, for tests of sweeps and of interrupted training."""
 
 import os
 import signal
@@ -24,11 +24,13 @@ class Dies(Callback):
 
 
 class Waits(Callback):
-    """Waits where training starts while a file is there, the first time that it is."""
+    """Waits at the start of training while a file exists; writes FILE.reached beside it."""
 
     def __init__(self, seed: int, of_seed: int, file: str) -> None:
         self.file = Path(file) if seed == of_seed else None
 
     def on_train_start(self, trainer, module):
+        if self.file is not None and self.file.exists():
+            self.file.with_name(f"{self.file.name}.reached").touch()
         while self.file is not None and self.file.exists():
             time.sleep(0.05)

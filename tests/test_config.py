@@ -151,7 +151,7 @@ MISTAKES = [
     ("model.discriminant.shrinkage", 0),
     ("loss.class_weights", "heavy"),
     ("loss.label_smoothing", 1.0),
-    ("calibration.accuracy", 0),
+    ("calibration.accuracy", 1),
     ("interval.frames", "5"),
     ("seed", -1),
     ("data.labels", ["Happy"]),
@@ -287,6 +287,22 @@ def test_everything_that_training_instantiates_can_be_made(composed: Callable, t
             assert trainer.max_epochs == cfg.trainer.max_epochs
         finally:
             HydraConfig.instance().cfg = None
+
+
+def test_a_missing_accelerator_is_refused_before_stacks_are_cut(
+    composed: Callable, monkeypatch: pytest.MonkeyPatch
+):
+    from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
+
+    from emotion.training.run import check_trainer
+
+    for accelerator in (CUDAAccelerator, MPSAccelerator):
+        monkeypatch.setattr(accelerator, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"trainer\.accelerator=gpu"):
+        check_trainer(composed("train", "trainer=gpu"))
+    with pytest.raises(UserError, match="speed"):
+        check_trainer(composed("train", "trainer=cpu", "+trainer.speed=9"))
+    check_trainer(composed("train", "trainer=cpu"))
 
 
 def test_experiments_open_with_the_command_that_runs_them():

@@ -1,14 +1,12 @@
-"""Fetch clips: a ZIP on Google Drive becomes the folder of a data set.
+"""Download the clips of a data set as a ZIP from Google Drive.
 
-Stands before the way of the data, as `emotion/clips/demo.py` does: it fills the folder in which
-`emotion/clips/naming.py` then finds clips. Who shares a ZIP need not be trusted: all of it
-is checked before the first byte is unpacked, and each file again while it is.
-What is not whole has a hidden name beside the folder:
+The ZIP need not be trusted: it is checked before the first byte is unpacked, and each file again
+while it is unpacked. Unfinished files have hidden names beside the data set's folder:
 
-    .<folder>-<id>.zip                  fetched, removed once it is unpacked
-    .<folder>-<id>.zip<8 letters>.part  half fetched; gdown goes on with it
-    .<folder>-<id>.unpacked/            half unpacked; the next run begins it anew
-    .<folder>-<id>.lock                 held by the run that is at work here; stays if it fails
+    .<folder>-<id>.zip                  downloaded; removed once it is unpacked
+    .<folder>-<id>.zip<8 letters>.part  partial download, which gdown resumes
+    .<folder>-<id>.unpacking/           partly unpacked; the next run starts again
+    .<folder>-<id>.lock                 held while a run downloads or unpacks
 """
 
 import logging
@@ -17,10 +15,11 @@ import re
 import shutil
 import stat
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+
+from filelock import FileLock, Timeout
 
 from emotion.clips.naming import VIDEO_SUFFIXES
 from emotion.errors import UserError
@@ -29,92 +28,78 @@ from emotion.progress import ProgressBar
 log = logging.getLogger(__name__)
 
 MAX_MEMBERS = 100_000
-MAX_BYTES = 100 * 2**30  # of the ZIP, and of all that it unpacks to: some 100,000 short clips
-MAX_RATIO = 50  # of unpacked to packed bytes: video is near 1, deflate at its utmost 1032
+MAX_BYTES = 100 * 2**30  # of the ZIP, and of its unpacked files: some 100,000 short clips
+MAX_RATIO = 50  # of unpacked to packed bytes: video is near 1, the maximum of deflate is 1032
 CHUNK_BYTES = 2**20
-TIMEOUT_S = (10, 60)  # to connect to an address, and to wait for the next byte
-RETRIES = 2  # where the network fails; gdown waits 1 and 2 s at most between them
+TIMEOUT_S = (10, 60)  # to connect, and to wait for the next byte
+RETRIES = 2  # after network failures; gdown waits up to 1 and 2 s between them
 
 
 def fetch_clips(root: Path, download_id: str) -> None:
-    """Fetch the clips of a data set, unless its folder exists.
+    """Download the clips of a data set, unless its folder exists.
 
-    The folder appears in one step when all clips are in it. A run that was stopped or cut off is
-    taken up where it was; a second run at the same time waits for the first.
+    The folder appears when all clips are in it. An interrupted run is resumed; a second run at the
+    same time waits for the first.
 
     Args:
         root: the folder of the clips.
-        download_id: the id of a ZIP on Google Drive; "" for none.
+        download_id: id of a ZIP on Google Drive; "" for none.
 
     Raises:
-        UserError: the folder is missing and there is no id, the ZIP can't be had, or it holds what
-            it must not.
+        UserError: if there is no id, or the ZIP cannot be downloaded or fails a check.
     """
     if root.exists():
         return
     if not download_id:
         raise UserError(
             f"no folder {root}: put the clips there, set data.root=DIR, or set "
-            "DATASET_DOWNLOAD_ID in .env to fetch them"
+            "DATASET_DOWNLOAD_ID in .env to download them"
         )
     if not re.fullmatch(r"[\w-]+", download_id, re.ASCII):
         raise UserError(
-            f"DATASET_DOWNLOAD_ID={download_id} is no id: of a link to Google Drive, "
-            "it is what stands between /d/ and /view, or after id="
+            "DATASET_DOWNLOAD_ID must be the part of a Google Drive link between /d/ and /view, or "
+            f"after id=, got {download_id!r}"
         )
     archive = root.with_name(f".{root.name}-{download_id}.zip")  # another id, another file
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        with locked(archive.with_suffix(".lock")):
-            if not root.exists():  # or another run has fetched it while this one waited
+        lock = FileLock(archive.with_suffix(".lock"))
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another run is downloading these clips; waiting for it")
+            held = lock.acquire()
+        with held:
+            if not root.exists():  # else another run has downloaded it in the meantime
                 download(archive, download_id, root)
                 unpack(archive, root)
                 archive.unlink()
+            Path(lock.lock_file).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(
-            f"the clips can't be fetched into {root} ({error}): "
-            "mend that and give the same command again, which goes on where this one stopped"
+            f"the clips cannot be downloaded into {root} ({error}): solve this and run the same "
+            "command again, which resumes the download"
         ) from None
 
 
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold a lock that no other process can hold; wait for it.
-
-    The system lets go of it however the process ends.
-
-    Args:
-        path: the lock's file; removed when the work is done, left when it failed.
-    """
-    import fcntl  # Windows has none, and needs it only to fetch
-
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            log.info("another run is fetching these clips; waiting for it")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-        path.unlink(missing_ok=True)
-
-
 def download(archive: Path, download_id: str, root: Path) -> None:
-    """Download a file from Google Drive, or what is missing of it.
+    """Download a file from Google Drive, or its missing rest.
 
     Args:
-        archive: the file to write; if it exists, it is whole.
+        archive: the file to write; if it exists, it is complete.
         download_id: its id on Google Drive.
-        root: the folder that a message names for clips that come another way.
+        root: the folder of the clips, for messages.
 
     Raises:
-        UserError: Google Drive can't be reached or does not give it out, or it is too large.
+        UserError: if Google Drive cannot be reached or refuses the file, or if it is too large.
     """
     if archive.exists():
         return
-    import gdown  # 0.16 s, which all runs that have their clips are spared
+    import gdown  # takes 0.16 s, which runs that have their clips need not spend
     from gdown.exceptions import DownloadError, FileURLRetrievalError
 
-    log.info("fetching the clips of %s from Google Drive, id %s", root, download_id)
+    log.info("downloading the clips of %s from Google Drive, id %s", root, download_id)
+    by_hand = f"or put the clips into {root} yourself"
     try:
         gdown.download(
             id=download_id,
@@ -128,55 +113,49 @@ def download(archive: Path, download_id: str, root: Path) -> None:
     except FileURLRetrievalError as error:
         reason = one_line(error.__context__ or error)  # gdown wraps it into a paragraph
         raise UserError(
-            f"Google Drive does not give out the file of DATASET_DOWNLOAD_ID={download_id} "
-            f"({reason}): share it with anyone who has the link, or wait a day if it was fetched "
-            f"too often, or put the clips into {root} yourself"
+            f"Google Drive refuses the file of DATASET_DOWNLOAD_ID={download_id} ({reason}): share "
+            f"it with anyone who has the link, or wait a day if its quota is exceeded, {by_hand}"
         ) from None
-    except (DownloadError, OSError) as error:  # the network's errors are OSErrors
+    except (DownloadError, OSError) as error:  # network errors are OSErrors
         reason = str(error).partition("\n")[0]  # without gdown's own advice
-        if innermost := re.search(r"Caused by (.*)\)$", reason):  # of what requests nests
+        if innermost := re.search(r"Caused by (.*)\)$", reason):  # of the errors requests nests
             reason = innermost[1]
-        parts = " ".join(map(str, archive.parent.glob(f"{archive.name}*.part")))
-        kept = f"it goes on with {parts}; remove that to begin anew" if parts else "nothing is lost"
+        partial = " ".join(map(str, archive.parent.glob(f"{archive.name}*.part")))
         raise UserError(
-            f"Google Drive can't be reached, or broke off ({reason}): give the same command again "
-            f"later ({kept}), or put the clips into {root} yourself"
+            f"the download from Google Drive failed ({reason}): run the same command again later"
+            f"{f' to resume {partial}' if partial else ''}, {by_hand}"
         ) from None
 
 
 def refuse_large(num_bytes: int, total_bytes: int | None) -> None:
-    """Stop a download that is, or says it will be, too large.
-
-    Raises:
-        UserError: as it says.
-    """
+    """Stop a download that exceeds `MAX_BYTES`, or will."""
     if max(num_bytes, total_bytes or 0) > MAX_BYTES:
         raise UserError(
-            f"the file of DATASET_DOWNLOAD_ID has more than {MAX_BYTES / 2**30:.0f} GiB: "
-            "look whether the id is right; larger sets have to be put into place by hand"
+            f"the file of DATASET_DOWNLOAD_ID has more than {MAX_BYTES / 2**30:.0f} GiB: check the "
+            "id, or download larger data sets yourself"
         )
 
 
 def unpack(archive: Path, root: Path) -> None:
-    """Make a folder of a ZIP with clips, if everything in the ZIP is as it should be.
+    """Unpack a ZIP with clips, if all its files pass the checks.
 
-    The folder that all clips of the ZIP share becomes `root`. What lies outside it, and hidden
-    files, stay packed.
+    The common folder of all clips in the ZIP becomes `root`. Files outside it and hidden files are
+    skipped.
 
     Args:
         archive: the ZIP.
-        root: the folder to make. It appears when all files are in it.
+        root: the folder to create. It appears when all files are in it.
 
     Raises:
-        UserError: the ZIP is damaged or hostile; names the file in it, and why.
-        OSError: the folder can't be written.
+        UserError: if the ZIP is damaged or hostile; names the file in it.
+        OSError: if the folder cannot be written.
     """
     folder = archive.with_suffix(".unpacking")
     try:
         with ZipFile(archive) as zipped:
             check_members(zipped, archive.stat().st_size)
             clips = clip_members(zipped)
-            shutil.rmtree(folder, ignore_errors=True)  # of a run that was killed
+            shutil.rmtree(folder, ignore_errors=True)  # of a killed run
             folder.mkdir()
             with ProgressBar("unpacking clips", len(clips)) as bar:
                 for path, member in clips.items():
@@ -184,25 +163,25 @@ def unpack(archive: Path, root: Path) -> None:
                     bar.advance()
         folder.rename(root)
     except (BadZipFile, NotImplementedError, ValueError) as error:
-        # ValueError is zipfile's word for a place that can't be, NotImplementedError for a version
+        # zipfile raises ValueError for impossible offsets, NotImplementedError for new versions
         raise UserError(
-            f"{archive} is not unpacked: {one_line(error)}. Look whether DATASET_DOWNLOAD_ID is "
-            "right; remove the file to fetch it again"
+            f"{archive} is not unpacked: {one_line(error)}. Check DATASET_DOWNLOAD_ID; remove the "
+            "file to download it again"
         ) from None
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def check_members(zipped: ZipFile, size_bytes: int) -> None:
-    """Check all that a ZIP says of its files.
+    """Check the directory of a ZIP.
 
     Args:
         zipped: the ZIP.
-        size_bytes: its own size. Measuring all files together against it also finds bombs whose
-            files share their packed bytes (Fifield, *A better zip bomb*, WOOT 2019).
+        size_bytes: its size. Comparing the sum of all files with it also detects bombs whose files
+            share their packed bytes (Fifield, *A better zip bomb*, WOOT 2019).
 
     Raises:
-        BadZipFile: names the file that must not be unpacked, or the bound that is passed.
+        BadZipFile: names the refused file, or the exceeded limit.
     """
     members = zipped.infolist()
     if len(members) > MAX_MEMBERS:
@@ -218,19 +197,19 @@ def check_members(zipped: ZipFile, size_bytes: int) -> None:
     if unpacked > MAX_RATIO * size_bytes:
         largest = max(members, key=lambda member: member.file_size).orig_filename
         raise BadZipFile(
-            f"it unpacks to {unpacked / size_bytes:.0f} times its size, more than the "
-            f"{MAX_RATIO} that clips could need; its largest file is {largest!r}"
+            f"it unpacks to {unpacked / size_bytes:.0f} times its size, more than the limit of "
+            f"{MAX_RATIO}; its largest file is {largest!r}"
         )
 
 
 def flaw_of(member: ZipInfo) -> str | None:
-    """Say why a file must not be unpacked; None if it may.
+    """Return why a file must not be unpacked; None if it may.
 
     >>> flaw_of(ZipInfo("clips/../../Happy_0001.mp4"))
     'has .. in its path'
     """
-    name = member.orig_filename  # `filename` ends where zipfile found a null byte
-    windows = PureWindowsPath(name)  # splits at both slashes, and knows drives and shares
+    name = member.orig_filename  # zipfile truncates `filename` at a null byte
+    windows = PureWindowsPath(name)  # splits at both slashes, and recognizes drives and shares
     if windows.anchor:
         return "has an absolute path"
     if ".." in windows.parts:
@@ -238,33 +217,30 @@ def flaw_of(member: ZipInfo) -> str | None:
     if "\\" in name or "\0" in name:
         return "has a backslash or a null byte in its name"
     if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or a device"  # by its Unix mode; 0 where another system packed it
+        return "is a link or a device"  # by its Unix mode; 0 if packed on another system
     if member.header_offset < 0:
-        return "would begin before the ZIP does"  # its first part is missing
+        return "starts before the ZIP does"  # the first part of the ZIP is missing
     if member.flag_bits & 1:
         return "is encrypted"
     if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        # zipfile unpacks the others a whole block at a time: gigabytes of memory in a bomb
-        return "is packed by another method than deflate"
+        # zipfile unpacks others a whole block at a time: gigabytes of memory for a bomb
+        return "is not stored or packed by deflate"
     return None
 
 
 def clip_members(zipped: ZipFile) -> Mapping[PurePosixPath, ZipInfo]:
-    """Choose what to unpack: all files in the folder that the clips share.
+    """Return the files in the common folder of the clips, by their paths below it.
 
     Args:
-        zipped: a ZIP that is checked.
-
-    Returns:
-        The files by their paths below that folder.
+        zipped: a ZIP that has passed `check_members`.
 
     Raises:
-        BadZipFile: there are no clips, or two files would be in one place.
+        BadZipFile: if there are no clips, or if two files have the same path.
     """
     files: dict[PurePosixPath, ZipInfo] = {}
     for member in zipped.infolist():
         path = PurePosixPath(member.filename)
-        # macOS packs ._Happy_0001.mp4 and .DS_Store, which find_clips would not see
+        # macOS packs ._Happy_0001.mp4 and .DS_Store, which find_clips ignores
         hidden = not path.parts or any(name.startswith(".") for name in path.parts)
         if hidden or member.is_dir():
             continue
@@ -280,21 +256,16 @@ def clip_members(zipped: ZipFile) -> Mapping[PurePosixPath, ZipInfo]:
     top = PurePosixPath(posixpath.commonpath(folders))
     below = {path.relative_to(top): m for path, m in files.items() if path.is_relative_to(top)}
     if others := len(files) - len(below):
-        log.info("%d files outside %s/ of the ZIP stay packed", others, top)
+        log.info("skipped %d files outside %s/ of the ZIP", others, top)
     return below
 
 
 def unpack_member(zipped: ZipFile, member: ZipInfo, path: Path) -> None:
-    """Unpack one file, and see that it is what the ZIP says of it.
-
-    Args:
-        zipped: the ZIP.
-        member: its file.
-        path: where to write.
+    """Unpack one file to `path`, and compare it with its size and checksum in the directory.
 
     Raises:
-        BadZipFile: the checksum differs, the size does, or it can't be unpacked.
-        OSError: it can't be written.
+        BadZipFile: if they differ, or if it cannot be unpacked.
+        OSError: if it cannot be written.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     left = member.file_size
@@ -302,15 +273,15 @@ def unpack_member(zipped: ZipFile, member: ZipInfo, path: Path) -> None:
         with zipped.open(member) as packed, open(path, "xb") as file:
             while chunk := packed.read(CHUNK_BYTES):
                 left -= len(chunk)
-                if left < 0:  # the size was a lie, and so was the sum that was checked
+                if left < 0:  # the declared size, and so the checked sum, was wrong
                     break
                 file.write(chunk)
     except (zlib.error, EOFError, NotImplementedError) as error:
         raise BadZipFile(f"{member.filename!r} in it is damaged: {error}") from None
     if left:
-        raise BadZipFile(f"{member.filename!r} in it has not the size that it says")
+        raise BadZipFile(f"{member.filename!r} in it does not have its declared size")
 
 
 def one_line(error: BaseException) -> str:
-    """Put an error's words into one line."""
+    """Return an error's message in one line."""
     return " ".join(str(error).split())

@@ -175,13 +175,13 @@ def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], 
     dropped = []
     for line, row in rows:
         path = Path(os.path.normpath(root / row["path"]))
-        clip_id = listed_id(path, root)
         where = f"line {line}"
         if flaw := unusable(row["path"], path, scheme.kind):
             dropped.append(
                 Dropped(row["path"] or "no path", f"{clip_list.name} lists {flaw}", where)
             )
             continue
+        clip_id = listed_id(path, root)
         if clip_id in clips:
             reason = f"{clip_list.name} lists a clip of the same name before it"
             dropped.append(Dropped(row["path"], reason, f"{where}, first {lines[clip_id]}"))

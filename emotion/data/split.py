@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from emotion.clips.naming import SPLITS, check_entries, find_torn, named_split
+from emotion.clips.naming import SPLITS, find_torn, named_split
 from emotion.errors import UserError
 from emotion.stacks.manifest import StackRow
 
@@ -86,14 +86,6 @@ class IdSplit(Split):
     by: str = "id"
     val: Sequence[str] = ()
     test: Sequence[str] = ()
-
-    def __post_init__(self) -> None:
-        """Check the values.
-
-        Raises:
-            UserError: one is no value or range, or in both lists.
-        """
-        check_entries("split", {"val": self.val, "test": self.test})
 
     def assign(self, rows: Sequence[StackRow], pattern: str | None) -> list[str]:
         """Look up the clips' names; see `Split.assign`."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emotion.errors import UserError
 from emotion.evaluation.predictions import Predictions
 from emotion.models.temperature import best_temperature
 
@@ -83,22 +82,10 @@ class Calibrator:
 
     Attributes:
         accuracy: required share of correct answers among the answered validation clips, with one
-            wrong clip added; 0 answers every clip.
+            wrong clip added, from 0 (answers every clip) to below 1.
     """
 
     accuracy: float
-
-    def __post_init__(self) -> None:
-        """Check the range.
-
-        Raises:
-            UserError: the accuracy is out of range.
-        """
-        if not 0 <= self.accuracy < 1:
-            raise UserError(
-                f"calibration.accuracy must be from 0 to below 1 (0 answers every clip), "
-                f"got {self.accuracy}"
-            )
 
     @property
     def min_clips(self) -> int:

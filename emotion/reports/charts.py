@@ -297,13 +297,13 @@ def class_chart(
         return to_svg(figure, f"{title}: scores of each class", "; ".join(shares))
 
 
-def cost_chart(points: Sequence[Point], cost_name: str) -> Markup:
+def cost_chart(points: Sequence[Point], cost_name: str, title: str) -> Markup:
     """Draw accuracy against a cost for the page; see `draw_costs`."""
     with matplotlib.rc_context(STYLE):
         figure, axes = new_figure(250)
         draw_costs(axes, points, cost_name)
         costs = [f"{p.title}: {p.cost:.3g}, {100 * p.accuracy:.1f} %" for p in points]
-        return to_svg(figure, f"Accuracy against {cost_name}", "; ".join(costs))
+        return to_svg(figure, title, "; ".join(costs))
 
 
 def percent(share: float | None) -> str:

@@ -9,6 +9,7 @@ from emotion.files import unfinished
 from emotion.reports.charts import confusion_figure
 from emotion.reports.page import render_page
 from emotion.reports.results import Results, read_runs
+from emotion.reports.tables import COLUMNS, csv_rows, grid, markdown, notes, summary_table
 from emotion.tables import write_table
 
 FOLDERS = ("sweeps", "runs")  # of an output folder; `reports` is beside them
@@ -24,10 +25,9 @@ def write_report(sweep_dir: Path) -> Results:
     Raises:
         UserError: there are no runs in it.
     """
-    results = Results(read_runs(sweep_dir))
-    (sweep_dir / "results.md").write_text(results.markdown(), encoding="utf-8")
-    rows = results.long_rows()
-    write_table(sweep_dir / "results.csv", list(rows[0]), rows)
+    results = Results(*read_runs(sweep_dir))
+    (sweep_dir / "results.md").write_text(markdown(results), encoding="utf-8")
+    write_table(sweep_dir / "results.csv", COLUMNS, csv_rows(results))
     confusion_figure(results).savefig(sweep_dir / "confusion.png", dpi=110)
     page = page_path(sweep_dir)
     with unfinished(page) as temporary:
@@ -35,7 +35,7 @@ def write_report(sweep_dir: Path) -> Results:
     console = Console()
     for table in terminal_tables(results):
         console.print(table)
-    for note in results.notes():
+    for note in notes(results):
         console.print(f"- {note}", highlight=False, markup=False)
     for line in (
         f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}",
@@ -62,7 +62,7 @@ def terminal_tables(results: Results) -> list[Table]:
     """Return a table of accuracy for each protocol."""
     tables = []
     for protocol in results.protocols:
-        headings, rows = results.grid(protocol)
+        headings, rows = grid(results, protocol)
         several = len(results.protocols) > 1
         table = Table(title="accuracy, %" + (f" ({protocol})" if several else ""))
         for heading in headings:
@@ -75,11 +75,8 @@ def terminal_tables(results: Results) -> list[Table]:
 
 def log_to_wandb(results: Results, sweep_dir: Path) -> None:
     """Log the table and the confusion matrices to W&B if a run of the sweep used it."""
-    places = [run["wandb"] for run in results.finished if run.get("wandb")]
-    if places:
+    runs = [record.wandb for record in results.finished if record.wandb]
+    if runs:
         from emotion.training.loggers import log_sweep  # loads W&B
-        from emotion.training.record import WandbRun
 
-        log_sweep(
-            sweep_dir, WandbRun(**places[0]), *results.summary_table(), sweep_dir / "confusion.png"
-        )
+        log_sweep(sweep_dir, runs[0], *summary_table(results), sweep_dir / "confusion.png")

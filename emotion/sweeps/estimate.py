@@ -1,108 +1,79 @@
-"""How long cells will take on this machine: a few real training steps, before anything is started.
+"""How long a sweep will take: extrapolated from the first training steps of its first cell."""
 
-Costs seconds, and knows nothing of waiting for data or of what else the machine does; a sweep
-corrects it by what its first cells really took.
-"""
-
+import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
-import torch
-from hydra.utils import instantiate
-from omegaconf import DictConfig
-from torch import nn
+import joblib
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
 
-from emotion.data.split import split_rows
-from emotion.errors import UserError
-from emotion.models.stack_classifier import StackClassifier
-from emotion.stacks.cache import Cache
-from emotion.stacks.sampling import num_images
+from emotion.cli import CONF_DIR
+from emotion.progress import duration
+from emotion.sweeps.plan import PLAN_FILE, PlannedCell, read_plan, work
+from emotion.training.throughput import relative_cost
 
-ENOUGH_S = 4.0  # of timing one network
-BATCH = 4  # stacks in a timed step: enough to keep the cores busy, few enough to be quick
-SLOWEST_S = 2.0  # a stack; no network here takes longer, so that what is short is not timed at all
-EVALUATION = 1 / 3  # of the work of a training step: the forward pass alone
+log = logging.getLogger(__name__)
 
-
-def cell_seconds(cells: Sequence[DictConfig], negligible_s: float) -> list[float] | None:
-    """Estimate how long each of some cells will take, from steps timed on this machine.
-
-    Args:
-        cells: their composed configs; the caches stand.
-        negligible_s: if all together can't take longer than that, time nothing.
-
-    Returns:
-        Seconds for each cell; None if they can't take long, or one of them can't be built at all.
-    """
-    stack_s: dict[tuple, float] = {}
-    seconds = []
-    try:
-        passes = [stack_passes(cfg) for cfg in cells]
-        if sum(passes) * SLOWEST_S < negligible_s:
-            return None
-        images = max(num_images(c.sampling.segment_frames, c.interval.frames) for c in cells)
-        for cfg, count in zip(cells, passes, strict=True):
-            if cfg.model.backbone is None:
-                seconds.append(0.0)  # landmarks alone take no time to speak of
-                continue
-            network = (
-                cfg.model.backbone,
-                cfg.model.fusion,
-                # More of them cost the first convolution alone: not timed one by one.
-                images,
-                cfg.loader.image_px or cfg.face.size_px,
-                cfg.model.channels_last,
-                cfg.trainer.accelerator,
-            )
-            if network not in stack_s:
-                stack_s[network] = time_stack(*network)
-            seconds.append(count * stack_s[network])
-    except UserError:
-        return None  # the cell will say so itself
-    return seconds
+LONG_S = 2 * 3600.0  # shorter sweeps are not announced
+WARM_UP = 2  # steps that are not timed
+TIMED = 8  # steps that are
+ENOUGH_S = 20.0  # of timing
+EVALUATION = 1 / 3  # of the time of a training step: the forward pass alone
 
 
-def stack_passes(cfg: DictConfig) -> float:
-    """Count the stacks that a run trains on over all epochs; evaluation counts by its share."""
-    cache = Cache.from_config(cfg)
-    split = instantiate(cfg.split, _convert_="all")
-    rows = split_rows(cache.manifest(), split, cfg.data.get("pattern"))
-    counts = Counter(row.split for row in rows)
-    each_epoch = counts["train"] + EVALUATION * counts["val"]
-    return each_epoch * cfg.trainer.max_epochs
+class SweepEstimate(pl.Callback):
+    """Prints how long the cells of a sweep take, if it is long, and once."""
 
+    def __init__(self, cells: Sequence[PlannedCell], num_parallel: int, small_share: float) -> None:
+        """Estimate the time of `cells`, of which the first is trained here.
 
-def time_stack(
-    backbone: str, fusion: str, images: int, image_px: int, channels_last: bool, accelerator: str
-) -> float:
-    """Time training steps of a network on random stacks.
+        Args:
+            cells: the cells to run.
+            num_parallel: how many run at the same time.
+            small_share: time of the first cell with `experiment=small`, as a share of its time.
+        """
+        self.cells, self.num_parallel, self.small_share = cells, num_parallel, small_share
+        self.steps = 0
 
-    Args:
-        backbone: its name in timm.
-        fusion: how it sees a stack's images.
-        images: T.
-        image_px: height and width.
-        channels_last: order of images in memory.
-        accelerator: the trainer's; all but `cpu` mean a GPU where there is one.
+    @classmethod
+    def of_job(cls, cfg: DictConfig, run_dir: Path) -> list["SweepEstimate"]:
+        """Return the callback of the running job: one for a sweep's first cell, else none."""
+        hydra = HydraConfig.get()
+        sweep_dir = Path(hydra.sweep.dir)
+        if "submitit" in hydra.launcher._target_ or not (sweep_dir / PLAN_FILE).is_file():
+            return []  # cells on other machines; a search
+        cells = [cell for cell in read_plan(sweep_dir) if cell.to_run]
+        if not cells or cells[0].folder != run_dir.name or cells[0].backbone is None:
+            return []
+        num_parallel = joblib.effective_n_jobs(hydra.launcher.get("n_jobs", 1))
+        small = OmegaConf.load(CONF_DIR / "experiment" / "small.yaml")
+        typed = [o for o in hydra.overrides.task if o.startswith(("loader.", "trainer."))]
+        small_cfg = OmegaConf.merge(cfg, small, OmegaConf.from_dotlist(typed))
+        return [cls(cells, min(num_parallel, len(cells)), work(small_cfg) / work(cfg))]
 
-    Returns:
-        Seconds a stack, of the fastest of three steps, or of fewer where they take long.
-    """
-    use_gpu = accelerator != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda" if use_gpu else "cpu")
-    memory_format = torch.channels_last if channels_last else torch.contiguous_format
-    with torch.random.fork_rng():  # a sweep's cells must not notice
-        network = StackClassifier(backbone, images, 5, fusion=fusion)
-        network.to(device, memory_format=memory_format)
-        stacks = torch.rand(BATCH, images, image_px, image_px, device=device)
-        stacks = stacks.to(memory_format=memory_format)
-        targets = torch.arange(BATCH, device=device) % 5
-        times_s: list[float] = []
-        while len(times_s) < 3 and sum(times_s) < ENOUGH_S:
-            start_s = time.perf_counter()
-            nn.functional.cross_entropy(network(stacks), targets).backward()
-            if use_gpu:
-                torch.cuda.synchronize()
-            times_s.append(time.perf_counter() - start_s)
-    return min(times_s) / BATCH
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """Time steps after a warm-up, then extrapolate."""
+        self.steps += 1
+        if self.steps <= WARM_UP:
+            self.start_s = time.perf_counter()
+            return
+        timed, seconds = self.steps - WARM_UP, time.perf_counter() - self.start_s
+        if self.num_parallel and (timed == TIMED or seconds > ENOUGH_S):
+            per_epoch = trainer.num_training_batches + EVALUATION * sum(trainer.num_val_batches)
+            self.announce(seconds / timed * per_epoch * trainer.max_epochs)
+            self.num_parallel = 0  # announced
+
+    def announce(self, first_s: float) -> None:
+        """Print the estimate, given the seconds of the first cell."""
+        costs = {name: relative_cost(name) for name in {c.backbone for c in self.cells} if name}
+        works = [cell.work * costs.get(cell.backbone, 0.0) for cell in self.cells]
+        total_s = first_s * sum(works) / works[0] / self.num_parallel
+        if total_s > LONG_S:
+            line = f"about {duration(total_s)} for {len(self.cells)} cells on this machine"
+            if self.small_share < 1:
+                line += f"; experiment=small makes it about {duration(total_s * self.small_share)}"
+            log.info(line)

@@ -10,7 +10,6 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
 
-from emotion.errors import UserError
 from emotion.progress import terminal_bar
 
 log = logging.getLogger(__name__)
@@ -116,13 +115,7 @@ class Ema(WeightAveraging):
     """
 
     def __init__(self, decay: float) -> None:
-        """Set the share of the average that each step keeps.
-
-        Raises:
-            UserError: the decay is out of range.
-        """
-        if not 0 <= decay < 1:
-            raise UserError(f"callbacks.ema.decay must be from 0 to below 1, got {decay}")
+        """Set the share of the average that each step keeps, from 0 to below 1."""
 
         def average(
             averaged: list[torch.Tensor], current: list[torch.Tensor], num: torch.Tensor

@@ -6,6 +6,7 @@ is started again finds its finished cells in any order, and two settings never s
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +22,14 @@ from emotion.training.record import RECORD_FILE, FinishedRun, RunHead, SplitSett
 
 ERROR_FILE = "error.txt"
 LOCK = ".cell.lock"  # held by the process that runs the cell
+LOG = "train.log"
+# Everything that a run writes; no other file is ever removed from a run's folder.
+RUN_FOLDERS = ("curves", "wandb")
+RUN_FILES = (
+    *(LOG, LOCK, RECORD_FILE, ERROR_FILE, "predictions.csv", "recipe.json"),
+    *("best.ckpt", "last.ckpt", "curves/metrics.csv", "curves/hparams.yaml"),
+    *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
+)
 # Keys that cannot change a result: paths, names, loggers, worker counts.
 BESIDE_THE_POINT = (
     *("hydra", "sweep", "paths", "logger"),
@@ -129,6 +138,20 @@ def is_begun(folder: Path) -> bool:
     return (folder / ".hydra").is_dir()
 
 
+def foreign_files(folder: Path) -> list[Path]:
+    """List the files of a folder, subfolders included, that no run writes."""
+    files = (path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return [path for path in files if not is_run_file(path.relative_to(folder).as_posix())]
+
+
+def is_run_file(name: str) -> bool:
+    """Return whether a run writes a file of this name, relative to its folder."""
+    directory, _, last = name.rpartition("/")
+    if unfinished_file := re.fullmatch(r"\.(\w+)\.\w+-\d+(\.\w+)", last):  # of files.unfinished
+        name = f"{directory}/{unfinished_file[1]}{unfinished_file[2]}".lstrip("/")
+    return name in RUN_FILES or name.startswith("wandb/")
+
+
 def clear(folder: Path, *, but_for_training: bool = False) -> None:
     """Remove what an unfinished run of a cell has left in its folder.
 
@@ -138,14 +161,19 @@ def clear(folder: Path, *, but_for_training: bool = False) -> None:
         folder: the cell's folder.
         but_for_training: keep checkpoints and curves, to resume from them; the record, the error
             and partly written files are removed.
+
+    Raises:
+        UserError: the folder holds files that no run writes; nothing is removed.
     """
+    if foreign := foreign_files(folder):
+        raise UserError(f"{foreign[0]} is in a run's folder, and no run writes it: move it away")
     for path in folder.iterdir():
-        if path.name == ".hydra" or path.suffix in (".log", ".lock"):
+        if path.name in (".hydra", LOG, LOCK):
             continue
         is_result = path.name in (RECORD_FILE, ERROR_FILE)
         if but_for_training and not is_result and not path.name.startswith("."):
             continue
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
+        if not path.is_dir():
             path.unlink()
+        elif path.name in RUN_FOLDERS:
+            shutil.rmtree(path)

@@ -11,6 +11,7 @@ from pytorch_lightning.plugins import TorchCheckpointIO
 
 from emotion.errors import UserError
 from emotion.files import unfinished
+from emotion.training.record import FinishedRun, read_record
 
 LAST = "last.ckpt"
 
@@ -68,16 +69,24 @@ def starting_checkpoint(ckpt_path: str | None, run_dir: Path, *, named: bool) ->
         None to start with the first epoch, also if no epoch of this folder's run was completed.
 
     Raises:
-        UserError: `last` without the run's folder.
+        UserError: `last` without the run's folder, or of a finished run.
     """
     if ckpt_path is None:
         return None
     if ckpt_path != "last":
         return Path(ckpt_path).absolute()
     path = run_dir / LAST
-    if not path.is_file() and not named:
+    if path.is_file():
+        return path
+    if not named:
         raise UserError("ckpt_path=last needs the folder of the run to resume: hydra.run.dir=DIR")
-    return path if path.is_file() else None
+    if isinstance(record := read_record(run_dir), FinishedRun):
+        raise UserError(
+            f"ckpt_path=last: {run_dir} holds a finished run with other settings, which cannot "
+            "resume; use another folder, and to start with its weights "
+            f"model.pretrained={run_dir / record.checkpoint}"
+        )
+    return None
 
 
 def load_checkpoint(path: Path, module: pl.LightningModule) -> dict[str, Any]:

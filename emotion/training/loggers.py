@@ -25,7 +25,6 @@ from torch.utils.data import DataLoader
 
 from emotion import REPOSITORY
 from emotion.data.dataset import StackDataset
-from emotion.errors import UserError
 from emotion.evaluation.predictions import Predictions
 from emotion.stacks.contact_sheet import strip
 from emotion.training.record import FinishedRun, WandbRun
@@ -71,15 +70,7 @@ class Wandb(WandbLogger):
             mistakes: number of mistakes to log, those of highest confidence.
             log_model: log the best checkpoint as an artifact.
             **settings: of `WandbLogger` and `wandb.init`: project, group, name, tags.
-
-        Raises:
-            UserError: a value is out of range.
         """
-        for key, value in (("gallery", gallery), ("mistakes", mistakes)):
-            if value < 0:
-                raise UserError(f"logger.wandb.{key} must be 0 or above, got {value}")
-        if not isinstance(log_model, bool):
-            raise UserError(f"logger.wandb.log_model must be true or false, got {log_model!r}")
         self.resumes = False
         self.gallery = gallery
         self.mistakes = mistakes

@@ -1,18 +1,16 @@
 """One run, from its composed config to its record."""
 
-import gc
 import logging
-import multiprocessing
 import shlex
 import sys
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -21,7 +19,7 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from emotion.cli import config_tree, describe_data, one_line
+from emotion.cli import config_tree, describe_data
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import count_parts
 from emotion.errors import UserError
@@ -29,7 +27,6 @@ from emotion.evaluation.calibration import Calibrator
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
-from emotion.files import claimed
 from emotion.models.lightning_module import ClassifierModule
 from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
@@ -38,7 +35,7 @@ from emotion.models.titles import model_title
 from emotion.provenance import memory_mb, provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
-from emotion.training.cell import ERROR_FILE, LOCK, clear, describe_cell, sweep_name, why_run
+from emotion.training.cell import describe_cell, sweep_name, why_run
 from emotion.training.checkpoint import (
     LAST,
     WholeCheckpoints,
@@ -52,9 +49,7 @@ from emotion.training.ranks import announce_main_process, run_alone
 from emotion.training.record import (
     RECORD_FILE,
     DroppedCount,
-    FailedRun,
     FinishedRun,
-    RunRecord,
     SplitPart,
     Throughput,
     read_record,
@@ -102,11 +97,9 @@ def train(cfg: DictConfig) -> float | None:
         logging.getLogger().setLevel(logging.ERROR)
         run_cell(cfg, run_dir)
         return None
-    if sys.stdout.isatty() and (hydra.mode == RunMode.RUN or hydra.job.num == 0):
+    if sys.stdout.isatty():
         Console().print(config_tree(cfg))
-    if hydra.mode == RunMode.MULTIRUN:
-        record = run_cell_of_sweep(cfg, run_dir)
-    elif cfg.ckpt_path == "last" and why_run(cfg, run_dir) is None:
+    if cfg.ckpt_path == "last" and why_run(cfg, run_dir) is None:
         log.info("%s holds this run, finished", run_dir)
         record = read_record(run_dir)
     else:
@@ -114,39 +107,9 @@ def train(cfg: DictConfig) -> float | None:
     return record.val_accuracy if isinstance(record, FinishedRun) else None
 
 
-def run_cell_of_sweep(cfg: DictConfig, run_dir: Path) -> RunRecord | None:
-    """Run a cell unless it is finished or another process runs it; record a failure.
-
-    Returns:
-        Its record; None if another process runs it.
-    """
-    if multiprocessing.get_start_method() == "loky":  # in joblib's workers, which can't start more
-        multiprocessing.set_start_method(None, force=True)  # the platform's own, for loaders
-    try:
-        with claimed(run_dir / LOCK, f"cell {run_dir.name}"):
-            why = why_run(cfg, run_dir)
-            if why is None:  # a job of an earlier start has finished it by now
-                return read_record(run_dir)
-            resumes = cfg.ckpt_path == "last" and why != "made from other stacks"
-            clear(run_dir, but_for_training=resumes and (run_dir / LAST).is_file())
-            try:
-                return run_cell(cfg, run_dir)
-            except Exception as error:
-                message = one_line(error)
-                log.error("cell %s failed: %s", run_dir.name, message)
-                (run_dir / ERROR_FILE).write_text(traceback.format_exc())
-                head = describe_cell(cfg, HydraConfig.get().overrides.task)
-                record = FailedRun(**dict(head), error=f"{type(error).__name__}: {message}")
-                write_record(run_dir, record)
-                return record
-            finally:
-                gc.collect()  # Lightning's objects hold each other: no cell shall keep the last one
-    except UserError as error:
-        log.error("%s", error)
-        return None
-
-
-def run_cell(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
+def run_cell(
+    cfg: DictConfig, run_dir: Path, callbacks: Sequence[Callback] = ()
+) -> FinishedRun | None:
     """Train one model, evaluate its best epoch, and write everything to the run's folder.
 
     The record is written last; the optimizer's state, which only an unfinished run needs, is
@@ -162,7 +125,7 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
         run_alone([*hydra.overrides.task, *group], run_dir)
         return read_record(run_dir)
     try:
-        record = train_and_evaluate(cfg, run_dir)
+        record = train_and_evaluate(cfg, run_dir, callbacks)
     except SystemExit as stopped:  # Lightning's, after Ctrl-C
         finish_wandb()
         raise stopped.__context__ or stopped from None
@@ -178,15 +141,16 @@ def run_cell(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     return record
 
 
-def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
+def train_and_evaluate(
+    cfg: DictConfig, run_dir: Path, more_callbacks: Sequence[Callback]
+) -> FinishedRun | None:
     """Do the work of `run_cell` up to the record, which is returned."""
     log.info(describe_data(cfg))
     for pattern in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
     calibrator = Calibrator(**cfg.calibration)
-    if not (cfg.trainer.max_epochs or 0) >= 1:
-        raise UserError(f"trainer.max_epochs must be at least 1, got {cfg.trainer.max_epochs}")
+    check_trainer(cfg)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     start, epochs_done = find_start(cfg, run_dir, module)
@@ -203,8 +167,8 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()
     datamodule.first_epoch = epochs_done
-    callbacks_and_clock = [*callbacks.values(), clock]
-    trainer, seconds = fit(cfg, module, datamodule, loggers, callbacks_and_clock, start)
+    all_callbacks = [*callbacks.values(), clock, *more_callbacks]
+    trainer, seconds = fit(cfg, module, datamodule, loggers, all_callbacks, start)
     if not is_first_process():
         return None
 
@@ -267,6 +231,19 @@ def train_and_evaluate(cfg: DictConfig, run_dir: Path) -> FinishedRun | None:
             logger.show_result(record, predictions.of_split(reported_on), dataset, checkpoint)
             logger.finish()
     return record
+
+
+def check_trainer(cfg: DictConfig) -> None:
+    """Build a trainer and drop it, so that a wrong setting fails before any stack is cut.
+
+    Raises:
+        UserError: this machine has no such accelerator, or Lightning refuses another setting.
+    """
+    try:
+        instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
+    except InstantiationException as error:
+        named = " ".join(f"trainer.{key}={cfg.trainer[key]}" for key in ("accelerator", "devices"))
+        raise UserError(f"{named}: {error.__cause__ or error}") from None
 
 
 def is_first_process() -> bool:

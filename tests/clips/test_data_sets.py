@@ -1,31 +1,55 @@
-"""The data sets in conf/data: their published names, what is left out, and data=csv to the end."""
+"""The data sets of conf/data: published names, excluded labels, data=csv and data=mine."""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
+from emotion.clips.demo.render import Format, write_clip
 from emotion.clips.find import find_clips
 from emotion.clips.naming import Clip, Dropped, Scheme
-from emotion.errors import UserError
-from tests.caches import BuildableCache
+
+SMALL = Format(num_frames=12, size_px=160)
+SHORT = ["data.min_frames=10", "sampling.segment_frames=10"]  # two images per stack
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def scheme_of(compose: Callable) -> Callable[[str], Scheme]:
-    """Give a function that reads the scheme of a data set's group file."""
+    """Give a function that returns the scheme of a data set, composed once."""
+    schemes: dict[str, Scheme] = {}
 
     def scheme(data: str) -> Scheme:
-        return BuildableCache.from_config(
-            compose("train", [f"data={data}", "data.root=/clips"])
-        ).scheme
+        if data not in schemes:
+            cfg = compose("preprocess", [f"data={data}", "data.root=/clips"])
+            schemes[data] = Scheme.from_config(cfg.data)
+        return schemes[data]
 
     return scheme
 
 
-# Names as published on Zenodo (record 1188976) and in CheyneyComputerScience/CREMA-D on GitHub,
-# and, for MEAD, AFEW and DFEW, whose owners show no listing, as in published code that reads them
+@pytest.fixture
+def preprocess(
+    compose: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Callable:
+    """Give a function that runs preprocess.py in this process and returns the cache."""
+
+    def run(*overrides: str):  # -> Cache
+        from emotion.stacks.cache import Cache
+        from preprocess import preprocess as main
+
+        paths = [f"paths.cache={tmp_path}/cache", f"paths.output={tmp_path}/outputs"]
+        overrides = [*overrides, *paths, *SHORT, "num_workers=1"]
+        monkeypatch.setattr("sys.argv", ["preprocess.py", *overrides])
+        main()
+        return Cache.from_config(compose("preprocess", overrides))
+
+    return run
+
+
+# Names as published on Zenodo (record 1188976) and in CheyneyComputerScience/CREMA-D on GitHub.
+# Those of MEAD, AFEW and DFEW, whose owners publish no listing, are from published code.
 
 
 @pytest.mark.parametrize(
@@ -74,41 +98,49 @@ def test_published_name_gives_class_subject_and_split(
 @pytest.mark.parametrize(
     ("data", "name", "reason"),
     [
-        ("ravdess", "Actor_12/01-01-06-01-02-01-12.mp4", "label 06 is left out"),
-        ("ravdess", "Actor_12/01-01-07-01-02-01-12.mp4", "label 07 is left out"),
-        ("ravdess", "Actor_12/01-01-02-01-02-01-12.mp4", "label 02 is left out"),
-        ("ravdess", "Actor_12/02-01-06-01-02-01-12.mp4", "outside the scheme"),  # without sound
-        ("ravdess", "Actor_12/01-02-03-01-02-01-12.mp4", "outside the scheme"),  # song
-        ("cremad", "VideoFlash/1001_DFA_DIS_XX.flv", "label DIS is left out"),
-        ("cremad", "VideoFlash/1001_IEO_FEA_HI.flv", "label FEA is left out"),
-        ("mead", "M012/video/front/disgusted/level_2/027.mp4", "label disgusted is left out"),
-        ("mead", "M012/video/front/contempt/level_2/027.mp4", "label contempt is left out"),
-        ("mead", "M012/video/front/fear/level_2/027.mp4", "label fear is left out"),
-        ("mead", "M012/video/left_30/angry/level_2/027.mp4", "outside the scheme"),
-        ("folders", "train/Disgust/02578.mp4", "label Disgust is left out"),
-        ("folders", "Val_AFEW/Fear/000223480.avi", "label Fear is left out"),
-        ("folders", "Test_AFEW/000223480.avi", "label Test_AFEW is none of"),
-        ("folders", "holiday/Angry/1.avi", "outside the scheme"),
-        ("stills", "train/disgust/Training_1.jpg", "label disgust is left out"),
-        ("stills", "fear/1.jpg", "label fear is left out"),
-        ("stills", "contempt/S138_008_00000009.png", "label contempt is left out"),
-        ("stills", "train/7/1.jpg", "label 7 is none of"),
-        ("stills", "1.jpg", "outside the scheme"),
+        ("ravdess", "Actor_12/01-01-06-01-02-01-12.mp4", "label 06 is left out by data.label_map"),
+        ("ravdess", "Actor_12/01-01-07-01-02-01-12.mp4", "label 07 is left out by data.label_map"),
+        ("ravdess", "Actor_12/01-01-02-01-02-01-12.mp4", "label 02 is left out by data.label_map"),
+        ("ravdess", "Actor_12/02-01-06-01-02-01-12.mp4", "data.pattern"),  # without sound
+        ("ravdess", "Actor_12/01-02-03-01-02-01-12.mp4", "data.pattern"),  # song
+        ("cremad", "VideoFlash/1001_DFA_DIS_XX.flv", "label DIS is left out by data.label_map"),
+        ("cremad", "VideoFlash/1001_IEO_FEA_HI.flv", "label FEA is left out by data.label_map"),
+        (
+            "mead",
+            "M012/video/front/disgusted/level_2/027.mp4",
+            "label disgusted is left out by data.label_map",
+        ),
+        (
+            "mead",
+            "M012/video/front/contempt/level_2/027.mp4",
+            "label contempt is left out by data.label_map",
+        ),
+        (
+            "mead",
+            "M012/video/front/fear/level_2/027.mp4",
+            "label fear is left out by data.label_map",
+        ),
+        ("mead", "M012/video/left_30/angry/level_2/027.mp4", "data.pattern"),
+        ("folders", "train/Disgust/02578.mp4", "label Disgust is left out by data.label_map"),
+        ("folders", "Val_AFEW/Fear/000223480.avi", "label Fear is left out by data.label_map"),
+        ("folders", "Test_AFEW/000223480.avi", "data.labels"),
+        ("folders", "holiday/Angry/1.avi", "data.pattern"),
+        ("stills", "train/disgust/Training_1.jpg", "label disgust is left out by data.label_map"),
+        ("stills", "fear/1.jpg", "label fear is left out by data.label_map"),
+        (
+            "stills",
+            "contempt/S138_008_00000009.png",
+            "label contempt is left out by data.label_map",
+        ),
+        ("stills", "train/7/1.jpg", "data.labels"),
+        ("stills", "1.jpg", "data.pattern"),
     ],
 )
-def test_what_a_data_set_has_beside_the_five_is_left_out(
+def test_other_names_and_labels_are_dropped_by_key(
     scheme_of: Callable, data: str, name: str, reason: str
 ):
     read = scheme_of(data).read(Path("/clips", name), Path("/clips"))
     assert isinstance(read, Dropped) and reason in read.reason
-
-
-def test_stills_have_a_frame_each(compose: Callable):
-    cache = BuildableCache.from_config(compose("train", ["data=stills", "data.root=/stills"]))
-    assert (cache.scheme.kind, cache.settings.min_frames) == ("stills", 1)
-    for data in ("demo", "csv", "folders"):
-        cfg = compose("train", [f"data={data}", "data.root=/clips", "++data.list=/clips.csv"])
-        assert cfg.data.kind == "clips"
 
 
 SEXES = {  # F and M, from actor 1001 on, as in CREMA-D's VideoDemographics.csv
@@ -134,59 +166,70 @@ def test_half_of_each_held_out_split_are_women(
         assert found[split].count("F") == found[split].count("M") >= 2
 
 
+def test_stills_need_one_frame(compose: Callable):
+    data = compose("preprocess", ["data=stills", "data.root=/stills"]).data
+    assert (data.kind, data.min_frames) == ("stills", 1)
+
+
 # data=csv
 
 
-def test_data_csv_needs_a_list(compose: Callable):
-    with pytest.raises(UserError, match=r"data\.list"):
-        BuildableCache.from_config(compose("train", ["data=csv"]))
+def test_data_csv_needs_a_list(preprocess: Callable):
+    with pytest.raises(SystemExit, match=r"data\.list"):
+        preprocess("data=csv")
 
 
-def test_list_of_paths_and_labels_is_enough(compose: Callable, tmp_path: Path):
-    (tmp_path / "1.mp4").touch()
-    (tmp_path / "clips.csv").write_text("path,label\n1.mp4,Sad\n")
-    cache = BuildableCache.from_config(
-        compose("train", ["data=csv", f"data.list={tmp_path}/clips.csv"])
-    )
-    clips, dropped = find_clips(cache.root, cache.scheme, None, cache.builder.source.clip_list)
-    assert clips == [Clip(tmp_path / "1.mp4", "1", "Sad", "", "train")] and dropped == []
-
-
-def test_list_goes_all_the_way_and_an_edit_of_it_is_noticed(
-    compose: Callable, demo_cache: BuildableCache, tmp_path: Path
-):
-    for name in ("Happy_0001.mp4", "Sad_0001.mp4"):
-        shutil.copy(demo_cache.root / name, tmp_path / name)
-    absolute = tmp_path / "Sad_0001.mp4"
+def test_edited_list_is_applied_without_cutting_again(preprocess: Callable, tmp_path: Path):
+    write_clip(tmp_path / "a.mp4", "Happy", 0, 1, SMALL)
+    shutil.copy(tmp_path / "a.mp4", tmp_path / "b.mp4")
     path = tmp_path / "lists" / "clips.csv"
     path.parent.mkdir()
-    text = f"path,label,subject,split\n../Happy_0001.mp4,joy,ann,\n{absolute},Sad,bea,val\n"
+    text = f"path,label,subject,split\n../a.mp4,joy,ann,\n{tmp_path}/b.mp4,Sad,bea,val\n"
     path.write_text(text)
-    cache = BuildableCache.from_config(
-        compose(
-            "train",
-            [
-                "data=csv",
-                f"data.list={path}",
-                "+data.label_map={joy: Happy}",
-                f"paths.cache={tmp_path}/cache",
-                "num_workers=1",
-            ],
-        )
-    )
-    cache.ensure()
+    arguments = ["data=csv", f"data.list={path}", "+data.label_map={joy: Happy}"]
+    cache = preprocess(*arguments)
     found = [(row.label, row.subject, row.split) for row in cache.manifest()]
     assert found == [("Happy", "ann", "train"), ("Sad", "bea", "val")]
     stacks = [cache.directory / row.stack for row in cache.manifest()]
     assert all(stack.resolve().is_relative_to(cache.directory / "stacks") for stack in stacks)
-    made = [stack.stat().st_mtime_ns for stack in stacks]
+    written = [stack.stat().st_mtime_ns for stack in stacks]
 
     path.write_text(text.replace("ann,", "ann,test").replace("joy", "Shock"))
-    cache.ensure()
+    cache = preprocess(*arguments)
     found = [(row.label, row.subject, row.split) for row in cache.manifest()]
     assert found == [("Shock", "ann", "test"), ("Sad", "bea", "val")]
-    assert [stack.stat().st_mtime_ns for stack in stacks] == made  # nothing is cut twice
+    assert [stack.stat().st_mtime_ns for stack in stacks] == written
 
-    path.unlink()
-    with pytest.raises(UserError, match="no list"):
-        cache.ensure()
+
+# data=mine
+
+
+def test_own_clips_and_classes_give_all_three_splits(
+    preprocess: Callable, compose: Callable, tmp_path: Path
+):
+    from hydra.utils import instantiate
+
+    from emotion.data.split import split_rows
+
+    root = tmp_path / "Mine"
+    names = {"bored": "Sad", "neutral": "Neutral"}  # own class -> rendered expression
+    for label, rendered in names.items():
+        for number in range(1, 7):
+            write_clip(root / f"{label}_{number:04d}.mp4", rendered, 0, number, SMALL)
+    mine = ["data=mine", f"data.root={root}", "data.labels=[bored,neutral]"]
+    with pytest.raises(SystemExit, match=r"data\.neutral_label.*bored, neutral"):
+        preprocess(*mine)
+    cache = preprocess(*mine, "data.neutral_label=neutral")
+    assert len(cache.manifest()) == 12
+    cfg = compose("train", ["data=mine"])
+    rows = split_rows(cache.manifest(), instantiate(cfg.split), cfg.data.pattern)
+    assert {(row.split, row.label) for row in rows} == {
+        (split, label) for split in ("train", "val", "test") for label in names
+    }
+
+
+def test_scrapping_keeps_its_published_split(scheme_of: Callable, tmp_path: Path):
+    for name in ("Happy_0001.mp4", "Happy_0016.mp4"):
+        (tmp_path / name).touch()
+    clips, dropped = find_clips(tmp_path, scheme_of("scrapping"))
+    assert [clip.split for clip in clips] == ["train", "val"] and dropped == []

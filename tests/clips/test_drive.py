@@ -1,11 +1,11 @@
-"""Fetching clips: a Drive on this machine, whole and hostile ZIPs, runs that are stopped."""
+"""Downloading clips: a local Drive server, valid and hostile ZIPs, interrupted runs."""
 
 import io
+import re
 import shutil
 import stat
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -19,30 +19,29 @@ from omegaconf import DictConfig
 from emotion.clips import drive as fetch
 from emotion.clips.drive import fetch_clips, unpack
 from emotion.errors import UserError
-from preprocess import preprocess
-from tests.caches import BuildableCache
+from emotion.stacks.build import CacheBuilder
 
 ID = "1aB-c_D"
-CLIPS = {  # noise, which no method packs, as it is with video
+CLIPS = {  # noise, which cannot be compressed, like video
     f"{label}_0001.mp4": np.random.default_rng(seed).bytes(600_000)
     for seed, label in enumerate(("Happy", "Sad"))
 }
 
 
 def packed(members: Mapping[str, bytes], method: int = ZIP_DEFLATED) -> bytes:
-    """Pack files into a ZIP; names are taken as they are."""
+    """Pack files into a ZIP under unchanged names."""
     file = io.BytesIO()
     with ZipFile(file, "w", method) as zipped:
         for name, content in members.items():
             info = ZipInfo(name)
-            info.filename = info.orig_filename = name  # or it would be tidied
+            info.filename = info.orig_filename = name  # else zipfile normalizes it
             info.compress_type = method
             zipped.writestr(info, content)
     return file.getvalue()
 
 
 def packed_with(name: str, **fields: int) -> bytes:
-    """Pack the clips and one more file, of which fields of its `ZipInfo` say something else."""
+    """Pack the clips and one more file with changed fields of its `ZipInfo`."""
     file = io.BytesIO()
     with ZipFile(file, "w") as zipped:
         for clip, content in CLIPS.items():
@@ -55,7 +54,7 @@ def packed_with(name: str, **fields: int) -> bytes:
 
 
 def with_size(zipped: bytes, name: str, size: int) -> bytes:
-    """Change the unpacked size that a ZIP's directory says of a file."""
+    """Change the unpacked size of a file in a ZIP's directory."""
     entry = zipped.index(b"PK\x01\x02")
     while zipped[entry + 46 : entry + 46 + len(name)] != name.encode():
         entry = zipped.index(b"PK\x01\x02", entry + 1)
@@ -99,16 +98,16 @@ def unpacked(root: Path) -> Callable[[bytes], dict[str, bytes]]:
 
 
 @pytest.mark.parametrize("top", ["", "Scrapping/", "Dataset/Scrapping/", "./a b/ü/"])
-def test_clips_end_up_right_in_the_folder(unpacked: Callable, top: str):
+def test_clips_are_unpacked_directly_into_the_folder(unpacked: Callable, top: str):
     assert unpacked(packed({top + name: clip for name, clip in CLIPS.items()})) == CLIPS
 
 
-def test_folders_below_the_one_that_clips_share_are_kept(unpacked: Callable):
+def test_folders_below_the_common_one_are_kept(unpacked: Callable):
     found = unpacked(packed({"all/ann/a.mp4": b"1", "all/bob/b.MOV": b"2", "all/x.csv": b"3"}))
     assert found == {"ann/a.mp4": b"1", "bob/b.MOV": b"2", "x.csv": b"3"}
 
 
-def test_what_lies_beside_the_clips_folder_or_is_hidden_stays_packed(unpacked: Callable):
+def test_hidden_files_and_files_outside_the_common_folder_are_skipped(unpacked: Callable):
     members = {f"Scrapping/{name}": clip for name, clip in CLIPS.items()}
     others = {
         "README.txt": b"",
@@ -120,22 +119,22 @@ def test_what_lies_beside_the_clips_folder_or_is_hidden_stays_packed(unpacked: C
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"),
+    "name",
     [
-        ("../Happy_0002.mp4", r"has \.\. in its path"),
-        ("clips/../../Happy_0002.mp4", r"has \.\. in its path"),
-        ("clips\\..\\..\\Happy_0002.mp4", r"has \.\. in its path"),
-        ("/tmp/Happy_0002.mp4", "absolute path"),
-        ("\\\\server\\share\\Happy_0002.mp4", "absolute path"),
-        ("C:Happy_0002.mp4", "absolute path"),
-        ("c:\\Happy_0002.mp4", "absolute path"),
-        ("clips\\Happy_0002.mp4", "backslash"),
-        ("Happy_0002.mp4\0.txt", "null byte"),
-        ("Happy_0001.mp4/Happy_0002.mp4", "lies in a file"),
+        "../Happy_0002.mp4",
+        "clips/../../Happy_0002.mp4",
+        "clips\\..\\..\\Happy_0002.mp4",
+        "/tmp/Happy_0002.mp4",
+        "\\\\server\\share\\Happy_0002.mp4",
+        "C:Happy_0002.mp4",
+        "c:\\Happy_0002.mp4",
+        "clips\\Happy_0002.mp4",
+        "Happy_0002.mp4\0.txt",
+        "Happy_0001.mp4/Happy_0002.mp4",
     ],
 )
-def test_path_that_leads_elsewhere_is_refused_by_name(unpacked: Callable, name: str, reason: str):
-    with pytest.raises(UserError, match=reason) as caught:
+def test_path_outside_the_folder_is_refused_by_name(unpacked: Callable, name: str):
+    with pytest.raises(UserError) as caught:
         unpacked(packed(CLIPS | {name: b"hostile"}))
     assert repr(name) in str(caught.value) and "\n" not in str(caught.value)
 
@@ -143,26 +142,26 @@ def test_path_that_leads_elsewhere_is_refused_by_name(unpacked: Callable, name: 
 def test_same_file_twice_is_refused(unpacked: Callable):
     with pytest.warns(UserWarning, match="Duplicate"):
         hostile = packed_with("Happy_0001.mp4")
-    with pytest.raises(UserError, match=r"'Happy_0001\.mp4' is in it twice"):
+    with pytest.raises(UserError, match=r"'Happy_0001\.mp4'"):
         unpacked(hostile)
 
 
 @pytest.mark.parametrize("mode", [stat.S_IFLNK | 0o777, stat.S_IFCHR | 0o666, stat.S_IFIFO])
 def test_link_or_device_is_refused(unpacked: Callable, mode: int):
     hostile = packed_with("Happy_0002.mp4", external_attr=mode << 16)
-    with pytest.raises(UserError, match=r"'Happy_0002\.mp4' in it is a link or a device"):
+    with pytest.raises(UserError, match=r"'Happy_0002\.mp4'"):
         unpacked(hostile)
 
 
 def test_encrypted_file_is_refused(unpacked: Callable):
     zipped = packed(CLIPS)
     flags = zipped.index(b"PK\x01\x02") + 8
-    with pytest.raises(UserError, match=r"'Happy_0001\.mp4' in it is encrypted"):
+    with pytest.raises(UserError, match=r"'Happy_0001\.mp4'"):
         unpacked(zipped[:flags] + b"\x01\x00" + zipped[flags + 2 :])
 
 
-def test_method_that_unpacks_without_bounds_is_refused(unpacked: Callable):
-    with pytest.raises(UserError, match="another method than deflate"):
+def test_other_compression_than_deflate_is_refused(unpacked: Callable):
+    with pytest.raises(UserError, match=r"'Happy_0001\.mp4'.*deflate"):
         unpacked(packed(CLIPS, ZIP_BZIP2))
 
 
@@ -173,8 +172,8 @@ def no_writing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("no_writing")
-def test_bomb_is_refused_by_what_it_declares(unpacked: Callable):
-    with pytest.raises(UserError, match=r"times its size.* 'Sad_0002.mp4'"):
+def test_bomb_is_refused_by_its_declared_size(unpacked: Callable):
+    with pytest.raises(UserError, match=r"'Sad_0002.mp4'"):
         unpacked(packed({"Happy_0001.mp4": b"clip", "Sad_0002.mp4": bytes(10**7)}))
 
 
@@ -184,14 +183,13 @@ def test_bomb_of_files_that_share_their_bytes_is_refused(unpacked: Callable):
     entry, end = alone.index(b"PK\x01\x02"), alone.index(b"PK\x05\x06")
     entries = b"".join(alone[entry:end].replace(b"0.mp4", b"%d.mp4" % i) for i in range(10))
     tail = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 10, 10, len(entries), entry, 0)
-    with pytest.raises(UserError, match=r"unpacks to 196 times its size"):
+    with pytest.raises(UserError, match=r" 196 "):
         unpacked(alone[:entry] + entries + tail)
 
 
 @pytest.mark.usefixtures("no_writing")
 @pytest.mark.parametrize(
-    ("bound", "value", "reason"),
-    [("MAX_BYTES", 1_199_999, "more than 0 GiB"), ("MAX_MEMBERS", 1, "2 files, more than 1")],
+    ("bound", "value", "reason"), [("MAX_BYTES", 1_199_999, "GiB"), ("MAX_MEMBERS", 1, "2 files")]
 )
 def test_too_much_is_refused(
     unpacked: Callable, monkeypatch: pytest.MonkeyPatch, bound: str, value: int, reason: str
@@ -202,7 +200,7 @@ def test_too_much_is_refused(
 
 
 @pytest.mark.parametrize("size", [100, 10_000_001])
-def test_size_that_lies_is_found_while_unpacking(
+def test_wrong_declared_size_is_detected_while_unpacking(
     unpacked: Callable, monkeypatch: pytest.MonkeyPatch, size: int
 ):
     written = []
@@ -233,19 +231,19 @@ def test_size_that_lies_is_found_while_unpacking(
         pytest.param(lambda z: packed({}), id="no files"),
     ],
 )
-def test_damaged_zip_ends_in_a_line_that_names_it(unpacked: Callable, damage: Callable):
-    with pytest.raises(UserError, match=f".Scrapping-{ID}.zip is not unpacked") as caught:
+def test_damaged_zip_is_refused_in_one_line(unpacked: Callable, damage: Callable):
+    with pytest.raises(UserError, match=f".Scrapping-{ID}.zip") as caught:
         unpacked(damage(packed(CLIPS)))
     assert "DATASET_DOWNLOAD_ID" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_changed_bytes_are_found_by_the_checksum(unpacked: Callable):
+def test_changed_bytes_are_detected_by_the_checksum(unpacked: Callable):
     zipped = packed(CLIPS, method=0)
     with pytest.raises(UserError, match=r"CRC.*'Happy_0001\.mp4'"):
         unpacked(zipped[:1000] + b"XX" + zipped[1002:])
 
 
-def test_no_damage_gets_past_or_breaks_out(unpacked: Callable, root: Path):
+def test_random_damage_is_harmless_or_refused(unpacked: Callable, root: Path):
     rng = np.random.default_rng(0)
     members = {name: clip[:300] for name, clip in CLIPS.items()}
     whole = packed(members)
@@ -261,20 +259,20 @@ def test_no_damage_gets_past_or_breaks_out(unpacked: Callable, root: Path):
             shutil.rmtree(root)
         except UserError:
             outcomes["refused"] += 1
-    assert min(outcomes.values()) > 0, outcomes  # or this test shows nothing
+    assert min(outcomes.values()) > 0, outcomes  # else the test shows nothing
 
 
 # Downloading
 
 
 class Drive(ThreadingHTTPServer):
-    """A Google Drive on this machine that holds one file.
+    """A local Google Drive with one file.
 
     Attributes:
         file: its bytes.
         cut_after: bytes after which it drops the connection; None to send all.
-        page: what it says instead of giving the file out.
-        requests: path, and first byte asked for, of each request.
+        page: HTML that it sends instead of the file.
+        requests: path and first requested byte of each request.
     """
 
     file = packed(CLIPS)
@@ -288,7 +286,7 @@ class Drive(ThreadingHTTPServer):
 
 
 class DriveRequest(BaseHTTPRequestHandler):
-    """Answers as Drive does for a large file: a page with a form first, then the bytes."""
+    """Responds like Drive for a large file: a page with a form first, then the bytes."""
 
     server: Drive
 
@@ -317,12 +315,12 @@ class DriveRequest(BaseHTTPRequestHandler):
         self.wfile.write(body[: self.server.cut_after])
 
     def log_message(self, *_: object) -> None:
-        """Stay silent."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def drive(monkeypatch: pytest.MonkeyPatch) -> Iterator[Drive]:
-    """Run a Drive, and send there what gdown asks of Google's."""
+    """Run a Drive server, and redirect gdown's requests to it."""
     with Drive() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -342,7 +340,7 @@ def send_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetch, "RETRIES", 0)
 
 
-def test_missing_folder_is_fetched_and_nothing_else_stays(drive: Drive, root: Path):
+def test_missing_folder_is_downloaded_and_nothing_else_stays(drive: Drive, root: Path):
     fetch_clips(root, ID)
     assert contents(root) == CLIPS
     assert list(root.parent.iterdir()) == [root]
@@ -356,9 +354,9 @@ def test_existing_folder_is_left_alone(drive: Drive, root: Path):
     assert list(root.iterdir()) == [] and drive.requests == []
 
 
-def test_download_that_was_cut_off_goes_on(drive: Drive, root: Path):
+def test_interrupted_download_is_resumed(drive: Drive, root: Path):
     drive.cut_after = 700_000  # of which gdown has written one block of 512 KiB
-    with pytest.raises(UserError, match="broke off") as caught:
+    with pytest.raises(UserError, match=r"\.part") as caught:
         fetch_clips(root, ID)
     (partial,) = root.parent.glob("*.part")
     assert str(partial) in str(caught.value) and "\n" not in str(caught.value)
@@ -369,7 +367,7 @@ def test_download_that_was_cut_off_goes_on(drive: Drive, root: Path):
     assert drive.requests[-1] == ("/download", 2**19)
 
 
-def test_network_that_fails_for_a_moment_costs_no_second_command(
+def test_short_network_failure_is_retried(
     drive: Drive, root: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(fetch, "RETRIES", 2)
@@ -379,7 +377,7 @@ def test_network_that_fails_for_a_moment_costs_no_second_command(
     assert [start for _, start in drive.requests] == [0, 0, 2**19]
 
 
-def test_unpacking_that_was_interrupted_is_begun_anew(
+def test_interrupted_unpacking_starts_again(
     drive: Drive, root: Path, monkeypatch: pytest.MonkeyPatch
 ):
     unpack_member, begun = fetch.unpack_member, []
@@ -399,10 +397,10 @@ def test_unpacking_that_was_interrupted_is_begun_anew(
     (killed / "Happy_0001.mp4").write_text("half")
     fetch_clips(root, ID)
     assert contents(root) == CLIPS and list(root.parent.iterdir()) == [root]
-    assert len(drive.requests) == 2  # it was not fetched again
+    assert len(drive.requests) == 2  # it was not downloaded again
 
 
-def test_two_runs_at_once_fetch_once(drive: Drive, root: Path):
+def test_parallel_runs_download_once(drive: Drive, root: Path):
     runs = [threading.Thread(target=fetch_clips, args=(root, ID)) for _ in range(4)]
     for run in runs:
         run.start()
@@ -419,83 +417,83 @@ def test_two_runs_at_once_fetch_once(drive: Drive, root: Path):
         "<html>You need access</html>",
     ],
 )
-def test_file_that_is_not_given_out(drive: Drive, root: Path, page: str):
+def test_refused_file_is_reported_with_the_reason(drive: Drive, root: Path, page: str):
     drive.page = page
-    with pytest.raises(UserError, match=f"DATASET_DOWNLOAD_ID={ID}.*anyone who has the link") as e:
+    with pytest.raises(UserError, match=f"DATASET_DOWNLOAD_ID={ID}") as e:
         fetch_clips(root, ID)
     assert ("Too many users" in str(e.value)) == ("Too many" in page)
     assert str(root) in str(e.value) and "\n" not in str(e.value)
 
 
-def test_file_that_is_too_large_is_not_fetched(
+def test_too_large_file_is_not_downloaded(
     drive: Drive, root: Path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(fetch, "MAX_BYTES", len(drive.file) - 1)
-    with pytest.raises(UserError, match="look whether the id is right"):
+    with pytest.raises(UserError, match="DATASET_DOWNLOAD_ID"):
         fetch_clips(root, ID)
     assert not root.exists()
 
 
-def test_drive_that_refuses_connections(root: Path, monkeypatch: pytest.MonkeyPatch):
+def test_refused_connection_is_one_line(root: Path, monkeypatch: pytest.MonkeyPatch):
     send_to("http://127.0.0.1:1", monkeypatch)
-    with pytest.raises(UserError, match=r"can't be reached.*Connection refused") as caught:
+    with pytest.raises(UserError, match="Connection refused") as caught:
         fetch_clips(root, ID)
     assert "Max retries" not in str(caught.value)
     assert str(root) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_drive_that_never_answers(root: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unresponsive_drive_times_out(root: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(fetch, "TIMEOUT_S", (0.3, 0.3))
     with ThreadingHTTPServer(("127.0.0.1", 0), DriveRequest) as silent:  # nobody accepts
         send_to(f"http://127.0.0.1:{silent.server_port}", monkeypatch)
-        start_s = time.monotonic()
-        with pytest.raises(UserError, match="can't be reached"):
+        with pytest.raises(UserError, match=re.escape(str(root))):
             fetch_clips(root, ID)
-    assert time.monotonic() - start_s < 5
 
 
 @pytest.mark.parametrize("wrong", ["https://drive.google.com/file/d/1a/view", "../1a", "1a b"])
-def test_what_is_no_id_is_refused(drive: Drive, root: Path, wrong: str):
-    with pytest.raises(UserError, match="between /d/ and /view"):
+def test_invalid_id_is_refused(drive: Drive, root: Path, wrong: str):
+    with pytest.raises(UserError, match=re.escape(repr(wrong))):
         fetch_clips(root, wrong)
     assert drive.requests == [] and not root.parent.exists()
 
 
-def test_folder_that_cannot_be_made(root: Path):
+def test_folder_that_cannot_be_created_is_named(root: Path):
     root.parent.write_text("a file")
-    with pytest.raises(UserError, match="can't be fetched into"):
+    with pytest.raises(UserError, match=re.escape(str(root))):
         fetch_clips(root, ID)
 
 
 # From the command line
 
 
-@pytest.mark.parametrize("setting", ["", "data.download_id=null"])
-def test_preprocess_without_an_id_says_what_to_do(
+@pytest.mark.parametrize("setting", ["data=scrapping", "data.download_id=null"])
+def test_preprocess_without_an_id_names_folder_and_key(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path, setting: str
 ):
+    from preprocess import preprocess
+
     paths = [f"data.root={root}", f"paths.cache={tmp_path}/c", f"paths.output={tmp_path}/o"]
-    arguments = [argument for argument in ["data=scrapping", setting, *paths] if argument]
-    monkeypatch.setattr("sys.argv", ["preprocess.py", *arguments])
+    monkeypatch.setattr("sys.argv", ["preprocess.py", "data=scrapping", setting, *paths])
     with pytest.raises(SystemExit) as caught:
         preprocess()
     line = str(caught.value.code)
-    assert line.startswith(f"error: no folder {root}: put the clips there") and "\n" not in line
-    assert "DATASET_DOWNLOAD_ID in .env" in line
+    assert str(root) in line and "DATASET_DOWNLOAD_ID" in line and "\n" not in line
 
 
-def test_config_takes_the_id_from_the_environment_and_the_cache_fetches(
+def test_download_id_of_the_environment_reaches_the_cache(
     drive: Drive,
-    demo_cache: BuildableCache,
     compose: Callable[..., DictConfig],
     root: Path,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ):
-    clip = demo_cache.root / "Happy_0001.mp4"
-    drive.file = packed({"Scrapping/Happy_0001.mp4": clip.read_bytes()})
+    from emotion.clips.demo.render import write_clip
+
+    write_clip(tmp_path / "a.mp4", "Happy", 0, 1)
+    drive.file = packed({"Scrapping/Happy_0001.mp4": (tmp_path / "a.mp4").read_bytes()})
     monkeypatch.setenv("DATASET_DOWNLOAD_ID", ID)
     overrides = ["data=scrapping", f"data.root={root}", f"paths.cache={root.parent}/cache"]
-    cache = BuildableCache.from_config(compose("preprocess", [*overrides, "num_workers=1"]))
-    cache.ensure()
-    assert [row.clip for row in cache.manifest()] == ["Happy_0001"]
+    builder = CacheBuilder.from_config(compose("preprocess", [*overrides, "num_workers=1"]))
+    builder.ensure()
+    assert [row.clip for row in builder.cache.manifest()] == ["Happy_0001"]
     assert len(drive.requests) == 2

@@ -9,7 +9,6 @@ from scipy.optimize import minimize_scalar
 from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from emotion.errors import UserError
 from emotion.evaluation.calibration import (
     Calibrator,
     calibration_error,
@@ -160,12 +159,6 @@ def test_threshold_by_brute_force():
     reached = {t: right[top >= t].sum() / ((top >= t).sum() + 1) >= 0.85 for t in [0, *sorted(top)]}
     lowest = min(t for t, enough in reached.items() if enough)
     np.testing.assert_array_equal(top >= threshold, top >= lowest)
-
-
-@pytest.mark.parametrize("accuracy", [-0.1, 1.0, 90])
-def test_an_accuracy_that_nobody_can_promise_is_refused(accuracy: float):
-    with pytest.raises(UserError, match=r"calibration\.accuracy"):
-        Calibrator(accuracy)
 
 
 # Minimum number of clips

@@ -1,106 +1,100 @@
-"""The page of a sweep: all that it promises is in it, and a browser shows it as it is meant."""
+"""The page of a sweep: it holds all results, loads nothing, and a browser shows it whole."""
 
 import html
 import json
 import re
 import shutil
 import subprocess
+import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
+from omegaconf import OmegaConf
 
+from emotion.clips.naming import Dropped
 from emotion.evaluation.predictions import Predictions
-from emotion.reports.page import render_page
+from emotion.reports.callback import SweepReport
+from emotion.reports.page import lost_lines
 from emotion.reports.report import page_path, write_report
 from emotion.reports.results import Results, read_runs
+from emotion.stacks.build_report import count_dropped, describe_lost
+from emotion.stacks.manifest import StackRow, write_manifest
+from emotion.tables import write_rows
+from emotion.training.record import DroppedCount, SplitPart, SplitSettings, Throughput
+from tests.reports.runs import fail_run, plan, write_run
+from tests.reports.runs import predict as predict_two
 
-pytestmark = pytest.mark.slow
-
-LABELS = ["Anger", "Happy", "Neutral", "Sad", "Shock"]
+LABELS = ("Anger", "Happy", "Neutral", "Sad", "Shock")
 MODELS = {
-    "mobilenetv3": ("MobileNetV3-Large", 3_468_709, 14.2),
-    "effv2s": ("EfficientNetV2-S", 20_839_165, 61.0),
-    "effv2m": ("EfficientNetV2-M", 53_520_033, 143.0),
+    "mobilenetv3": ("mobilenetv3_large_100", 3_468_709, 14.2),
+    "effv2s": ("tf_efficientnetv2_s", 20_839_165, 61.0),
+    "effv2m": ("tf_efficientnetv2_m", 53_520_033, 143.0),
 }
+DROPPED = (DroppedCount(reason="no face", clips=2, segments=1),)
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PHONE_PX = 390
 
 
 def predict(share: float, seed: int, num: int = 120, start: int = 0) -> Predictions:
-    """Make predictions of which about a share is right."""
+    """Make predictions of which about a share is correct."""
     generator = np.random.default_rng(seed)
     targets = np.arange(num) % 5
-    said = np.where(generator.random(num) < share, targets, generator.integers(5, size=num))
+    predicted = np.where(generator.random(num) < share, targets, generator.integers(5, size=num))
     probabilities = np.full((num, 5), 0.1, np.float32)
-    probabilities[np.arange(num), said] = 0.6
+    probabilities[np.arange(num), predicted] = 0.6
     clips = [f"{LABELS[target]}_{start + i:04d}" for i, target in enumerate(targets)]
-    return Predictions(LABELS, ["test"] * num, clips, [1] * num, [""] * num, targets, probabilities)
+    return Predictions(
+        list(LABELS), ["test"] * num, clips, [1] * num, [""] * num, targets, probabilities
+    )
 
 
-def write_run(folder: Path, share: float, *, model="mobilenetv3", interval=5, seed=0, **others):
-    """Write what a finished run leaves behind: record, predictions and curves."""
-    title, parameters, ms = MODELS[model]
-    (folder / "curves").mkdir(parents=True)
+def write_cell(folder: Path, share: float, *, model="mobilenetv3", interval=5, seed=0, **changes):
+    """Write a finished run of five classes, with curves."""
+    backbone, parameters, ms = MODELS[model]
     parts = {
-        split: {kind: dict.fromkeys(LABELS, n) for kind in ("clips", "stacks")} | {"subjects": []}
+        split: SplitPart(
+            stacks=dict.fromkeys(LABELS, n), clips=dict.fromkeys(LABELS, n), subjects=()
+        )
         for split, n in (("train", 112), ("val", 24), ("test", 24))
+    }
+    fields = {
+        "model": model, "backbone": backbone, "parameters": parameters, "interval": interval,
+        "seed": seed, "num_images": 90 // interval, "labels": LABELS, "parts": parts,
+        "stacks": {"train": 560, "val": 120, "test": 120}, "dropped": DROPPED,
+        "throughput": Throughput(ms_per_stack=ms, train_stacks_per_s=31.5), **changes,
     }  # fmt: skip
-    run = {
-        "status": "finished", "model": model, "model_title": title, "interval": interval,
-        "seed": seed, "num_images": 90 // interval, "parameters": parameters, "labels": LABELS,
-        "data": "demo", "split": {"name": "data", "parts": parts}, "notice": "drawn <faces>",
-        "overrides": [],
-        "stacks": {"train": 560, "val": 120, "test": 120}, "reported_on": "test",
-        "selected_on": "val", "pretrained": {"loaded": False, "source": "random weights"},
-        "best_epoch": 9, "seconds": 95.0, "cache": str(folder.parent / "cache"),
-        "dropped": [{"reason": "no face", "clips": 2, "segments": 1}], "commit": "0123abc",
-        "throughput": {"ms_per_stack": ms, "train_stacks_per_s": 31.5}, **others,
-    }  # fmt: skip
-    predict(share, seed + interval).write(folder / "predictions.csv")
-    (folder / "metrics.json").write_text(json.dumps(run))
+    predictions = fields.pop("predictions", None) or predict(share, seed + interval)
+    write_run(folder, predictions, **fields)
     lines = ["epoch,step,train/accuracy,train/loss,val/accuracy,val/loss"]
     for epoch in range(12):
         grown = share * (1 - np.exp(-(epoch + 1 + 0.3 * seed) / 4))
         lines.append(f"{epoch},0,,,{grown:.4f},{1.7 * (1 - grown) + 0.1:.4f}")
         lines.append(f"{epoch},0,{1.05 * grown:.4f},{1.6 * (1 - grown):.4f},,")
+    (folder / "curves").mkdir()
     (folder / "curves" / "metrics.csv").write_text("\n".join(lines) + "\n")
-
-
-def fail_run(folder: Path, model: str, interval: int, seed: int = 0) -> None:
-    """Write what a run leaves behind that broke off."""
-    folder.mkdir(parents=True)
-    run = {
-        "status": "failed", "error": "OutOfMemoryError: <b>too large</b>", "model": model,
-        "model_title": MODELS[model][0], "interval": interval, "seed": seed, "data": "demo",
-        "labels": LABELS, "split": {"name": "data"}, "overrides": [],
-    }  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps(run))
 
 
 def table_sweep(folder: Path) -> None:
     """Three models at three intervals, two seeds; one cell failed, one was not asked for."""
     shares = iter((0.78, 0.91, 0.9, 0.74, 0.93, 0.88, 0.7, 0.86))
-    plan = []
+    cells = {}
     for interval in (5, 10, 15):
-        for model in MODELS:
+        for model, (backbone, *_) in MODELS.items():
+            head = {"model": model, "backbone": backbone, "interval": interval, "labels": LABELS}
             if (interval, model) == (10, "effv2m"):
-                fail_run(folder / "failed", model, interval)
-                plan.append({"folder": "failed", "overrides": []})
+                fail_run(folder / "failed", "OutOfMemoryError: <b>too large</b>", **head)
+                cells["failed"] = head
             elif (interval, model) != (15, "effv2m"):
                 share = next(shares)
                 for seed in (0, 1):
                     name = f"{model}_{interval}_{seed}"
-                    write_run(folder / name, share, model=model, interval=interval, seed=seed)
-                    typed = [f"model={model}", f"interval='{interval}'", f"seed={seed}"]
-                    plan.append({"folder": name, "overrides": typed})
-    (folder / "sweep.json").write_text(json.dumps(plan))
-    (folder / "cache").mkdir()
-    (folder / "cache" / "dropped.csv").write_text(
-        "clip,reason,detail,segment\n"
-        "Sad_0001,no face,0 of 18,0\nSad_0002,no face,0 of 18,0\nSad_0003,no face,3 of 18,2\n"
-    )
+                    write_cell(folder / name, share, model=model, interval=interval, seed=seed)
+                    typed = (f"model={model}", f"interval='{interval}'", f"seed={seed}")
+                    cells[name] = head | {"seed": seed, "overrides": typed}
+    plan(folder, **cells)
     (folder / "multirun.yaml").write_text(
         "hydra:\n  overrides:\n    hydra: [hydra.mode=MULTIRUN, hydra/launcher=joblib]\n"
         """    task: ["model=mobilenetv3,effv2s,effv2m", "interval='5','10','15'", "seed=0,1","""
@@ -108,41 +102,47 @@ def table_sweep(folder: Path) -> None:
     )
 
 
-def one_run(folder: Path) -> None:
-    write_run(folder / "0", 0.8)
-
-
 def nothing_finished(folder: Path) -> None:
-    fail_run(folder / "0", "effv2s", 5)
-    fail_run(folder / "1", "effv2s", 10)
+    fail_run(folder / "0", model="effv2s")
+    fail_run(folder / "1", model="effv2s", interval=10)
 
 
 def many_protocols(folder: Path) -> None:
-    """Other data, folds, and settings of which one has neither curves nor throughput."""
-    write_run(folder / "0", 0.8, overrides=["augmentation=none"])
-    write_run(folder / "1", 0.7, overrides=["augmentation=seed"], throughput={})
+    """Other data, folds, and settings of which one has no curves."""
+    write_cell(folder / "0", 0.8, overrides=("augmentation=none",))
+    write_cell(folder / "1", 0.7, overrides=("augmentation=seed",))
     shutil.rmtree(folder / "1" / "curves")
-    write_run(folder / "2", 0.6, data="scrapping", notice=None, model="effv2m")
-    nine = {"Sad": 9}
+    write_cell(folder / "2", 0.6, data="scrapping", notice=None, model="effv2m", dropped=())
     for fold in range(3):
         parts = {
-            split: {"subjects": [f"{fold}{split}"], "clips": {"Sad": 4 + fold}, "stacks": nine}
+            split: SplitPart(
+                subjects=(f"{fold}{split}",), clips={"Sad": 4 + fold}, stacks={"Sad": 9}
+            )
             for split in ("train", "val", "test")
-        }  # fmt: skip
-        split = {"name": "kfold", "folds": 3, "fold": fold, "seed": 0, "parts": parts}
-        write_run(folder / f"{3 + fold}", 0.9, split=split, seed=0)
-        predict(0.9, fold, 40, 200 * fold).write(folder / f"{3 + fold}" / "predictions.csv")
+        }
+        split = SplitSettings(name="kfold", fold=fold, settings={"folds": 3, "seed": 0})
+        own = predict(0.9, fold, 40, 200 * fold)
+        write_cell(folder / f"{3 + fold}", 0.9, split=split, parts=parts, predictions=own)
 
 
-SWEEPS = [table_sweep, one_run, nothing_finished, many_protocols]
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Give the folders of three reported sweeps, by the name of the function that wrote them."""
+    folders = {}
+    for sweep in (table_sweep, nothing_finished, many_protocols):
+        folders[sweep.__name__] = tmp_path_factory.mktemp(sweep.__name__)
+        sweep(folders[sweep.__name__])
+        write_report(folders[sweep.__name__])
+    return folders
 
 
-def page_of(folder: Path) -> str:
-    return render_page(Results(read_runs(folder)), folder)
+@pytest.fixture(scope="module")
+def page(sweeps: dict[str, Path]) -> "Page":
+    return Page(page_path(sweeps["table_sweep"]).read_text())
 
 
 class Page(HTMLParser):
-    """Keeps a page's words, tables, pictures and what it would load."""
+    """Keeps a page's words, tables, labels of charts, and what it would load."""
 
     VOID = frozenset({"meta", "link", "br", "hr", "img", "input", "source"})
 
@@ -152,6 +152,7 @@ class Page(HTMLParser):
         self.rows: list[list[str]] = []
         self.words: list[str] = []
         self.labels: list[str] = []
+        self.ids: list[str] = []
         self.loads: list[str] = []
         self.feed(page)
         assert not self.open, self.open  # every element is closed, in the right order
@@ -166,12 +167,20 @@ class Page(HTMLParser):
             self.rows[-1].append("")
         elif name == "svg" and attributes.get("role") == "img":
             self.labels.append(attributes["aria-label"])
+        self.ids += [attributes["id"]] if "id" in attributes else []
+        self.note_loads(attributes)
+        assert name not in ("script", "iframe", "object", "img", "image"), name
+
+    def handle_startendtag(self, name, attributes):
+        self.ids += [value for key, value in attributes if key == "id"]
+        self.note_loads(dict(attributes))
+
+    def note_loads(self, attributes: dict[str, str]) -> None:
         self.loads += [
             attributes[key]
-            for key in ("src", "href", "srcset", "data", "action")
+            for key in ("src", "href", "xlink:href", "srcset", "data", "action")
             if attributes.get(key) and not attributes[key].startswith(("#", "data:"))
         ]
-        assert name not in ("script", "iframe", "object", "img"), name
 
     def handle_endtag(self, name):
         assert self.open.pop() == name, (name, self.open)
@@ -192,35 +201,28 @@ class Page(HTMLParser):
         return next(row for row in rows if row[: len(start)] == list(start))
 
 
-@pytest.mark.parametrize("sweep", SWEEPS)
-def test_page_is_one_whole_file_that_loads_nothing(tmp_path: Path, sweep):
-    sweep(tmp_path)
-    written = page_of(tmp_path)
-    page = Page(written)
-    assert page.loads == []
-    assert set(re.findall(r"url\((.)", written)) <= {"#"} and "@import" not in written
+# Content
 
 
-def test_page_holds_the_results(tmp_path: Path):
-    table_sweep(tmp_path)
-    results = Results(read_runs(tmp_path))
-    page = Page(page_of(tmp_path))
+def test_page_is_one_file_that_loads_nothing(sweeps: dict[str, Path]):
+    for folder in sweeps.values():
+        written = page_path(folder).read_text()
+        page = Page(written)
+        assert page.loads == [] and len(page.ids) == len(set(page.ids))
+        assert set(re.findall(r"url\((.)", written)) <= {"#"} and "@import" not in written
+
+
+def test_page_holds_the_results(page: Page, sweeps: dict[str, Path]):
+    results = Results(*read_runs(sweeps["table_sweep"]))
     entry = results.entries[0]
     low, high = entry.confidence["stacks"].bounds["accuracy"]
     shown = page.row("5", "18")
     mean, std = entry.estimate().mean, entry.estimate().std
     assert shown[2] == f"{100 * mean:.2f} ± {100 * std:.2f} [{100 * low:.1f}, {100 * high:.1f}]"
     assert page.row("10", "9")[4] == "failed" and page.row("15", "6")[4] == "-"
-    assert "failed: effv2m, interval 10, seed 0: OutOfMemoryError: <b>too large</b>" in page.text
-    assert "seed's" not in page.text  # no statement about whose clips they are
-
-
-def test_page_shows_matrices_classes_curves_and_costs_of_every_entry(tmp_path: Path):
-    table_sweep(tmp_path)
-    results = Results(read_runs(tmp_path))
-    page = Page(page_of(tmp_path))
+    assert "failed: EfficientNetV2-M, interval 10, seed 0: OutOfMemoryError: <b>too" in page.text
     for entry in (entry for entry in results.entries if entry.is_finished):
-        title = f"{entry.title}, interval {entry.interval}"
+        title = f"{entry.model.title}, interval {entry.interval}"
         (matrix,) = (label for label in page.labels if label.startswith(f"{title}: confusion"))
         assert f"Anger: {entry.confusion['stacks'][0, 0]} Anger" in matrix
         (classes,) = (label for label in page.labels if label.startswith(f"{title}: scores of"))
@@ -228,56 +230,123 @@ def test_page_shows_matrices_classes_curves_and_costs_of_every_entry(tmp_path: P
         assert f"Anger recall {100 * recall:.1f} %" in classes
         (learning,) = (label for label in page.labels if label.startswith(f"{title}: learning"))
         assert "12 epochs" in learning and learning.count("best epoch 9") == 2
-    for name in ("million parameters", "milliseconds a stack"):
+    for name in ("million parameters", "milliseconds per stack"):
         (cost,) = (label for label in page.labels if label.startswith(f"Accuracy against {name}"))
         assert cost.count("interval") == 7
     assert page.row("EfficientNetV2-S", "5")[3:] == ["20,839,165", "61", "31.5", "3.17"]
 
 
-def test_page_tells_data_and_the_commands_that_repeat_it(tmp_path: Path):
-    table_sweep(tmp_path)
-    page = Page(page_of(tmp_path))
+def test_page_has_no_other_tables_and_no_claim_about_the_clips(sweeps: dict[str, Path]):
+    page = Page(page_path(sweeps["many_protocols"]).read_text())  # with data=scrapping
+    assert "seed's" not in page.text and "64.13" not in page.text and "ublished" not in page.text
+
+
+def test_page_shows_data_and_the_commands_that_repeat_it(page: Page, sweeps: dict[str, Path]):
     assert page.row("train") == ["train", *["112 112 clips"] * 5, "560 560 clips", "0"]
-    assert "no face: 2 clips, 1 segment of other clips" in page.text
-    assert "Sad_0003, segment 2 (3 of 18)" in page.text
-    assert (
-        "python train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 seed=0,1 "
-        "'+n=${hydra:job.num}' hydra/launcher=joblib"
-    ) in page.text
+    assert "python train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 seed=0,1 " in (
+        page.text
+    )
+    assert "'+n=${hydra:job.num}' hydra/launcher=joblib" in page.text
     assert "python train.py model=effv2s interval=10 seed=1" in page.text
-    assert f"python -m emotion.reports {tmp_path}" in page.text
+    assert f"python -m emotion.reports {sweeps['table_sweep']}" in page.text
     assert "git checkout 0123abc" in page.text
-    assert "Drawn <faces>." in page.text  # escaped, for what a config says is no markup
+    assert "Synthetic <faces>." in page.text  # escaped, since a config holds no markup
 
 
-def test_folds_are_told_as_they_differ(tmp_path: Path):
-    many_protocols(tmp_path)
-    page = Page(page_of(tmp_path))
+def test_folds_are_shown_as_they_differ(sweeps: dict[str, Path]):
+    page = Page(page_path(sweeps["many_protocols"]).read_text())
     rows = [row for row in page.rows if row and row[0] == "val"]
     assert [" ".join(entry.split()) for entry in rows[-1]] == [
         "val", *["0 0 clips"] * 3, "9 4 to 6 clips", "0 0 clips", "9 4 to 6 clips", "1"
     ]  # fmt: skip
-    assert "demo, split kfold (folds=3, seed=0)" in page.text
-    assert "augmentation=none" in page.text
+    assert "demo, split kfold (folds=3, seed=0)" in page.text and "augmentation=none" in page.text
 
 
-def test_nothing_finished_still_makes_a_page(tmp_path: Path):
-    nothing_finished(tmp_path)
-    page = Page(page_of(tmp_path))
+def test_nothing_finished_still_makes_a_page(sweeps: dict[str, Path]):
+    page = Page(page_path(sweeps["nothing_finished"]).read_text())
     assert "0 of 2 runs finished" in page.text and page.row("5")[-1] == "failed"
-    assert "No entry is finished." in page.text
 
 
-def test_page_lies_beside_the_sweeps(tmp_path: Path):
-    for kind, expected in (
+# Lost clips
+
+
+def test_report_counts_lost_clips_as_preprocess_does(tmp_path: Path):
+    """One cache with clips that made no stack and segments of others: the same numbers and text."""
+    rows = [StackRow("stacks/a_1.tiff", "a", 1, "A", "", "", 90, 1, "1", 1, 1, 30.0)]
+    dropped = [
+        Dropped("gone_0001", "no face", "0 of 18", 1),  # all segments of one clip
+        Dropped("gone_0001", "no face", "1 of 18", 2),
+        Dropped(rows[0].clip, "no face", "3 of 18", 7),  # a segment of a clip that has stacks
+        Dropped("short_0001", "too short"),
+    ]
+    expected = describe_lost(count_dropped(dropped, rows))
+    cache = tmp_path / "cache"
+    write_manifest(cache / "manifest.csv", rows)
+    write_rows(cache / "dropped.csv", Dropped, dropped)
+    counts = [
+        DroppedCount(reason="no face", clips=1, segments=1),
+        DroppedCount(reason="too short", clips=1, segments=0),
+    ]
+    record = write_run(tmp_path / "0", predict_two(1, 1), dropped=counts, cache=str(cache))
+    assert lost_lines(record) == expected and len(expected) == 3
+    (cache / "manifest.csv").unlink()  # the record alone has the same numbers, without names
+    without_names = [line.split(": gone")[0].split(": short")[0] for line in expected]
+    numbers = [re.findall(r"\d+", line) for line in lost_lines(record)]
+    assert numbers == [re.findall(r"\d+", line) for line in without_names]
+
+
+# Files and commands
+
+
+def test_files_hold_the_table(sweeps: dict[str, Path]):
+    folder = sweeps["table_sweep"]
+    markdown = (folder / "results.md").read_text()
+    assert markdown.count("| 10 | 9 |") == 3
+    assert markdown.index("accuracy of stacks") < markdown.index("- demo") < markdown.index("UAR")
+    picture = cv2.imread(str(folder / "confusion.png"))
+    assert min(picture.shape[:2]) > 300 and picture.std() > 10
+
+
+@pytest.mark.parametrize(
+    ("folder", "expected"),
+    [
         ("out/sweeps/first", "out/reports/first/index.html"),
         ("out/runs/one", "out/reports/one/index.html"),
         ("elsewhere", "elsewhere/index.html"),
-    ):
-        one_run(tmp_path / kind)
-        write_report(tmp_path / kind)
-        assert page_path(tmp_path / kind) == tmp_path / expected
-        assert "<title>Sweep" in (tmp_path / expected).read_text()
+    ],
+)
+def test_page_is_beside_the_sweeps(tmp_path: Path, folder: str, expected: str):
+    assert page_path(tmp_path / folder) == tmp_path / expected
+
+
+def test_sweep_without_a_report_exits_with_an_error(tmp_path: Path):
+    config = OmegaConf.create({"hydra": {"sweep": {"dir": str(tmp_path)}}})
+    with pytest.raises(SystemExit, match=str(tmp_path)):
+        SweepReport().on_multirun_end(config)
+
+
+def test_command_line_names_a_folder_without_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from emotion.reports.__main__ import main
+
+    monkeypatch.setattr("sys.argv", ["reports", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"error: .*{tmp_path}"):
+        main()
+
+
+def test_reports_load_neither_networks_nor_what_cuts_clips(sweeps: dict[str, Path]):
+    """A report must not need what trains or what builds a cache."""
+    code = (
+        "import sys; sys.argv = ['reports', sys.argv[1]]\n"
+        "from emotion.reports.__main__ import main\n"
+        "main()\n"
+        "heavy = {'torch', 'mediapipe', 'cv2', 'av', 'pytorch_lightning', 'wandb', 'joblib'}\n"
+        "loaded = sorted(heavy & set(sys.modules)); sys.exit(' '.join(loaded) or 0)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(sweeps["nothing_finished"])],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # In a browser
@@ -289,32 +358,34 @@ def browser() -> str:
     for name in BROWSERS:
         if path := shutil.which(name):
             return path
-    pytest.skip(f"none of {', '.join(BROWSERS)} is here (Debian: apt-get install chromium)")
+    pytest.skip(f"none of {', '.join(BROWSERS)} is installed (Debian: apt-get install chromium)")
 
 
 LOOK = """<script>addEventListener("load", () => {
   const wide = [...document.querySelectorAll("body *")].filter(e => !e.closest(".scroll")
-    && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80));
+    && !e.closest("svg") && e.getBoundingClientRect().right > innerWidth + 1)
+    .map(e => e.outerHTML.slice(0, 80));
   const small = [...document.querySelectorAll("svg text")].filter(e => e.getClientRects().length
     && parseFloat(getComputedStyle(e).fontSize) * e.ownerSVGElement.clientWidth
       / e.ownerSVGElement.viewBox.baseVal.width < 9).length;
-  const out = [...document.querySelectorAll("svg.chart")].filter(s => { const b = s.getBBox();
-    const v = s.viewBox.baseVal; return b.x < -1 || b.y < -1 || b.x + b.width > v.width + 1
-      || b.y + b.height > v.height + 1; }).map(s => s.getAttribute("aria-label").slice(0, 60));
+  const out = [...document.querySelectorAll("svg.chart")].filter(s =>
+    [...s.querySelectorAll("text")].some(t => { const a = t.getBoundingClientRect();
+      const b = s.getBoundingClientRect(); return a.left < b.left - 1 || a.top < b.top - 1
+        || a.right > b.right + 1 || a.bottom > b.bottom + 1; }))
+    .map(s => s.getAttribute("aria-label").slice(0, 60));
   const seen = {width: innerWidth, scroll: document.documentElement.scrollWidth, wide, small, out,
     loaded: performance.getEntriesByType("resource").length,
-    charts: [...document.querySelectorAll("svg.chart")].filter(s => s.clientHeight > 99).length,
-    broken: [...document.images].filter(i => !i.naturalWidth).length};
+    charts: [...document.querySelectorAll("svg.chart")].filter(s => s.clientHeight > 99).length};
   const pre = document.createElement("pre"); pre.id = "seen";
   pre.textContent = JSON.stringify(seen); document.body.append(pre); });</script>"""
 
 
-def look(browser: str, page: Path, width: int, profile: Path) -> tuple[dict, list[str]]:
-    """Open a page; give what a script sees in it, and what the browser's console says."""
-    copy = page.with_name("looked-at.html")
-    framed = page.read_text().replace("</body>", f"{LOOK}</body>")
-    # a window of less than 500 px is more than Chromium's own frame allows; a frame in it is not
-    copy.write_text(
+def look(browser: str, page: str, width: int, folder: Path) -> tuple[dict, list[str]]:
+    """Open a page; return what a script measures in it, and the lines of the browser's console."""
+    framed = page.replace("</body>", f"{LOOK}</body>")
+    frame = folder / f"frame{width}.html"
+    # Chromium's own window is at least 500 px wide; a frame inside it may be narrower
+    frame.write_text(
         '<!doctype html><body style="margin:0">'
         f'<iframe style="border:0;width:{width}px;height:99px"'
         f' srcdoc="{html.escape(framed)}"></iframe><script>addEventListener("load", () => '
@@ -323,8 +394,8 @@ def look(browser: str, page: Path, width: int, profile: Path) -> tuple[dict, lis
     )
     done = subprocess.run(
         [browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-         "--no-first-run", f"--user-data-dir={profile}", "--host-resolver-rules=MAP * ~NOTFOUND",
-         "--dump-dom", copy.as_uri()],
+         "--no-first-run", f"--user-data-dir={folder / 'profile'}", "--dump-dom",
+         "--host-resolver-rules=MAP * ~NOTFOUND", frame.as_uri()],
         capture_output=True, text=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -333,25 +404,16 @@ def look(browser: str, page: Path, width: int, profile: Path) -> tuple[dict, lis
     return json.loads(html.unescape(found[1])) if found else {}, console
 
 
-@pytest.mark.parametrize("width", [PHONE_PX, 1280])
-@pytest.mark.parametrize("sweep", SWEEPS)
-def test_browser_shows_it_whole(tmp_path: Path, browser: str, sweep, width: int):
-    sweep(tmp_path)
-    write_report(tmp_path)
-    seen, console = look(browser, page_path(tmp_path), width, tmp_path / "profile")
-    assert console == []
-    assert seen["width"] == width and seen["scroll"] <= width, seen
-    assert seen["wide"] == [] and seen["small"] == 0 and seen["out"] == [], seen
-    assert seen["loaded"] == 0 and seen["broken"] == 0, seen
-    assert (seen["charts"] > 0) == (sweep is not nothing_finished)
-
-
-def test_the_look_itself_sees_what_is_wrong(tmp_path: Path, browser: str):
-    page = tmp_path / "index.html"
-    page.write_text(
-        '<!doctype html><body><p style="width:700px">wide</p><img src="missing.png">'
-        "<script>nothing.there()</script></body>"
-    )
-    seen, console = look(browser, page, PHONE_PX, tmp_path / "profile")
-    assert seen["scroll"] >= 700 and len(seen["wide"]) == 1 and seen["broken"] == 1
-    assert any("nothing is not defined" in line for line in console)
+@pytest.mark.slow
+def test_browser_shows_pages_whole(sweeps: dict[str, Path], browser: str, tmp_path: Path):
+    for name, folder in sweeps.items():
+        for width in (PHONE_PX, 1280):
+            seen, console = look(browser, page_path(folder).read_text(), width, tmp_path)
+            assert console == []
+            assert seen["width"] == width and seen["scroll"] <= width, seen
+            assert seen["wide"] == [] and seen["small"] == 0 and seen["out"] == [], seen
+            assert seen["loaded"] == 0, seen
+            assert (seen["charts"] > 0) == (name != "nothing_finished")
+    wide = '<!doctype html><body><p style="width:700px">wide</p><script>no()</script></body>'
+    seen, console = look(browser, wide, PHONE_PX, tmp_path)  # the test itself finds mistakes
+    assert seen["scroll"] >= 700 and len(seen["wide"]) == 1 and len(console) == 1

@@ -1,20 +1,17 @@
 """Sweeps on a real Slurm of one node, made of Debian's packages by docs/one_node_slurm.sh."""
 
-import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from emotion.cli import REPOSITORY
-from emotion.stacks.cache import Cache
+from emotion import REPOSITORY
 
 pytestmark = pytest.mark.slow
 
@@ -52,64 +49,58 @@ def free_ports(number: int) -> list[int]:
 
 
 @pytest.fixture
-def sweep(slurm: None, demo_cache: Cache, tmp_path: Path):
-    """Give a function that starts a sweep of smoke-size cells on Slurm."""
+def sweep(slurm: None, start_sweep: Callable[..., subprocess.Popen], tmp_path: Path):
+    """Give a function that starts a sweep on Slurm, from a folder without the code."""
 
     def start(*arguments: str) -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, str(REPOSITORY / "train.py"), "-m", "hydra/launcher=submitit_slurm",
-             "hydra.launcher.cpus_per_task=1", "interval=15", "experiment=smoke", "logger=csv",
-             "sweep=s", f"paths.output={tmp_path}",
-             f"paths.cache={demo_cache.directory.parents[1]}", *arguments],
-            cwd=tmp_path, start_new_session=True, text=True,  # not where the code is
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+        launcher = ("hydra/launcher=submitit_slurm", "hydra.launcher.cpus_per_task=1")
+        return start_sweep(*launcher, *arguments, cwd=tmp_path)
 
     return start
 
 
-def records_of(folder: Path) -> dict[int, dict]:
-    records = [json.loads(path.read_text()) for path in folder.glob("*/metrics.json")]
-    return {record["seed"]: record for record in records}
+def test_cells_run_as_jobs_and_a_failed_one_stops_no_other(sweep, tmp_path: Path):
+    from emotion.training.record import read_record
 
-
-def test_cells_run_as_jobs_and_one_that_is_killed_costs_itself_alone(sweep, tmp_path: Path):
-    dies = "+callbacks.d={_target_:tests.deadly.Dies,seed:${seed},of_seed:1,how:SIGKILL}"
+    dies = "+callbacks.d={_target_:tests.deadly.Dies,seed:${seed},of_seed:1,how:raise}"
     run = sweep("seed=0,1,2", dies)
-    said, _ = run.communicate(timeout=300)
-    assert run.returncode == 1 and "1 of 3 cells failed" in said, said
+    output, _ = run.communicate(timeout=300)
+    assert run.returncode == 1, output
     folder = tmp_path / "sweeps" / "s"
-    records = records_of(folder)
-    assert [records[seed]["status"] for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
-    assert "died; see " in records[1]["error"] and "3 of 3 cells, 1 failed" in said
-    assert records[0]["machine"]["torch_threads"] == 1  # those that the job asked for
-    assert "failed" in (folder / "results.md").read_text()
+    records = [read_record(path.parent) for path in folder.glob("*/metrics.json")]
+    status = {record.seed: record.status for record in records}
+    assert status == {0: "finished", 1: "failed", 2: "finished"}
+    (first,) = (record for record in records if record.seed == 0)
+    assert first.provenance.machine.torch_threads == 1  # as many as the job asked for
+    assert (folder / "results.md").is_file()
 
 
-def test_sweep_killed_on_the_login_node_waits_for_its_jobs(sweep, tmp_path: Path):
+def test_job_of_a_killed_sweep_is_not_run_twice(sweep, tmp_path: Path):
+    from emotion.training.record import read_record
+
     gate, folder = tmp_path / "gate", tmp_path / "sweeps" / "s"
     gate.touch()
-    wait = f"+callbacks.w={{_target_:tests.deadly.Waits,seed:0,of_seed:0,file:{gate}}}"
-    killed = sweep("seed=0", wait)
+    waits = f"+callbacks.w={{_target_:tests.deadly.Waits,seed:0,of_seed:0,file:{gate}}}"
+    killed = sweep("seed=0", waits)
     end_s = time.monotonic() + 120
-    while not list(folder.glob("*/.cell.lock")):
+    while not (tmp_path / "gate.reached").exists():
         assert time.monotonic() < end_s and killed.poll() is None
         time.sleep(0.1)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
-    again = sweep("seed=0", wait)
-    for line in again.stdout:
-        if "is being run by process" in line:
-            break
+    again = sweep("seed=0", waits)
+    while len(list(folder.glob(".submitit/*/*_submitted.pkl"))) < 2:
+        assert time.monotonic() < end_s and again.poll() is None
+        time.sleep(0.1)
     gate.unlink()
-    said, _ = again.communicate(timeout=200)
-    assert again.returncode == 0, said
-    assert records_of(folder)[0]["status"] == "finished"
-    jobs = list(folder.glob(".submitit/*/*_submitted.pkl"))
-    assert len(jobs) == 1  # the killed sweep's has done it all
+    output, _ = again.communicate(timeout=200)
+    assert again.returncode == 0, output
+    (log,) = folder.glob("*/train.log")
+    assert log.read_text().count("best epoch") == 1
+    assert read_record(log.parent).status == "finished"
 
 
-def test_partition_that_is_not_there_ends_in_one_line(sweep):
+def test_unknown_partition_ends_in_an_error(sweep):
     run = sweep("hydra.launcher.partition=nowhere")
-    said, _ = run.communicate(timeout=100)
-    assert run.returncode == 1 and "error: sbatch takes no job" in said and "nowhere" in said
+    output, _ = run.communicate(timeout=100)
+    assert run.returncode == 1 and "nowhere" in output

@@ -1,8 +1,6 @@
-"""Sweeps that stop, fail and go on, with real processes on cells of smoke size."""
+"""Sweeps that fail, stop and continue: quickly with cheap cells, slowly with real processes."""
 
-import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,285 +8,219 @@ import time
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
-from emotion.cli import REPOSITORY
-from emotion.progress import duration
-from emotion.stacks.cache import Cache
-from emotion.sweeps.sweep import Cell
-from emotion.training.record import write_record
-from train import train
+from emotion import REPOSITORY
+from emotion.errors import UserError
 
-pytestmark = pytest.mark.slow
+NO_REPORT = "~hydra.callbacks.report"  # cheap cells have no predictions to report on
 
-SEEDS = "seed=0,1,2"
-KEEPS_LAST = (  # as callbacks=default does, and experiment=smoke does not
-    "callbacks.last={_target_:emotion.training.checkpoint.RunCheckpoint,"
-    "dirpath:${hydra:runtime.output_dir},filename:last}"
+
+def cell_folders(sweep_dir: Path) -> dict[int, Path]:
+    """Return the folder of each seed's cell that has a record."""
+    from emotion.training.record import read_record
+
+    folders = [path.parent for path in sweep_dir.glob("*/metrics.json")]
+    return {read_record(folder).seed: folder for folder in folders}
+
+
+def status_of(folder: Path) -> str:
+    from emotion.training.record import read_record
+
+    return read_record(folder).status
+
+
+def test_failed_cell_stops_no_other_and_the_same_command_runs_it_again(cells, sweep, tmp_path):
+    arguments = ("seed=0,1,2", NO_REPORT)
+    cells.fails[1] = RuntimeError("broken")
+    assert sweep(*arguments).startswith("error: 1 of 3 cells")
+    folders = cell_folders(tmp_path / "sweeps" / "s")
+    assert [status_of(folders[seed]) for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
+    assert cells.ran == [0, 1, 2] and "broken" in (folders[1] / "error.txt").read_text()
+    written_ns = (folders[0] / "metrics.json").stat().st_mtime_ns
+
+    cells.fails.clear()
+    assert sweep("seed=2,0,1", NO_REPORT) == ""  # in another order
+    assert cells.ran == [0, 1, 2, 1] and not (folders[1] / "error.txt").exists()
+    assert status_of(folders[1]) == "finished"
+    assert (folders[0] / "metrics.json").stat().st_mtime_ns == written_ns
+    assert sweep(*arguments) == "" and len(cells.ran) == 4
+
+
+def test_cells_are_planned_and_repeated_ones_run_once(cells, sweep, tmp_path):
+    from emotion.sweeps.plan import read_plan
+
+    assert sweep("interval=10,15", "seed=0,0", NO_REPORT) == ""
+    plan = read_plan(tmp_path / "sweeps" / "s")
+    assert [cell.interval for cell in plan] == [10, 15] and len(cells.ran) == 2
+    assert all(cell.to_run and (tmp_path / "sweeps/s" / cell.folder).is_dir() for cell in plan)
+    assert plan[0].work == 64 * 64  # pixels, one epoch
+
+
+def test_damaged_plan_is_named(tmp_path):
+    from emotion.sweeps.plan import read_plan
+
+    (tmp_path / "sweep.json").write_text('[{"cell": ')
+    with pytest.raises(UserError, match=r"sweep\.json"):
+        read_plan(tmp_path)
+
+
+def test_progress_counts_cells_and_failures(cells, sweep, capfd):
+    cells.fails[1] = RuntimeError("broken")
+    sweep("seed=0,1,2", NO_REPORT)
+    lines = [line for line in capfd.readouterr().out.splitlines() if line.startswith("over: ")]
+    counts = ["1 of 3 cells", "2 of 3 cells, 1 failed", "3 of 3 cells, 1 failed"]
+    assert all(count in line for count, line in zip(counts, lines, strict=True))
+
+
+def test_single_run_prints_no_progress(compose, capfd):
+    from emotion.sweeps.callback import SweepProgress
+
+    SweepProgress().on_job_end(compose("train", return_hydra_config=True))
+    assert capfd.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "key"),
+    [
+        (["optimizer.lr=interval(0,1)"], "hparams=optuna"),
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs"),
+        (["hydra/launcher=moon"], "hydra/launcher=moon"),
+        (["hydra.sweep.subdir=x", "seed=0,1"], "hydra.sweep.subdir=x"),
+        (["seed=0,high"], "seed"),
+        (["data=folders", "data.root=/nowhere"], "/nowhere"),
+    ],
 )
+def test_mistake_ends_in_one_line_before_anything_runs(cells, sweep, tmp_path, arguments, key):
+    message = sweep(NO_REPORT, *arguments)
+    assert message.startswith("error: ") and key in message and "\n" not in message
+    assert not cells.ran and not list(tmp_path.rglob(".hydra"))
 
 
-@pytest.fixture
-def sweep(demo_cache: Cache, tmp_path: Path):
-    """Give a function that starts train.py on the small demo, in a process group of its own."""
+def test_folder_with_files_of_the_user_is_refused_and_left_alone(cells, sweep, tmp_path):
+    folder = tmp_path / "sweeps" / "s" / "mydir"
+    thesis, notes = folder / "thesis.tex", folder / "curves" / "notes.txt"
+    notes.parent.mkdir(parents=True)
+    (folder / "best.ckpt").write_text("weights")
+    for path in (notes, thesis):
+        path.write_text("three years of work")
+        message = sweep("seed=0", "hydra.sweep.subdir=mydir", NO_REPORT)
+        assert message.startswith("error: ") and str(folder) in message
+    assert {p.name for p in folder.rglob("*")} == {"thesis.tex", "curves", "notes.txt", "best.ckpt"}
+    assert not cells.ran and thesis.read_text() == notes.read_text() == "three years of work"
 
-    def start(*arguments: str, name: str = "s", logger: str = "csv") -> subprocess.Popen:
-        return subprocess.Popen(
-            [sys.executable, "train.py", "-m", "interval=15", "experiment=smoke",
-             f"logger={logger}", f"sweep={name}", f"paths.output={tmp_path}",
-             f"paths.cache={demo_cache.directory.parents[1]}", *arguments],
-            cwd=REPOSITORY, start_new_session=True, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+
+def test_clearing_removes_files_of_runs_alone(tmp_path):
+    from emotion.training.cell import clear
+
+    (tmp_path / "wandb" / "run").mkdir(parents=True)
+    ours = ("best.ckpt", ".best.machine-12.ckpt", "metrics.json", "wandb/run/log.txt")
+    for name in ("train.log", *ours, "model.onnx"):
+        (tmp_path / name).write_text("x")
+    with pytest.raises(UserError, match=r"model\.onnx"):
+        clear(tmp_path)
+    assert all((tmp_path / name).exists() for name in ours)
+    (tmp_path / "model.onnx").unlink()
+    clear(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["train.log"]
+
+
+def test_cell_of_another_config_is_not_overwritten(cells, sweep, tmp_path):
+    assert sweep("seed=0", "hydra.sweep.subdir=mine", NO_REPORT) == ""
+    record = (tmp_path / "sweeps/s/mine/metrics.json").read_text()
+    message = sweep("seed=1", "hydra.sweep.subdir=mine", NO_REPORT)
+    assert message.startswith("error: ") and "mine" in message and cells.ran == [0]
+    assert (tmp_path / "sweeps/s/mine/metrics.json").read_text() == record
+
+
+def test_signal_in_a_cell_stops_the_sweep_and_is_no_failure(cells, sweep, tmp_path):
+    cells.fails[1] = KeyboardInterrupt()
+    assert sweep("seed=0,1,2", NO_REPORT) == str(128 + signal.SIGINT)
+    assert cells.ran == [0, 1] and list(cell_folders(tmp_path / "sweeps" / "s")) == [0]
+
+
+def test_job_waits_for_a_cell_that_another_process_runs(cells, sweep, tmp_path):
+    locked, released = tmp_path / "locked", tmp_path / "released"
+    code = f"""if True:
+        import pathlib, time
+        from emotion.files import claimed
+        with claimed(pathlib.Path({str(tmp_path / "sweeps/s/mine/.cell.lock")!r}), "cell"):
+            pathlib.Path({str(locked)!r}).touch()
+            time.sleep(3)
+            pathlib.Path({str(released)!r}).touch()"""
+    with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as other:
+        wait_for(locked, other)
+        assert sweep("seed=0", "hydra.sweep.subdir=mine", NO_REPORT) == ""
+        assert released.exists() and cells.ran == [0]
+
+
+def test_estimate_weighs_cells_by_work_and_network(caplog):
+    from emotion.sweeps.estimate import SweepEstimate
+    from emotion.sweeps.plan import PlannedCell
+    from emotion.training.throughput import relative_cost
+
+    def cell(backbone: str, work: float) -> PlannedCell:
+        return PlannedCell(
+            cell="0", model="m", backbone=backbone, model_title="M", interval=5, seed=0, data="d",
+            labels=("a", "b"), split={"name": "data"}, folder="f", to_run=True, work=work,
         )  # fmt: skip
 
-    return start
+    small, large = "mobilenetv3_small_050", "mobilenetv3_large_100"
+    assert 2 < relative_cost(large) / relative_cost(small) < 9
+    estimate = SweepEstimate([cell(small, 1.0), cell(small, 3.0)], 2, 1 / 12)
+    with caplog.at_level("INFO"):
+        estimate.announce(3600.0)  # 1 h and 3 h, two at a time
+        assert "about 2.0 h for 2 cells" not in caplog.text  # not above two hours
+        estimate.announce(10 * 3600.0)
+    assert "about 20 h for 2 cells" in caplog.text
+    assert "experiment=small makes it about 1.7 h" in caplog.text
 
 
-def ended(process: subprocess.Popen) -> tuple[int, str]:
-    """Wait for a sweep; give its exit status and all that it said."""
-    output, errors = process.communicate(timeout=300)
-    return process.returncode, output + errors
-
-
-def cells_of(folder: Path) -> dict[int, Path]:
-    """Give the folder of each seed's cell."""
-    return {
-        json.loads(path.read_text())["seed"]: path.parent for path in folder.glob("*/metrics.json")
-    }
-
-
-def table_of(folder: Path) -> str:
-    return (folder / "results.md").read_text()
-
-
-def dies(how: str) -> str:
-    return f"+callbacks.dies={{_target_:tests.deadly.Dies,seed:${{seed}},of_seed:1,how:{how}}}"
-
-
-def test_killed_sweep_goes_on_and_ends_as_an_undisturbed_one(sweep, tmp_path: Path):
-    gate = tmp_path / "gate"
-    wait = f"+callbacks.w={{_target_:tests.deadly.Waits,seed:${{seed}},of_seed:1,file:{gate}}}"
-    status, said = ended(sweep(SEEDS, wait, name="undisturbed"))
-    assert status == 0, said
-    gate.touch()
-    killed = sweep(SEEDS, wait)
-    folder = tmp_path / "sweeps" / "s"
+def wait_for(path: Path, process: subprocess.Popen) -> None:
+    """Wait until a path that may hold wildcards exists."""
     end_s = time.monotonic() + 120
-    while len(list(folder.glob("*_seed1_*/.hydra/config.yaml"))) == 0 or len(cells_of(folder)) < 1:
-        assert time.monotonic() < end_s and killed.poll() is None, ended(killed)
+    while not list(path.parent.parent.glob(f"{path.parent.name}/{path.name}")):
+        assert time.monotonic() < end_s and process.poll() is None
         time.sleep(0.05)
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    (done,) = cells_of(folder).values()
-    written_ns = (done / "metrics.json").stat().st_mtime_ns
-    gate.unlink()
-    status, said = ended(sweep(SEEDS, wait))
-    assert status == 0, said
-    (half,) = (path.name for path in folder.glob("*_seed1_*"))
-    assert f"finished, not run again: {done.name}\n" in said
-    assert f"run again, cut off: {half}\n" in said
-    assert (done / "metrics.json").stat().st_mtime_ns == written_ns
-    undisturbed = tmp_path / "sweeps" / "undisturbed"
-    assert table_of(folder) == table_of(undisturbed)
-    assert (folder / "results.csv").read_text() == (undisturbed / "results.csv").read_text()
-    assert not list(folder.glob("*/best-v1.ckpt"))  # nothing is left of the half run
-    status, said = ended(sweep(SEEDS, wait))
-    assert status == 0 and "3 cells, 3 of them finished" in said and "epoch   1 of" not in said
 
 
-def wandb_ids(cell: Path) -> list[str]:
-    """Give the id of the W&B run that each part of a cell's log belongs to, in order."""
-    return [path.name.rpartition("-")[2] for path in sorted(cell.glob("wandb/offline-run-*"))]
-
-
-def test_cell_cut_off_in_a_later_epoch_goes_on_if_asked_and_else_begins_anew(sweep, tmp_path: Path):
-    def curves(cell: Path) -> str:
-        return (cell / "curves" / "metrics.csv").read_text()
-
-    settings = ["seed=0,1", "trainer.max_epochs=3", KEEPS_LAST]
-    status, said = ended(sweep(*settings, name="undisturbed"))
-    assert status == 0, said
-    undisturbed = cells_of(tmp_path / "sweeps" / "undisturbed")
-
-    killed = sweep(*settings, logger="default")
-    second_epochs = (line for line in killed.stdout if line.startswith("epoch   2 of 3"))
-    assert next(second_epochs) and next(second_epochs)  # of the first cell, and of the second
-    os.killpg(killed.pid, signal.SIGKILL)
-    killed.communicate()
-    folder, anew = tmp_path / "sweeps" / "s", tmp_path / "sweeps" / "anew"
-    (done,) = cells_of(folder).values()
-    written_ns = (done / "metrics.json").stat().st_mtime_ns
-    (half,) = (path.name for path in folder.glob("*_seed1_*"))
-    (id_at_first,) = wandb_ids(folder / half)
-    shutil.copytree(folder, anew, symlinks=True)
-
-    status, said = ended(sweep(*settings, "ckpt_path=last", logger="default"))
-    assert status == 0, said
-    assert f"finished, not run again: {done.name}\n" in said
-    assert f"cut off: {half}\n" in said and said.count("goes on after epoch") == 1
-    assert "epoch   1 of 3" not in said and "epoch   3 of 3" in said
-    assert (done / "metrics.json").stat().st_mtime_ns == written_ns
-    assert wandb_ids(folder / half) == [id_at_first] * 2
-    assert wandb_ids(done) != [id_at_first]
-
-    status, said = ended(sweep(*settings, name="anew", logger="default"))
-    assert status == 0, said
-    assert "goes on after epoch" not in said and said.count("epoch   1 of 3") == 1
-    (id_anew,) = wandb_ids(anew / half)
-    assert id_anew != id_at_first
-
-    for name in ("s", "anew"):
-        cells = cells_of(tmp_path / "sweeps" / name)
-        assert {seed: curves(cell) for seed, cell in cells.items()} == {
-            seed: curves(cell) for seed, cell in undisturbed.items()
-        }
-        assert table_of(tmp_path / "sweeps" / name) == table_of(undisturbed[0].parent)
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
-def test_failing_cell_is_told_and_stops_no_other(sweep, tmp_path: Path, launcher: str):
-    status, said = ended(sweep(SEEDS, dies("raise"), f"hydra/launcher={launcher}"))
-    folder = tmp_path / "sweeps" / "s"
-    assert status == 1 and "1 of 3 cells failed; the same command with sweep=s" in said
-    bad = cells_of(folder)[1]
-    told = said.index(f"cell {bad.name} failed: a broken cell")
-    if launcher == "basic":
-        assert told < said.rindex("best epoch")  # at once, not at the end
-    assert "3 of 3 cells, 1 failed" in said and "a broken cell" in (bad / "error.txt").read_text()
-    assert "1 of 3 failed" in table_of(folder)
-    records = {seed: json.loads((p / "metrics.json").read_text()) for seed, p in
-               cells_of(folder).items()}  # fmt: skip
-    assert [records[seed]["status"] for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
-    if launcher == "basic":
-        status, said = ended(sweep(SEEDS, dies("raise")))
-        assert status == 1 and f"run again, failed before: {bad.name}\n" in said
-        assert said.count("best epoch 1") == 0
-
-
-def test_cell_that_dies_in_a_worker_costs_itself_alone(sweep, tmp_path: Path):
-    how = "SIGSEGV"
-    folder = tmp_path / "sweeps" / "s"
-    for _ in ("first", "again, with the record of its failure there"):
-        status, said = ended(sweep(SEEDS, dies(how), "hydra/launcher=joblib"))
-        assert status == 1 and "1 of 3 cells failed" in said
-        records = {p.parent.name: json.loads(p.read_text()) for p in folder.glob("*/metrics.json")}
-        assert len(records) == 3
-        (bad,) = (record for record in records.values() if record["status"] == "failed")
-        assert bad["seed"] == 1 and how in bad["error"]
-        assert "1 of 3 failed" in table_of(folder)
-
-
-def test_changed_stacks_broken_records_and_other_configs_run_again(sweep, tmp_path: Path):
-    assert ended(sweep("seed=0,1"))[0] == 0
-    folder = tmp_path / "sweeps" / "s"
-    cells = cells_of(folder)
-    old = json.loads((cells[0] / "metrics.json").read_text())
-    (cells[0] / "metrics.json").write_text(json.dumps(old | {"manifest_sha256": "0" * 64}))
-    (cells[1] / "metrics.json").write_text('{"status": "fin')  # as a full disk may leave it
-    # seeds in another order, another epoch count in the third cell, processes and places changed
-    status, said = ended(sweep("seed=1,0", "loader.num_workers=1", "logger=none"))
-    assert status == 0, said
-    assert f"run again, made from other stacks: {cells[0].name}\n" in said
-    assert f"run again, cut off: {cells[1].name}\n" in said
-    assert json.loads((cells[0] / "metrics.json").read_text())["accuracy"] == old["accuracy"]
-    status, said = ended(sweep("seed=0", "trainer.max_epochs=2"))
-    assert status == 0 and "1 cells, 0 of them finished" in said
-    assert "failed" not in table_of(folder) and "±" not in table_of(folder)
-    same = "hydra.sweep.subdir=" + cells[0].name
-    status, said = ended(sweep("seed=0", "trainer.max_epochs=2", same))
-    assert status == 1 and "holds a run with another config: name another sweep" in said
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["optimizer.lr=interval(0,1)"], "optimizer.lr=interval(0,1): a range is something to"),
-        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=0"], "hydra.launcher.n_jobs=0: it is at"),
-        (["hparams=optuna", "hydra.sweeper.n_trials=many"], "hydra.sweeper.n_trials=many: it is a"),
-        (["hydra/launcher=moon"], "hydra/launcher=moon: no such option"),
-        (["hydra.sweep.subdir=x", "seed=0,1"], "gives two cells the folder x: leave it out"),
-        (["seed=0,high"], "seed takes a whole number such as 0, not the text high"),
-    ],
-)
-def test_mistake_ends_in_one_line_before_anything_runs(
-    monkeypatch, tmp_path: Path, demo_cache: Cache, arguments: list[str], message: str
-):
-    paths = [f"paths.output={tmp_path}", f"paths.cache={demo_cache.directory.parents[1]}"]
-    monkeypatch.setattr(
-        "sys.argv", ["train.py", "-m", "experiment=smoke", "logger=none", *paths, *arguments]
-    )
-    with pytest.raises(SystemExit) as caught:
-        train()
-    assert str(caught.value.code).startswith("error: ") and message in str(caught.value.code)
-    assert "\n" not in str(caught.value.code) and not list(tmp_path.rglob(".hydra"))
-
-
-def test_ctrl_c_keeps_what_is_done(sweep, tmp_path: Path):
-    gate = tmp_path / "gate"
+def test_stopped_and_killed_sweep_continues(start_sweep, tmp_path, launcher):
+    sweep_dir, gate = tmp_path / "sweeps" / "s", tmp_path / "gate"
+    waits = f"+callbacks.w={{_target_:tests.deadly.Waits,seed:${{seed}},of_seed:1,file:{gate}}}"
+    arguments = ("seed=0,1", f"hydra/launcher={launcher}", waits, "logger=csv")
     gate.touch()
-    wait = f"+callbacks.w={{_target_:tests.deadly.Waits,seed:${{seed}},of_seed:1,file:{gate}}}"
-    stopped = sweep(SEEDS, wait)
-    end_s = time.monotonic() + 120
-    while not list((tmp_path / "sweeps" / "s").glob("*_seed1_*/curves")):
-        assert time.monotonic() < end_s and stopped.poll() is None
-        time.sleep(0.05)
-    os.killpg(stopped.pid, signal.SIGINT)
-    status, said = ended(stopped)
-    assert status == 128 + signal.SIGINT and "what is done is kept" in said
-    assert "Traceback" not in said and list(cells_of(tmp_path / "sweeps" / "s")) == [0]
-
-
-def test_two_sweeps_at_once_in_one_folder_are_refused(sweep, tmp_path: Path):
-    gate = tmp_path / "gate"
-    gate.touch()
-    wait = f"+callbacks.w={{_target_:tests.deadly.Waits,seed:${{seed}},of_seed:0,file:{gate}}}"
-    first = sweep("seed=0,1", wait)
-    end_s = time.monotonic() + 120
-    while not list((tmp_path / "sweeps" / "s").glob("*/.cell.lock")):
-        assert time.monotonic() < end_s
-        time.sleep(0.05)
-    status, said = ended(sweep("seed=0,1", wait))
-    assert status == 1 and f"is in use by process {first.pid} on " in said
+    for number, status in ((signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -9)):
+        process = start_sweep(*arguments)
+        wait_for(sweep_dir / "*_seed0_*" / "metrics.json", process)
+        wait_for(tmp_path / "gate.reached", process)
+        os.killpg(process.pid, number)
+        output, _ = process.communicate(timeout=60)
+        (tmp_path / "gate.reached").unlink()
+        assert process.returncode == status and "Traceback" not in output, output
+        assert list(cell_folders(sweep_dir)) == [0]
+    written_ns = (cell_folders(sweep_dir)[0] / "metrics.json").stat().st_mtime_ns
     gate.unlink()
-    assert ended(first)[0] == 0
+    process = start_sweep(*arguments)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 0, output
+    folders = cell_folders(sweep_dir)
+    assert [status_of(folders[seed]) for seed in (0, 1)] == ["finished", "finished"]
+    assert (folders[0] / "metrics.json").stat().st_mtime_ns == written_ns
+    assert (sweep_dir / "results.md").is_file() and not list(sweep_dir.glob("*/best-v1.ckpt"))
 
 
-def test_joblib_shares_out_the_cores_and_runs_side_by_side(sweep, tmp_path: Path, monkeypatch):
+@pytest.mark.slow
+def test_joblib_runs_cells_at_the_same_time_past_one_that_fails(start_sweep, tmp_path, monkeypatch):
+    from emotion.training.record import read_record
+
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2", "loader.num_workers=1"]
-    status, said = ended(sweep("interval=10,15", *joblib))
-    assert status == 0, said
-    records = [
-        json.loads(p.read_text()) for p in (tmp_path / "sweeps" / "s").glob("*/metrics.json")
-    ]
-    assert sorted(record["interval"] for record in records) == [10, 15]
-    threads = [record["machine"]["torch_threads"] for record in records]
-    assert threads == [max(1, len(os.sched_getaffinity(0)) // 2)] * 2
-    assert said.index("6 images") < said.index("best epoch") > said.index("9 images")
-
-
-def test_cell_is_over_with_its_new_record_not_when_the_old_one_goes(tmp_path: Path):
-    cell, record = Cell((), OmegaConf.create(), tmp_path), tmp_path / "metrics.json"
-    write_record(tmp_path, {"status": "failed"})
-    os.utime(record, ns=(0, 10**9))
-    before = cell.marks
-    assert not cell.is_over(before)
-    record.unlink()
-    assert not cell.is_over(before)
-    write_record(tmp_path, {"status": "finished"})
-    assert cell.is_over(before)
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [
-        (40, "40 s"),
-        (89, "89 s"),
-        (90, "1.5 min"),
-        (600, "10 min"),
-        (5400, "1.5 h"),
-        (90000, "25 h"),
-    ],
-)
-def test_durations_have_one_unit(seconds: float, text: str):
-    assert duration(seconds) == text
+    dies = "+callbacks.d={_target_:tests.deadly.Dies,seed:${seed},of_seed:1,how:raise}"
+    process = start_sweep("seed=0,1,2", "hydra/launcher=joblib", dies, "loader.num_workers=1")
+    output, _ = process.communicate(timeout=300)
+    folders = cell_folders(tmp_path / "sweeps" / "s")
+    assert process.returncode == 1, output
+    assert [status_of(folders[seed]) for seed in (0, 1, 2)] == ["finished", "failed", "finished"]
+    threads = read_record(folders[0]).provenance.machine.torch_threads
+    assert threads == max(1, len(os.sched_getaffinity(0)) // 2)
+    assert (tmp_path / "sweeps" / "s" / "results.md").is_file()

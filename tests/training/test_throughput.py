@@ -1,66 +1,60 @@
-import time
+"""Throughput, measured on a clock that the test sets."""
+
+from types import SimpleNamespace
 
 import pytest
-import pytorch_lightning as pl
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
+from emotion.training import throughput
 from emotion.training.throughput import TrainClock, ms_per_stack
-
-
-class Sleeper(pl.LightningModule):
-    """Takes known times: 5 ms for a stack, 20 ms for a training step, 100 ms to validate."""
-
-    def __init__(self):
-        super().__init__()
-        self.weight = torch.nn.Parameter(torch.zeros(1))
-        self.passes = 0
-
-    def forward(self, stacks):
-        assert stacks.dtype == torch.uint8 and not self.training
-        self.passes += 1
-        time.sleep(0.005)
-        return self.weight * stacks.float().mean()
-
-    def training_step(self, batch, _):
-        time.sleep(0.02)
-        return (self.weight * batch[0].float().mean()).sum()
-
-    def validation_step(self, batch, _):
-        time.sleep(0.1)
-
-    def configure_optimizers(self):
-        return torch.optim.SGD(self.parameters(), lr=0.1)
-
 
 BLACK = torch.zeros(1, 6, 8, 8, dtype=torch.uint8)
 
 
-def test_milliseconds_are_those_of_one_stack_alone():
-    module = Sleeper().train()
-    assert ms_per_stack(module, [BLACK]) == pytest.approx(5, rel=0.5)
-    assert module.passes == 12 and module.training
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """Return a clock whose `now_s` the test sets."""
+    clock = SimpleNamespace(now_s=0.0)
+    monkeypatch.setattr(throughput.time, "perf_counter", lambda: clock.now_s)
+    return clock
 
 
-def test_slow_network_is_not_asked_ten_times(monkeypatch):
-    monkeypatch.setattr("emotion.training.throughput.LIMIT_S", 0.01)
-    module = Sleeper()
-    ms_per_stack(module, [BLACK])
-    assert module.passes <= 2 + 3
+class Network(torch.nn.Module):
+    """Takes the given times, in turn; the first two passes are the warm-up."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, clock: SimpleNamespace, *times_s: float):
+        super().__init__()
+        self.clock, self.times_s, self.passes = clock, times_s, 0
+
+    def forward(self, stacks: torch.Tensor) -> None:
+        assert stacks.dtype == torch.uint8 and not self.training
+        self.clock.now_s += self.times_s[self.passes % len(self.times_s)]
+        self.passes += 1
 
 
-def test_clock_counts_training_alone(tmp_path):
-    stacks = TensorDataset(torch.ones(10, 6, 8, 8, dtype=torch.uint8), torch.zeros(10).long())
-    clock = TrainClock()
-    trainer = pl.Trainer(
-        max_epochs=2, callbacks=[clock], logger=False, enable_checkpointing=False,
-        enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        default_root_dir=tmp_path, accelerator="cpu",
-    )  # fmt: skip
-    assert clock.stacks_per_s is None
-    loader = DataLoader(stacks, batch_size=4)
-    trainer.fit(Sleeper(), loader, loader)
-    assert clock.stacks == 20
-    # 6 steps of 20 ms; with the 6 validation steps it would be above 0.7 s
-    assert 0.12 <= clock.seconds < 0.4
-    assert clock.stacks_per_s == clock.stacks / clock.seconds
+def test_a_single_slow_pass_does_not_change_the_result(clock):
+    module = Network(clock, *[0.005] * 19, 0.850).train()
+    assert ms_per_stack(module, BLACK) == pytest.approx(5)
+    assert module.passes == throughput.WARM_UP + throughput.MAX_REPEATS and module.training
+
+
+def test_a_slow_network_is_timed_fewer_times_but_still_several(clock):
+    module = Network(clock, 1.5)
+    assert ms_per_stack(module, BLACK) == pytest.approx(1500)
+    assert module.passes == throughput.WARM_UP + throughput.MIN_REPEATS >= 5
+
+
+def test_training_is_timed_without_validation(clock):
+    timer = TrainClock()
+    assert timer.stacks_per_s is None
+    trainer, module = SimpleNamespace(num_training_batches=2, world_size=3), Network(clock, 0)
+    for _ in range(2):  # epochs
+        timer.on_train_epoch_start(trainer, module)
+        for index, num in enumerate((4, 1)):
+            clock.now_s += 0.5
+            timer.on_train_batch_end(trainer, module, None, (None, torch.zeros(num)), index)
+        clock.now_s += 10  # validation
+    assert (timer.stacks, timer.seconds) == (2 * 5 * 3, 2.0)
+    assert timer.stacks_per_s == 15

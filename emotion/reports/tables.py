@@ -1,0 +1,203 @@
+"""The tables of a report as text: Markdown, CSV rows, W&B's table, and the notes below them."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import astuple
+from typing import Any
+
+from emotion.evaluation.metrics import Scores
+from emotion.reports.results import LEVELS, SCORES, Entry, Model, Protocol, Results, unique
+from emotion.tables import markdown_table
+from emotion.training.record import FinishedRun
+
+COLUMNS = (
+    *("data", "split", "split_settings", "settings", "model", "title", "interval", "num_images"),
+    *("folds", "status", "reported_on", "selected_on", "seed", "level", "score", "class"),
+    *("value", "std", "low", "high", "unit", "num_units", "num"),
+)
+
+
+def heading(results: Results, model: Model) -> str:
+    """Return a model's title with its parameters in millions, those of the shortest interval."""
+    counts = [record.parameters for record in results.finished if Model.of(record) == model]
+    return results.title(model) + (f" ({max(counts) / 1e6:.2f} M)" if counts else "")
+
+
+def grid(
+    results: Results, protocol: Protocol, score: str = "accuracy", level: str = "stacks"
+) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and rows of a table of one of `SCORES` at one of `LEVELS`."""
+    settings = ["settings"] if results.variants != [""] else []
+    models = [heading(results, model) for model in results.models]
+    rows = []
+    for (variant, interval), entries in results.rows(protocol).items():
+        heads = [variant or "as configured"] if settings else []
+        heads += [str(interval), str(results.num_images(interval) or "-")]
+        rows.append([*heads, *(entry.text(score, level) for entry in entries)])
+    return [*settings, "interval", "images", *models], rows
+
+
+def table_names(results: Results, protocol: Protocol) -> Iterator[tuple[str, str, str]]:
+    """Yield title, score and level of each table that adds information; accuracy first."""
+    more_stacks = any(
+        len(stacks) > len(entry.predictions["clips"][seed])
+        for entry in results.finished_entries(protocol)
+        for seed, stacks in entry.predictions["stacks"].items()
+    )
+    for level in LEVELS if more_stacks else LEVELS[:1]:  # with one stack per clip both are equal
+        for score, name in SCORES.items():
+            yield f"{name} of {level}, %", score, level
+
+
+def markdown(results: Results) -> str:
+    """Return tables and notes as Markdown: accuracy first, then the notes, then other scores."""
+    first, others = [], []
+    for protocol in results.protocols:
+        tables = [
+            f"{title}\n\n{markdown_table(*grid(results, protocol, score, level))}"
+            for title, score, level in table_names(results, protocol)
+        ]
+        named = f"{protocol}: " if len(results.protocols) > 1 else ""
+        first.append(named + tables[0])
+        others += [named + table for table in tables[1:]]
+    return "\n\n".join([*first, "\n".join(f"- {n}" for n in notes(results)), *others]) + "\n"
+
+
+def notes(results: Results) -> list[str]:
+    """Return what a reader has to know of the numbers, and every run without numbers."""
+    lines = []
+    for protocol in results.protocols:
+        entries = results.finished_entries(protocol)
+        names: dict[str, list[str]] = defaultdict(list)
+        for entry in entries:
+            names[basis(entry)].append(f"{results.title(entry.model)} {entry.interval}")
+        for text, of in names.items():
+            which = f" ({', '.join(of)})" if len(names) > 1 else ""
+            lines.append(f"{protocol}{which}: {text}")
+        notices = unique([record.notice for entry in entries for record in entry.records])
+        lines += [f"{protocol.data}: {notice}" for notice in notices]
+    for weights in unique([record.pretrained for record in results.finished]):
+        models = [Model.of(record) for record in results.finished if record.pretrained == weights]
+        start = "weights from " if weights.loaded else "started from "
+        lines.append(f"{', '.join(unique(models, results.title))}: {start}{weights.source}")
+    for entry in results.entries:
+        for run in entry.failed:
+            fold = "" if run.head.split.fold is None else f", fold {run.head.split.fold}"
+            lines.append(
+                f"{run.status}: {results.title(entry.model)}, interval {entry.interval}, "
+                f"seed {run.head.seed}{fold}: {run.error}"
+            )
+    return lines + [f"damaged: {damage.error}" for damage in results.damaged]
+
+
+def basis(entry: Entry) -> str:
+    """Describe the data that the numbers of a finished entry are based on."""
+    stacks, clips = (next(iter(entry.predictions[level].values())) for level in LEVELS)
+    records = entry.records
+    reported, selected = records[0].reported_on, records[0].selected_on
+    text = f"scores in % on {len(stacks)} {reported} stacks of {len(clips)} clips"
+    if subjects := {subject for subject in stacks.subjects if subject}:
+        text += f" and {counted(len(subjects), 'subject')}"
+    if entry.folds:
+        numbers = ", ".join(map(str, entry.folds))
+        text += f" (fold {numbers})" if len(entry.folds) == 1 else f" (folds {numbers}, pooled)"
+    text += f", trained on {span(record.stacks['train'] for record in records)} stacks; "
+    if reported == selected:
+        text += "the best epoch was selected and reported on the same clips"
+    else:
+        number = span(record.stacks[selected] for record in records)
+        text += f"the best epoch was selected on {number} {selected} stacks"
+    if len(entry.seeds) > 1:
+        text += f"; ±: standard deviation over seeds {', '.join(map(str, entry.seeds))}"
+    if confidence := entry.confidence["stacks"]:
+        units = counted(confidence.num_units, confidence.unit.removesuffix("s"))
+        text += f"; [low, high]: 95 % confidence interval, bootstrap over {units}"
+        if subjects and confidence.unit == "clips":
+            text += ", because there are too few subjects to resample: others may differ by more"
+    else:
+        text += "; no confidence interval, because the seeds were evaluated on different clips"
+    return text
+
+
+def counted(number: int, noun: str) -> str:
+    """Format a number of things: `1 clip`, `2 clips`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")
+
+
+def span(numbers: Iterable[int]) -> str:
+    """Format numbers that may be equal: `8`, or `8 to 10`."""
+    low, *_, high = sorted(numbers) * 2
+    return str(low) if low == high else f"{low} to {high}"
+
+
+def summary_table(results: Results) -> tuple[list[str], list[list[Any]]]:
+    """Return columns and rows of numbers for a dashboard: a row for each entry, None if unknown."""
+    columns = [
+        *("data", "split", "settings", "model", "interval", "images", "status", "runs"),
+        *(f"{score}{part}" for score in SCORES for part in ("", " std", " low", " high")),
+        *("parameters", "ms_per_stack", "train_stacks_per_s"),
+    ]
+    rows = []
+    for entry in results.entries:
+        place = [entry.protocol.data, entry.protocol.split, entry.variant]
+        place += [results.title(entry.model), entry.interval, results.num_images(entry.interval)]
+        if not entry.is_finished:
+            empty = [None] * (len(columns) - len(place) - 2)
+            rows.append([*place, entry.text(), len(entry.runs), *empty])
+            continue
+        numbers = [number for score in SCORES for number in astuple(entry.estimate(score))]
+        costs = [entry.parameters, entry.ms_per_stack, entry.train_stacks_per_s]
+        rows.append([*place, "finished", len(entry.runs), *numbers, *costs])
+    return columns, rows
+
+
+def csv_rows(results: Results) -> list[dict[str, Any]]:
+    """Return a row of `COLUMNS` for every number, 0 to 1; an unfinished entry has one without."""
+    rows = [row for entry in results.entries for row in entry_rows(results, entry)]
+    return [{column: row.get(column, "") for column in COLUMNS} for row in rows]
+
+
+def entry_rows(results: Results, entry: Entry) -> Iterator[dict[str, Any]]:
+    """Yield the CSV rows of one entry."""
+    place = {
+        "data": entry.protocol.data,
+        "split": entry.protocol.split,
+        "split_settings": entry.protocol.settings,
+        "settings": entry.variant,
+        "model": entry.model.name,
+        "title": heading(results, entry.model),
+        "interval": entry.interval,
+        "num_images": results.num_images(entry.interval),
+        "folds": " ".join(map(str, entry.folds)),
+    }
+    if not entry.is_finished:
+        yield place | {"status": entry.text()}
+        return
+    record: FinishedRun = entry.records[0]
+    place |= {"status": "finished", "reported_on": record.reported_on}
+    place |= {"selected_on": record.selected_on}
+    for level in LEVELS:
+        for seed, scores in entry.scores[level].items():
+            own = place | {"seed": seed, "level": level, "num": scores.num}
+            yield from (own | row for row in score_rows(scores, entry.protocol.labels))
+        if len(entry.seeds) > 1:
+            confidence = entry.confidence[level]
+            for score in SCORES:
+                mean = entry.estimate(score, level)
+                row = {"score": score, "value": mean.mean, "std": mean.std}
+                if confidence:
+                    row |= {"unit": confidence.unit, "num_units": confidence.num_units}
+                    row |= {"low": mean.low, "high": mean.high}
+                yield place | {"seed": "mean", "level": level} | row
+
+
+def score_rows(scores: Scores, labels: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each number of one seed's scores; an undefined score has no value."""
+    confidence = scores.confidence
+    units = {"unit": confidence.unit, "num_units": confidence.num_units}
+    for score in SCORES:
+        low, high = confidence.bounds[score]
+        yield units | {"score": score, "value": getattr(scores, score), "low": low, "high": high}
+    for score in ("precision", "recall", "f1"):
+        for label, value in zip(labels, getattr(scores, score), strict=True):
+            yield {"score": score, "class": label, "value": "" if value is None else value}

@@ -1,0 +1,200 @@
+"""Hydra callback of a sweep: plans its cells, prints the progress, sets the exit status."""
+
+import os
+import shutil
+import sys
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from emotion import REPOSITORY
+from emotion.cli import one_line
+from emotion.config import check_config
+from emotion.errors import UserError
+from emotion.progress import duration
+from emotion.sweeps.plan import PlannedCell, work, write_plan
+from emotion.training.cell import cell_id, describe_cell, foreign_files, why_run
+from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, read_record
+
+
+class SweepProgress(Callback):
+    """Checks and plans a sweep at its start, counts its cells, and fails if one of them failed."""
+
+    def __init__(self) -> None:
+        """Start without cells, as in a single run."""
+        self.cells: list[PlannedCell] = []
+
+    def on_multirun_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
+        """Check every cell, make missing stacks, and write the plan; exit on a mistake."""
+        with exit_on_error():
+            self.sweep_dir = Path(config.hydra.sweep.dir).absolute()
+            check_launcher(config.hydra.launcher)
+            cells = compose_cells(config, config_name)
+            prepare_data(list(cells.values()))
+            self.cells = plan_cells(cells, self.sweep_dir)
+            self.start_s = time.time()
+
+    def on_job_end(self, config: DictConfig, **_: Any) -> None:
+        """Print how many cells are over and when the others will be; runs where the job runs."""
+        with exit_on_error():
+            for cell in self.cells:
+                if cell.to_run and cell.folder == str(config.hydra.sweep.subdir):
+                    print(self.progress(cell.folder), flush=True)
+
+    def progress(self, folder: str) -> str:
+        """Return the line of progress after the cell of a folder has ended."""
+        to_run = [self.sweep_dir / cell.folder for cell in self.cells if cell.to_run]
+        begun = [path for path in to_run if (path / RECORD_FILE).is_file()]
+        over = [path for path in begun if (path / RECORD_FILE).stat().st_mtime >= self.start_s]
+        failed = sum(isinstance(read_record(path), FailedRun) for path in over)
+        num_left = len(to_run) - len(over)
+        line = f"over: {folder}; {len(self.cells) - num_left} of {len(self.cells)} cells"
+        line += f", {failed} failed" if failed else ""
+        if num_left and over:
+            left_s = (time.time() - self.start_s) / len(over) * num_left
+            until = datetime.now() + timedelta(seconds=left_s)
+            line += f", about {duration(left_s)} left, until {until:%H:%M}"
+        return line
+
+    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
+        """Exit with status 1 if a cell has not finished; runs after the report."""
+        with exit_on_error():
+            records = [read_record(self.sweep_dir / cell.folder) for cell in self.cells]
+            failed = sum(not isinstance(record, FinishedRun) for record in records)
+            if failed:
+                raise UserError(
+                    f"{failed} of {len(records)} cells failed; the same command with "
+                    f"sweep={self.sweep_dir.name} runs them again"
+                )
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Exit with status 1 on an exception: Hydra turns those of callbacks into warnings."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, UserError | HydraException | OmegaConfBaseException):
+            traceback.print_exc()
+        sys.exit(f"error: {one_line(error)}")
+
+
+def check_launcher(launcher: DictConfig) -> None:
+    """Check what a launcher needs, and let jobs on other machines import this package.
+
+    Raises:
+        UserError: the launcher cannot start anything.
+    """
+    if launcher.get("n_jobs") == 0:
+        raise UserError("hydra.launcher.n_jobs must be at least 1, or -1 for all cores, got 0")
+    if launcher._target_.endswith("SlurmLauncher") and not shutil.which("sbatch"):
+        raise UserError(
+            "hydra/launcher=submitit_slurm needs the program sbatch, which is not installed: "
+            "start the sweep on a login node (docs/slurm.md), or use hydra/launcher=joblib"
+        )
+    paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
+
+
+def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]:
+    """Compose and check all cells that a command line asks for.
+
+    Args:
+        config: the sweep's config.
+        config_name: the primary config.
+
+    Returns:
+        Folder name -> composed config with the section `hydra`. A repeated cell is listed once.
+
+    Raises:
+        UserError: two cells would share a folder, or a folder must not be overwritten.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    params = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
+    parser = OverridesParser.create(config_loader=loader)
+    overrides = parser.parse_overrides([*params, *config.hydra.overrides.task])
+    if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in overrides):
+        raise UserError("interval() is a range to search: add hparams=optuna, or list its values")
+    cells: dict[str, DictConfig] = {}
+    for number, job in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
+        cfg = loader.load_sweep_config(config, job)
+        check_config(config_name, cfg)
+        with open_dict(cfg):
+            cfg.hydra.job.num = number  # hydra.sweep.subdir may refer to it
+        name = str(cfg.hydra.sweep.subdir)
+        folder = Path(config.hydra.sweep.dir) / name
+        if cell_id(cells.setdefault(name, cfg)) != cell_id(cfg):
+            raise UserError(
+                f"hydra.sweep.subdir={name} gives two cells one folder: leave it out, and every "
+                "cell gets a folder of its own"
+            )
+        why = why_run(cfg, folder)
+        if why == "another config":
+            raise UserError(
+                f"{folder} holds a run with another config: use another sweep=NAME, or move that "
+                "folder away"
+            )
+        if why is not None and (foreign := foreign_files(folder)):
+            raise UserError(f"{folder} holds {foreign[0]}, which no run writes: move it away")
+    return cells
+
+
+def prepare_data(cells: Sequence[DictConfig]) -> None:
+    """Make missing stacks once, before cells do so at the same time.
+
+    Raises:
+        UserError: no cell has data. If only some have none, those fail when they run.
+    """
+    from emotion.stacks.build import CacheBuilder  # here, because jobs import this module too
+
+    builders = {
+        builder.cache.directory: builder for builder in map(CacheBuilder.from_config, cells)
+    }
+    errors = []
+    for builder in builders.values():
+        try:
+            builder.ensure()
+        except UserError as error:
+            errors.append(error)
+    if errors and len(errors) == len(builders):
+        raise errors[0]
+
+
+def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path) -> list[PlannedCell]:
+    """Write the plan of a sweep, and print which cells are finished and which run again.
+
+    Args:
+        cells: folder name -> composed config.
+        sweep_dir: the sweep's folder.
+    """
+    plan, names = [], defaultdict(list)
+    for name, cfg in cells.items():
+        why = why_run(cfg, sweep_dir / name)
+        names[why].append(name)
+        head = dict(describe_cell(cfg, cfg.hydra.overrides.task))
+        plan.append(PlannedCell(**head, folder=name, to_run=why is not None, work=work(cfg)))
+    write_plan(sweep_dir, plan)
+    finished = names.pop(None, [])
+    print(
+        f"sweep {sweep_dir}: {len(plan)} cells, {len(finished)} of them finished; "
+        f"the same command with sweep={sweep_dir.name} continues it"
+    )
+    if finished:
+        print(f"finished, not run again: {', '.join(finished)}")
+    for why, again in names.items():
+        if why != "new":
+            print(f"run again, {why}: {', '.join(again)}")
+    return plan
