@@ -125,7 +125,7 @@ def measure(clip: Path, run_dir: Path, num_threads: int, times: int) -> list[flo
         median_s(lambda: recognizer.predict(clip), times, time.process_time),
         median_s(lambda: [p.rgb() for p in list(Video(clip).pictures())[::5]], times),
         median_s(crop, times),
-        median_s(lambda: recognizer.runtime.classify(stacks), times),
+        median_s(lambda: recognizer.backend.classify(stacks), times),
     ]
 
 

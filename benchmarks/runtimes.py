@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from emotion.cli import CONF_DIR
-from emotion.inference.backends import Runtime, TorchRuntime, random_inputs
-from emotion.inference.export import to_onnx, write_model
-from emotion.inference.onnx_runtime import RECIPE_KEY, OnnxRuntime
+from emotion.inference.backends import Backend, OnnxBackend, PyTorchBackend, random_inputs
+from emotion.inference.export import to_onnx
+from emotion.inference.onnx_file import RECIPE_KEY, write_onnx
 from emotion.inference.quantization import quantize
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
@@ -67,22 +67,22 @@ def untrained(model: str, image_px: int, folder: Path) -> Path:
     return path
 
 
-def runtimes(model: str, image_px: int, threads: int, folder: Path) -> dict[str, Runtime]:
+def runtimes(model: str, image_px: int, threads: int, folder: Path) -> dict[str, Backend]:
     """Load a model of random weights into every runtime; name -> runtime."""
-    before = TorchRuntime(untrained(model, image_px, folder), threads)
+    before = PyTorchBackend(untrained(model, image_px, folder), threads)
     recipe = Recipe.read(folder / RECIPE_FILE)
     metadata = {RECIPE_KEY: recipe.to_json()}
     float32, int8 = folder / "model.onnx", folder / "model.int8.onnx"
-    write_model(to_onnx(before.module, recipe), float32, metadata)
-    write_model(quantize(float32, random_inputs(recipe, 4)), int8, metadata)
+    write_onnx(to_onnx(before.module, recipe), float32, metadata)
+    write_onnx(quantize(float32, random_inputs(recipe, 4)), int8, metadata)
     return {
-        before.name: before,
-        "ONNX Runtime float32": OnnxRuntime(float32, threads),
-        "ONNX Runtime int8": OnnxRuntime(int8, threads),
+        "PyTorch": before,
+        "ONNX Runtime float32": OnnxBackend(float32, threads),
+        "ONNX Runtime int8": OnnxBackend(int8, threads),
     }
 
 
-def medians_ms(of: dict[str, Runtime], inputs: np.ndarray, repeats: int) -> dict[str, float]:
+def medians_ms(of: dict[str, Backend], inputs: np.ndarray, repeats: int) -> dict[str, float]:
     """Classify stacks with one runtime after the other, again and again; name -> median in ms."""
     times_s: dict[str, list[float]] = {name: [] for name in of}
     for repeat in range(repeats + 2):  # two to warm up

@@ -1,9 +1,10 @@
-"""What a model says of a clip: an emotion, how probable each one is, and why if it says none."""
+"""The answer of a model for a clip, and how it is written to files and to the terminal."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 
@@ -12,19 +13,19 @@ from emotion.files import unfinished
 from emotion.stacks.segment import Box
 from emotion.tables import write_table
 
-Probabilities = Mapping[str, float]  # of each label, 0 to 1, calibrated; they add up to 1
+Probabilities = Mapping[str, float]  # label -> calibrated probability; they sum to 1
 DIGITS = 6  # of probabilities in files
-MAX_CLIPS = 40  # on the terminal; all are in the files
+MAX_CLIPS = 40  # in the terminal's table; the files list all clips
 
 
 @dataclass(frozen=True)
-class FoundFace:
-    """The person's face in a sampled frame.
+class SampledFace:
+    """The face of the followed person in a sampled frame.
 
     Attributes:
-        frame: its number.
+        frame: the frame's number.
         box: where the crop was cut out.
-        sharpness: variance of the crop's Laplacian; the more, the sharper.
+        sharpness: variance of the crop's Laplacian.
     """
 
     frame: int
@@ -34,12 +35,12 @@ class FoundFace:
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of a clip that the model has seen as one stack.
+    """A part of a clip that the model classified as one stack.
 
     Attributes:
-        first_frame: its number in the clip.
-        num_frames: in it.
-        probabilities: of each label, or None where too few frames show a face.
+        first_frame: number of its first frame in the clip.
+        num_frames: number of its frames.
+        probabilities: of each label; None if too few frames show a face.
     """
 
     first_frame: int
@@ -48,24 +49,24 @@ class Window:
 
     @property
     def middle(self) -> float:
-        """The frame, or half-way between two, that it stands for."""
+        """The position of the window's center, in frames."""
         return self.first_frame + (self.num_frames - 1) / 2
 
     @property
     def label(self) -> str | None:
-        """The most probable label; None where there is no answer."""
+        """The most probable label, or None."""
         return top_label(self.probabilities)
 
 
 @dataclass(frozen=True)
-class RecognizedSegment(Window):
+class SegmentAnswer(Window):
     """A segment, cut as in training.
 
     Attributes:
         number: counted from 1 in the clip.
-        num_faces: the most that were seen at once.
-        face_frames: sampled frames that show the person's face.
-        reason: why there is no answer; "" where there is one.
+        num_faces: the largest number of faces in one frame.
+        face_frames: number of sampled frames that show the person's face.
+        reason: why there are no probabilities, or "".
     """
 
     number: int
@@ -75,43 +76,53 @@ class RecognizedSegment(Window):
 
 
 @dataclass(frozen=True)
-class Recognition:
-    """What a model says of a clip.
+class Answer:
+    """The answer of a model for a clip.
 
     Attributes:
         clip: the file.
-        label: the most probable emotion; None where there is no answer.
-        probabilities: of each label, the mean over the segments that have an answer; or None.
-        unsure: whether the top probability is too low to rely on the label.
-        segments: all of the clip's, those without an answer too.
-        num_faces: the most that were seen at once.
-        reasons: whatever may surprise: why there is no answer, or a doubtful one.
+        label: the most probable emotion, or None if no segment could be classified.
+        probabilities: of each label, the mean over the classified segments, or None.
+        unsure: whether the top probability is below the threshold.
+        segments: all segments of the clip, with and without probabilities.
+        num_faces: the largest number of faces in one frame.
+        reasons: why there is no label, or why the label may be wrong.
         failed: whether the file could not be read.
-        fps: frames a second; with `sampling.by=time` frames are moments, 30 a second.
-        num_frames: of the clip.
-        windows: answers over the clip, one every `stride` frames, if they were asked for.
-        faces: where the person's face was found.
+        fps: frames per second; 30 with `sampling.by=time`.
+        num_frames: number of frames of the clip.
+        windows: one every `stride` frames, if a stride was given.
+        faces: the person's face in each sampled frame that shows it.
     """
 
     clip: str
     label: str | None = None
     probabilities: Probabilities | None = None
     unsure: bool = False
-    segments: Sequence[RecognizedSegment] = ()
+    segments: Sequence[SegmentAnswer] = ()
     num_faces: int = 0
     reasons: Sequence[str] = ()
     failed: bool = False
     fps: float = 0.0
     num_frames: int = 0
     windows: Sequence[Window] = ()
-    faces: Sequence[FoundFace] = ()
+    faces: Sequence[SampledFace] = ()
 
     def seconds(self, frame: float) -> float:
-        """Say when a frame is shown, in seconds from the clip's start."""
+        """Convert a frame number to seconds from the start of the clip."""
         return round(frame / self.fps, 3)
 
     def to_json(self) -> str:
-        """Write all but the faces as one line of JSON."""
+        """Return everything except the faces as one line of JSON."""
+
+        def values_of(window: Window) -> dict[str, Any]:
+            return {
+                "start_s": self.seconds(window.first_frame),
+                "stop_s": self.seconds(window.first_frame + window.num_frames),
+                "label": window.label,
+                "probabilities": rounded(window.probabilities),
+            }
+
+        keys = ("number", "num_frames", "num_faces", "face_frames", "reason")
         answer = {
             "clip": self.clip,
             "label": self.label,
@@ -123,134 +134,102 @@ class Recognition:
             "fps": self.fps,
             "num_frames": self.num_frames,
             "segments": [
-                {
-                    "number": segment.number,
-                    "start_s": self.seconds(segment.first_frame),
-                    "stop_s": self.seconds(segment.first_frame + segment.num_frames),
-                    "num_frames": segment.num_frames,
-                    "num_faces": segment.num_faces,
-                    "face_frames": segment.face_frames,
-                    "label": segment.label,
-                    "probabilities": rounded(segment.probabilities),
-                    "reason": segment.reason,
-                }
+                {**values_of(segment), **{key: getattr(segment, key) for key in keys}}
                 for segment in self.segments
             ],
-            "windows": [
-                {
-                    "start_s": self.seconds(window.first_frame),
-                    "stop_s": self.seconds(window.first_frame + window.num_frames),
-                    "label": window.label,
-                    "probabilities": rounded(window.probabilities),
-                }
-                for window in self.windows
-            ],
+            "windows": [values_of(window) for window in self.windows],
         }
         return json.dumps(answer, ensure_ascii=False, allow_nan=False)
 
 
 def top_label(probabilities: Probabilities | None) -> str | None:
-    """Name the most probable label; the first of equals."""
+    """Return the most probable label, the first of equals; None without probabilities."""
     return max(probabilities, key=probabilities.__getitem__) if probabilities else None
 
 
-def verdict(probabilities: Probabilities | None, unsure_below: float) -> str:
-    """Say in a few words what probabilities come to.
+def summary(probabilities: Probabilities | None, unsure_below: float) -> str:
+    """Summarize probabilities in a few words.
 
-    >>> verdict({"Happy": 0.8, "Sad": 0.2}, 0.5), verdict({"Happy": 0.4, "Sad": 0.3}, 0.5)
+    >>> summary({"Happy": 0.8, "Sad": 0.2}, 0.5), summary({"Happy": 0.4, "Sad": 0.3}, 0.5)
     ('Happy 80%', 'unsure (Happy 40%)')
-    >>> verdict(None, 0.5)
+    >>> summary(None, 0.5)
     'no face'
     """
     if not probabilities:
         return "no face"
     label = top_label(probabilities)
-    told = f"{label} {probabilities[label]:.0%}"
-    return told if probabilities[label] >= unsure_below else f"unsure ({told})"
+    text = f"{label} {probabilities[label]:.0%}"
+    return text if probabilities[label] >= unsure_below else f"unsure ({text})"
 
 
 def rounded(probabilities: Probabilities | None) -> dict[str, float] | None:
     """Round probabilities for a file."""
-    return probabilities and {k: round(v, DIGITS) for k, v in probabilities.items()}
+    return probabilities and {label: round(p, DIGITS) for label, p in probabilities.items()}
 
 
-def write_json_lines(path: Path, recognitions: Iterable[Recognition]) -> None:
-    """Write a line of JSON for each clip, whole or not at all."""
+def write_json_lines(path: Path, answers: Iterable[Answer]) -> None:
+    """Write one line of JSON per clip, atomically."""
     with unfinished(path) as temporary:
-        lines = (recognition.to_json() + "\n" for recognition in recognitions)
-        temporary.write_text("".join(lines), encoding="utf-8")
+        text = "".join(answer.to_json() + "\n" for answer in answers)
+        temporary.write_text(text, encoding="utf-8")
 
 
-def write_csv(path: Path, recognitions: Iterable[Recognition], labels: Sequence[str]) -> None:
-    """Write a row for each clip, segment 0, and below it one for each of its segments.
-
-    Args:
-        path: the file; written whole or not at all.
-        recognitions: of the clips.
-        labels: of the model.
-    """
+def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> None:
+    """Write one row per clip (segment 0), followed by one row per segment, atomically."""
     columns = ["clip", "segment", "start_s", "stop_s", "label", "unsure", "num_faces"]
     columns += [PROBABILITY + label for label in labels] + ["reason"]
+
+    def row(answer: Answer, part: Answer | SegmentAnswer, **values: Any) -> dict[str, Any]:
+        probabilities = rounded(part.probabilities) or {}
+        return {
+            "clip": answer.clip,
+            "label": part.label,
+            "num_faces": part.num_faces,
+            **{PROBABILITY + label: p for label, p in probabilities.items()},
+            **values,
+        }
+
     rows = []
-    for clip in recognitions:
-        whole = {"segment": 0, "unsure": clip.unsure, "reason": "; ".join(clip.reasons)}
-        if clip.fps:
-            whole |= {"start_s": 0.0, "stop_s": clip.seconds(clip.num_frames)}
-        parts = [(clip, whole)]
-        for segment in clip.segments:
-            stop = segment.first_frame + segment.num_frames
-            times = {"start_s": clip.seconds(segment.first_frame), "stop_s": clip.seconds(stop)}
-            parts.append((segment, {"segment": segment.number, "reason": segment.reason, **times}))
-        for part, facts in parts:
-            probabilities = rounded(part.probabilities) or {}
-            rows.append(
-                {
-                    "clip": clip.clip,
-                    "label": part.label,
-                    "num_faces": part.num_faces,
-                    **{PROBABILITY + label: p for label, p in probabilities.items()},
-                    **facts,
-                }
-            )
+    for answer in answers:
+        reason = "; ".join(answer.reasons)
+        times = {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)} if answer.fps else {}
+        rows.append(row(answer, answer, segment=0, unsure=answer.unsure, reason=reason, **times))
+        for part in answer.segments:
+            start_s = answer.seconds(part.first_frame)
+            stop_s = answer.seconds(part.first_frame + part.num_frames)
+            values = {"segment": part.number, "start_s": start_s, "stop_s": stop_s}
+            rows.append(row(answer, part, reason=part.reason, **values))
     write_table(path, columns, rows)
 
 
-def answers_table(
-    recognitions: Sequence[Recognition], names: Sequence[str], labels: Sequence[str]
-) -> Table:
-    """Draw up what a person reads: a row a clip, and a row a segment where there are several.
+def answers_table(answers: Sequence[Answer], names: Sequence[str], labels: Sequence[str]) -> Table:
+    """Make the terminal's table: a row per clip, and one per segment if there are several.
 
     Args:
-        recognitions: of the clips; the first 40 are shown.
-        names: how to call each of them.
+        answers: of the clips; the first 40 are shown.
+        names: a short name for each clip.
         labels: of the model.
     """
     table = Table("clip", "emotion", *labels, "note")
     table.columns[0].overflow = "fold"
     for column in table.columns[2:-1]:
         column.justify, column.no_wrap = "right", True
-    for clip, name in list(zip(recognitions, names, strict=True))[:MAX_CLIPS]:
-        emotion = "[red]failed[/red]" if clip.failed else clip.label or "-"
-        if clip.unsure:
-            emotion = f"unsure ({clip.label}?)"
-        table.add_row(name, emotion, *percents(clip.probabilities, labels), "; ".join(clip.reasons))
-        if clip.label is None or len(clip.segments) < 2:
+
+    def percents(probabilities: Probabilities | None) -> list[str]:
+        return [f"{probabilities[label]:.0%}" if probabilities else "" for label in labels]
+
+    for answer, name in list(zip(answers, names, strict=True))[:MAX_CLIPS]:
+        emotion = "[red]failed[/red]" if answer.failed else answer.label or "-"
+        if answer.unsure:
+            emotion = f"unsure ({answer.label}?)"
+        reasons = "; ".join(answer.reasons)
+        table.add_row(name, emotion, *percents(answer.probabilities), reasons)
+        if answer.label is None or len(answer.segments) < 2:
             continue
-        for part in clip.segments:
-            start, stop = (
-                part.first_frame / clip.fps,
-                (part.first_frame + part.num_frames) / clip.fps,
-            )
-            table.add_row(
-                f"  {start:.1f} to {stop:.1f} s",
-                part.label or "-",
-                *percents(part.probabilities, labels),
-                part.reason,
-                style="dim",
-            )
+        for part in answer.segments:
+            start_s = part.first_frame / answer.fps
+            stop_s = (part.first_frame + part.num_frames) / answer.fps
+            times = f"  {start_s:.1f} to {stop_s:.1f} s"
+            cells = percents(part.probabilities)
+            table.add_row(times, part.label or "-", *cells, part.reason, style="dim")
     return table
-
-
-def percents(probabilities: Probabilities | None, labels: Sequence[str]) -> list[str]:
-    """Write probabilities in %, in the order of the labels; nothing where there are none."""
-    return [f"{probabilities[label]:.0%}" if probabilities else "" for label in labels]

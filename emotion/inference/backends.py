@@ -1,11 +1,9 @@
-"""A trained model on disk ──load──> a runtime: what turns stacks into logits.
+"""Backends run a trained network: PyTorch a checkpoint, ONNX Runtime an exported file.
 
-Two kinds of file: a checkpoint of `train.py` with its `recipe.json` beside it, which PyTorch runs,
-and an ONNX file with its recipe inside, which ONNX Runtime runs. Neither kind is imported before a
-file asks for it, and no code that a file may hold is run.
+A checkpoint has its `recipe.json` beside it, an ONNX file has its recipe inside. Each package is
+imported only for its own kind of file, and no code in a file is executed.
 """
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -15,23 +13,20 @@ from typing import Protocol
 import numpy as np
 
 from emotion.errors import UserError
+from emotion.inference.onnx_file import import_onnxruntime, read_onnx
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.landmarks import NUM_POINTS
+from emotion.training.record import FinishedRun, read_record
 
-RUNTIMES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
+PACKAGES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
+OUTPUT = "logits"  # of an ONNX model; its input is named like the recipe's `inputs`
 
 
-class Runtime(Protocol):
-    """A network that is ready to run.
-
-    Attributes:
-        name: what runs it, with its version.
-    """
-
-    name: str
+class Backend(Protocol):
+    """Runs a network."""
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
-        """Classify stacks or their landmarks, whichever the recipe's `inputs` names.
+        """Classify stacks or landmarks, whichever the recipe's `inputs` names.
 
         Args:
             inputs: (N, T, image_px, image_px) uint8, 0 to 255; or (N, T, 468, 3) float32.
@@ -41,32 +36,110 @@ class Runtime(Protocol):
         """
 
 
-def load_model(path: Path, num_threads: int = 1) -> tuple[Runtime, Recipe]:
-    """Load a model and try it.
+class PyTorchBackend:
+    """Runs the network of a checkpoint with PyTorch; implements `Backend`.
+
+    Attributes:
+        module: the Lightning module, on the CPU and in evaluation mode.
+    """
+
+    def __init__(self, path: Path, num_threads: int = 1) -> None:
+        """Load a checkpoint with a recipe beside it."""
+        import torch
+
+        from emotion.models.lightning_module import build_module
+
+        self._num_threads = num_threads
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        settings = checkpoint["hyper_parameters"]
+        recipe = read_recipe(path)
+        if (tuple(settings["labels"]), settings["num_images"]) != (
+            recipe.labels,
+            recipe.num_images,
+        ):
+            raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
+        self.module = build_module(recipe.inputs, **settings).eval()
+        self.module.load_state_dict(checkpoint["state_dict"])
+
+    def classify(self, inputs: np.ndarray) -> np.ndarray:
+        """See `Backend.classify`."""
+        import torch
+
+        before = torch.get_num_threads()  # a setting of the process that others may have changed
+        torch.set_num_threads(self._num_threads)
+        try:
+            with torch.inference_mode():
+                return self.module(torch.from_numpy(inputs)).float().numpy()
+        finally:
+            torch.set_num_threads(before)
+
+
+class OnnxBackend:
+    """Runs an exported model with ONNX Runtime; implements `Backend`.
+
+    Attributes:
+        recipe: of the model.
+        metadata: of the file.
+    """
+
+    def __init__(self, path: Path, num_threads: int = 1) -> None:
+        """Load a file that `emotion.inference.export` wrote.
+
+        Raises:
+            UserError: see `read_onnx`; or ONNX Runtime cannot run it.
+        """
+        onnxruntime = import_onnxruntime(path.name)
+        data, self.recipe, self.metadata = read_onnx(path)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4  # errors are raised, not printed
+        options.intra_op_num_threads = num_threads
+        try:
+            self._session = onnxruntime.InferenceSession(
+                data, options, providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # of many classes without a common base
+            reason = " ".join(str(error).split())[:200]
+            raise UserError(f"{path} cannot be run by ONNX Runtime: {reason}") from None
+        recipe = self.recipe
+        shapes = {
+            "stacks": ("tensor(uint8)", [recipe.num_images, recipe.image_px, recipe.image_px]),
+            "landmarks": ("tensor(float)", [recipe.num_images, NUM_POINTS, 3]),
+        }
+        found = [
+            (node.name, node.type, node.shape[1:])
+            for node in (*self._session.get_inputs(), *self._session.get_outputs())
+        ]
+        logits = (OUTPUT, "tensor(float)", [len(recipe.labels)])
+        if found != [(recipe.inputs, *shapes[recipe.inputs]), logits]:
+            raise UserError(f"{path} is damaged: its model does not match its recipe")
+
+    def classify(self, inputs: np.ndarray) -> np.ndarray:
+        """See `Backend.classify`."""
+        (logits,) = self._session.run([OUTPUT], {self.recipe.inputs: np.ascontiguousarray(inputs)})
+        return logits
+
+
+def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
+    """Load a model and run it once.
 
     Args:
-        path: as `find_model` gives it.
-        num_threads: cores that the network may use.
+        path: of a checkpoint or an ONNX file, see `find_model`.
+        num_threads: threads of the network.
 
     Raises:
-        UserError: it is damaged, foreign, or its runtime is not installed.
+        UserError: it is damaged or foreign, or its package is not installed.
     """
     recipe = read_recipe(path)
-    from emotion.inference.onnx_runtime import OnnxRuntime
-
-    with foreign(path):
-        runtime = {".ckpt": TorchRuntime, ".onnx": OnnxRuntime}[path.suffix](path, num_threads)
-        num_labels = runtime.classify(random_inputs(recipe, 1)).shape[1]
-    if num_labels != len(recipe.labels):
-        raise UserError(
-            f"{path} tells {num_labels} classes apart, its recipe names {len(recipe.labels)}: "
-            "they are not of the same run"
-        )
-    return runtime, recipe
+    with one_line_errors(path):
+        backend = {".ckpt": PyTorchBackend, ".onnx": OnnxBackend}[path.suffix](path, num_threads)
+        num_classes = backend.classify(random_inputs(recipe, 1)).shape[1]
+    if num_classes != len(recipe.labels):
+        raise UserError(f"{path} has {num_classes} classes, its recipe {len(recipe.labels)}")
+    return backend, recipe
 
 
 def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> np.ndarray:
-    """Draw `num` random stacks or landmarks, as `Runtime.classify` takes them."""
+    """Draw `num` random stacks or landmarks, as `Backend.classify` takes them."""
     generator = np.random.default_rng(seed)
     if recipe.inputs == "landmarks":
         shape = (num, recipe.num_images, NUM_POINTS, 3)
@@ -76,23 +149,25 @@ def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> np.ndarray:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read a model's recipe; see `load_model`."""
+    """Read the recipe of a checkpoint or an ONNX file; see `load_model`."""
     if path.suffix == ".ckpt":
         return Recipe.read(path.parent / RECIPE_FILE)
-    from emotion.inference.onnx_runtime import read_onnx
-
-    with foreign(path):
+    with one_line_errors(path):
         return read_onnx(path)[1]
 
 
-def runtime_name(path: Path) -> str:
-    """Name what runs a model, with its version; raises UserError where it is not installed."""
-    title, package = RUNTIMES[path.suffix]
+def backend_name(path: Path) -> str:
+    """Return the name and the version of the package that runs a model.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    title, package = PACKAGES[path.suffix]
     try:
         return f"{title} {version(package)}"
     except PackageNotFoundError:
         raise UserError(
-            f"{path} needs {title}: pip install -r requirements-onnx.txt, or name a checkpoint"
+            f"{path} needs {title}: pip install -r requirements-onnx.txt, or give a checkpoint"
         ) from None
 
 
@@ -103,89 +178,43 @@ def find_model(path: Path) -> Path:
         path: a checkpoint, an ONNX file, or the folder of a run.
 
     Raises:
-        UserError: there is none, or it is not clear which.
+        UserError: there is no model, or more than one.
     """
     path = path.expanduser()
     if path.is_dir():
-        path = model_in(path)
-    elif not path.exists():
+        return model_in(path)
+    if not path.exists():
         raise UserError(f"model_path={path}: no such file or folder")
-    if path.suffix not in RUNTIMES:
+    if path.suffix not in PACKAGES:
         raise UserError(
-            f"model_path={path} is neither a checkpoint (.ckpt) nor an ONNX file (.onnx), "
-            "nor the folder of a run"
+            f"model_path={path} must be a checkpoint (.ckpt), an ONNX file (.onnx) or the folder "
+            "of a run"
         )
     return path
 
 
 def model_in(run_dir: Path) -> Path:
-    """Find the checkpoint that a run was judged by, or else the one ONNX file of a folder.
+    """Find the checkpoint that a run was evaluated with, or the only model file of a folder.
 
     Raises:
-        UserError: there is none, or it is not clear which.
+        UserError: there is no model, or more than one.
     """
     runs = sorted(path.parent.name for path in run_dir.glob(f"*/{RECIPE_FILE}"))
     if runs:
-        raise UserError(
-            f"model_path={run_dir} holds {len(runs)} runs: name one of them: {', '.join(runs)}"
-        )
-    try:
-        name = json.loads((run_dir / "metrics.json").read_text())["checkpoint"]
-        found = [run_dir / name]
-    except (OSError, ValueError, KeyError, TypeError):  # a folder that somebody has put together
-        found = sorted(run_dir.glob("*.ckpt"))
-    found = [path for path in found if path.is_file()] or sorted(run_dir.glob("*.onnx"))
+        raise UserError(f"model_path={run_dir} has {len(runs)} runs, give one: {', '.join(runs)}")
+    record = read_record(run_dir)
+    if isinstance(record, FinishedRun) and (run_dir / record.checkpoint).is_file():
+        return run_dir / record.checkpoint
+    found = sorted(run_dir.glob("*.ckpt")) or sorted(run_dir.glob("*.onnx"))
     if len(found) != 1:
-        there = ", ".join(path.name for path in found) or "no .ckpt and no .onnx"
-        raise UserError(
-            f"model_path={run_dir}: there is {there} in that folder; name the run or the file"
-        )
+        names = ", ".join(path.name for path in found) or "no .ckpt and no .onnx file"
+        raise UserError(f"model_path={run_dir} has {names}: give one model file")
     return found[0]
 
 
-class TorchRuntime:
-    """Runs the network of a checkpoint; see `Runtime`.
-
-    Attributes:
-        module: the `EmotionModule`, on the CPU and set to evaluate.
-    """
-
-    def __init__(self, path: Path, num_threads: int) -> None:
-        """Load a checkpoint, whose recipe lies beside it, and none of the code that it may hold."""
-        import torch
-
-        from emotion.models.lightning_module import build_module
-
-        self.name = runtime_name(path)
-        self._num_threads = num_threads
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        told = checkpoint["hyper_parameters"]
-        recipe = read_recipe(path)
-        if (tuple(told["labels"]), told["num_images"]) != (recipe.labels, recipe.num_images):
-            raise UserError(
-                f"{path} tells {', '.join(told['labels'])} from {told['num_images']} images, "
-                f"{RECIPE_FILE} says {', '.join(recipe.labels)} from {recipe.num_images}: "
-                "they are not of the same run"
-            )
-        self.module = build_module(recipe.inputs, **told).eval()
-        self.module.load_state_dict(checkpoint["state_dict"])
-
-    def classify(self, inputs: np.ndarray) -> np.ndarray:
-        """See `Runtime.classify`."""
-        import torch
-
-        before = torch.get_num_threads()  # one number for the process, which others may have set
-        torch.set_num_threads(self._num_threads)
-        try:
-            with torch.inference_mode():
-                return self.module(torch.from_numpy(inputs)).float().numpy()
-        finally:
-            torch.set_num_threads(before)
-
-
 @contextmanager
-def foreign(path: Path) -> Iterator[None]:
-    """Tell in a line that a model's file is not one of ours, whatever it is that goes wrong."""
+def one_line_errors(path: Path) -> Iterator[None]:
+    """Turn any error of a damaged or foreign model file into a UserError."""
     try:
         yield
     except UserError:
@@ -194,4 +223,6 @@ def foreign(path: Path) -> Iterator[None]:
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         if isinstance(error, KeyError):
             reason = f"it has no {error}"
-        raise UserError(f"{path} is damaged, or no model of ours: {reason[:200]}") from error
+        raise UserError(
+            f"{path} is damaged, or not a model of this project: {reason[:200]}"
+        ) from error

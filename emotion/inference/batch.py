@@ -1,4 +1,4 @@
-"""many clips ──predict──> an answer each, and its pictures, wherever an executor puts it."""
+"""Predict many clips in worker processes, with a picture folder for each if asked for."""
 
 import os
 from collections import Counter
@@ -9,24 +9,21 @@ from multiprocessing import parent_process
 from pathlib import Path
 
 from emotion.clips.video import VideoError
-from emotion.executors import LocalExecutor, begin_work
-from emotion.inference.answer import Recognition
-from emotion.inference.drawing import render
+from emotion.inference.answer import Answer
 from emotion.inference.recognizer import EmotionRecognizer
-from emotion.progress import ProgressBar
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """Answers clips with one model; small enough to be sent to other processes.
+    """Predicts clips with one model; small enough to be sent to worker processes.
 
     Attributes:
-        model: its file.
+        model: the model's file.
         min_frames: see `EmotionRecognizer`.
-        unsure_below: likewise.
-        neutral: neutral clips of the person who is seen, see `EmotionRecognizer.calibrate`.
+        unsure_below: see `EmotionRecognizer`.
+        neutral: neutral clips of the person, see `EmotionRecognizer.set_neutral`.
         stride: frames from one window to the next; None for no windows.
-        rendered: the folder that pictures go to, one below it for each clip; None for none.
+        rendered: folder for the pictures, with a folder below it for each clip; None for none.
     """
 
     model: Path
@@ -36,55 +33,61 @@ class Predictor:
     stride: int | None = None
     rendered: Path | None = None
 
-    def predict_all(self, clips: Sequence[Path], num_workers: int | None) -> list[Recognition]:
-        """Answer clips; what is wrong with one is said in its answer and stops no other.
+    def predict_all(self, clips: Sequence[Path], num_workers: int | None) -> list[Answer]:
+        """Predict clips; an error in one clip is reported in its answer and stops no other.
 
         Args:
             clips: the files.
-            num_workers: processes that answer them; None for one a core. A single clip is answered
-                in this one.
+            num_workers: number of worker processes; None for one per core. A single clip is
+                predicted in this process.
 
         Raises:
-            UserError: the model can't be loaded, or does not allow the stride.
+            UserError: the model cannot be loaded, or the stride is not allowed.
         """
         named = list(zip(clips, output_names(clips), strict=True))
         if len(clips) == 1:
             return [self.predict(*named[0])]
-        answers: dict[Path, Recognition] = {}
-        with ProgressBar("recognizing clips", len(clips)) as bar:
+        from emotion.executors import LocalExecutor
+        from emotion.progress import ProgressBar
+
+        answers: dict[Path, Answer] = {}
+        with ProgressBar("predicting clips", len(clips)) as bar:
             work = partial(predict_in_worker, self)
             for (clip, _), answer in LocalExecutor(num_workers).run(work, named, Path()):
                 answers[clip] = answer or failed(clip, "reading it kills the process")
                 bar.advance()
         return [answers[clip] for clip in clips]
 
-    def predict(self, clip: Path, name: str) -> Recognition:
-        """Answer a clip and draw its pictures.
+    def predict(self, clip: Path, name: str) -> Answer:
+        """Predict a clip and draw its pictures.
 
         Args:
             clip: the file.
             name: of the folder for its pictures.
 
         Raises:
-            UserError: see `predict_all`.
+            UserError: the model cannot be loaded, or the stride is not allowed.
         """
         recognizer = loaded(self.model, self.min_frames, self.unsure_below, self.neutral)
         recognizer.check_stride(self.stride)
         try:
             answer = recognizer.predict(clip, self.stride)
             if self.rendered is not None:
-                recipe = recognizer.recipe
-                folder = self.rendered / name
-                render(answer, recipe.settings.by, recipe.unsure_below, folder)
+                from emotion.inference.drawing import render
+
+                by, unsure_below = recognizer.settings.by, recognizer.unsure_below
+                render(answer, by, unsure_below, self.rendered / name)
         except VideoError as error:
             return failed(clip, str(error))
-        except Exception as error:  # one clip must not stop the others; it is reported
+        except Exception as error:  # one clip must not stop the others; its answer reports it
             return failed(clip, f"{type(error).__name__}: {error}")
         return answer
 
 
-def predict_in_worker(predictor: Predictor, named: tuple[Path, str]) -> Recognition:
-    """Answer a clip in a process that an executor has started; see `Predictor.predict`."""
+def predict_in_worker(predictor: Predictor, named: tuple[Path, str]) -> Answer:
+    """Call `Predictor.predict` in a process that an executor has started."""
+    from emotion.executors import begin_work
+
     begin_work()
     return predictor.predict(*named)
 
@@ -93,24 +96,24 @@ def predict_in_worker(predictor: Predictor, named: tuple[Path, str]) -> Recognit
 def loaded(
     model: Path, min_frames: int | None, unsure_below: float | None, neutral: tuple[Path, ...]
 ) -> EmotionRecognizer:
-    """Load a model, and see the person's neutral clips, once a process."""
+    """Load a model and process the person's neutral clips once per process."""
     recognizer = EmotionRecognizer.load(
         model,
         min_frames=min_frames,
         unsure_below=unsure_below,
         read_ahead=parent_process() is None,
     )
-    recognizer.calibrate(neutral)
+    recognizer.set_neutral(neutral)
     return recognizer
 
 
-def failed(clip: Path, reason: str) -> Recognition:
-    """Say that a clip could not be answered."""
-    return Recognition(str(clip), reasons=[reason], failed=True)
+def failed(clip: Path, reason: str) -> Answer:
+    """Make the answer of a clip that could not be predicted."""
+    return Answer(str(clip), reasons=[reason], failed=True)
 
 
 def output_names(clips: Sequence[Path]) -> list[str]:
-    """Name a folder for each clip, that no other clip has: its path below the folder of all.
+    """Return a unique folder name for each clip: its path below the common folder.
 
     >>> output_names([Path("in/a/1.mp4"), Path("in/b/1.mp4"), Path("in/b/1.mov")])
     ['a/1', 'b/1.mp4', 'b/1.mov']

@@ -1,7 +1,4 @@
-"""recognitions ──draw──> the annotated clip, the timeline, and the cover frame.
-
-Nothing is recognized here: the clip is decoded once more, and what was said of it is drawn.
-"""
+"""Draw answers: the annotated clip, the timeline, and the cover frame."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -20,79 +17,75 @@ from PIL import Image, ImageDraw, ImageFont
 from emotion.clips.still import open_clip
 from emotion.files import unfinished
 from emotion.inference.answer import (
-    FoundFace,
+    Answer,
     Probabilities,
-    Recognition,
+    SampledFace,
     Window,
+    summary,
     top_label,
-    verdict,
 )
 from emotion.stacks.sampling import number_frames
 from emotion.stacks.segment import Box
 
 ANNOTATED, TIMELINE, COVER = "annotated.mp4", "timeline.png", "cover.jpg"
-SHORT_SIDE_PX = 480  # of a smaller clip, once it is annotated: below it no text can be read
-LONG_SIDE_PX = 1920  # of a larger one
-NEAR_PEAK = 0.25  # of a window, on each side of its middle
+SHORT_SIDE_PX = 480  # smaller clips are enlarged: text needs as much
+LONG_SIDE_PX = 1920  # larger clips are reduced
+NEAR_PEAK = 0.25  # fraction of a window on each side of its middle
 THUMBNAILS = 9
 THUMBNAIL_PX = 160
-FASTSTART = {"movflags": "faststart"}  # a browser shows the clip before all of it is there
-COLOURS = (  # RGB, told apart by the colour-blind too (Okabe and Ito), and readable on dark
+FASTSTART = {"movflags": "faststart"}  # a browser can play the clip while it loads
+COLORS = (  # RGB; distinct for color-blind readers (Okabe and Ito), and readable on dark
     (230, 97, 1), (240, 200, 40), (150, 160, 170), (86, 180, 233), (204, 121, 167),
     (0, 158, 115), (0, 114, 178), (213, 94, 0),
 )  # fmt: skip
 DARK, LIGHT, FAINT = (24, 26, 30), (240, 240, 240), (62, 66, 74)
 
 
-def render(recognition: Recognition, by: str, unsure_below: float, folder: Path) -> None:
-    """Draw what was said of a clip: three files, each whole or not at all.
+def render(answer: Answer, by: str, unsure_below: float, folder: Path) -> None:
+    """Decode a clip again and write its pictures, each atomically.
 
     Args:
-        recognition: with windows.
+        answer: with windows.
         by: how its frames are numbered, `sampling.by`.
-        unsure_below: the top probability below which an answer is unsure.
-        folder: where `annotated.mp4`, `timeline.png` and, if there is an answer, `cover.jpg` go.
+        unsure_below: threshold of the top probability.
+        folder: for `annotated.mp4`, `timeline.png` and, if there is a label, `cover.jpg`.
 
     Raises:
-        VideoError: the clip can't be read any more.
+        VideoError: the clip cannot be read any more.
     """
-    video = open_clip(Path(recognition.clip))
-    cover = cover_frame(recognition)
-    shown = np.linspace(0, recognition.num_frames - 1, THUMBNAILS).round().astype(int).tolist()
+    video = open_clip(Path(answer.clip))
+    cover = cover_frame(answer)
+    shown = np.linspace(0, answer.num_frames - 1, THUMBNAILS).round().astype(int).tolist()
     thumbnails: dict[int, np.ndarray] = {}
-    boxes = FaceTrack(recognition.faces)
+    boxes = FaceTrack(answer.faces)
     pictures = ((picture.time_s, picture) for picture in video.pictures())
-    with write_clip(folder / ANNOTATED, recognition.fps) as write:
+    with write_clip(folder / ANNOTATED, answer.fps) as write:
         for number, picture in number_frames(pictures, by, video.fps):
             frame = picture.rgb()
             if number in shown:
                 thumbnails[number] = thumbnail(frame)
             if number == cover:
                 write_picture(folder / COVER, frame)
-            running = probabilities_at(recognition.windows, number)
+            running = probabilities_at(answer.windows, number)
             write(annotate(frame, boxes.at(number), running, unsure_below))
     with unfinished(folder / TIMELINE) as temporary:
-        figure = timeline(recognition, list(thumbnails.values()), unsure_below)
+        figure = timeline(answer, list(thumbnails.values()), unsure_below)
         figure.savefig(temporary, dpi=110)
 
 
-def cover_frame(recognition: Recognition) -> int | None:
-    """Choose the frame that stands for a clip: the sharpest face near the peak of its emotion.
+def cover_frame(answer: Answer) -> int | None:
+    """Return the number of the frame with the sharpest face near the peak of the clip's emotion.
 
-    Args:
-        recognition: with windows.
-
-    Returns:
-        The number of a sampled frame that shows the person's face; None without an answer.
+    None if the answer has no label or no window has probabilities.
     """
-    label = recognition.label
-    windows = [window for window in recognition.windows if window.probabilities]
+    label = answer.label
+    windows = [window for window in answer.windows if window.probabilities]
     if label is None or not windows:
         return None
     peak = max(windows, key=lambda window: window.probabilities[label])
     inside = [
         face
-        for face in recognition.faces
+        for face in answer.faces
         if peak.first_frame <= face.frame < peak.first_frame + peak.num_frames
     ]
     near = [face for face in inside if abs(face.frame - peak.middle) <= NEAR_PEAK * peak.num_frames]
@@ -100,15 +93,15 @@ def cover_frame(recognition: Recognition) -> int | None:
 
 
 def probabilities_at(windows: Sequence[Window], frame: float) -> Probabilities | None:
-    """Say how probable each emotion is at a frame: between the middles of windows, in proportion.
+    """Interpolate probabilities linearly between the middles of windows.
 
     Args:
         windows: in the order of time.
-        frame: its number.
+        frame: the frame's number. Before the first middle and after the last one, the
+            probabilities are constant.
 
     Returns:
-        Of each label; before the first middle and after the last one, as there. None where the
-        nearest window has no answer.
+        The probabilities; None if the nearest window has none.
     """
     if not windows:
         return None
@@ -125,17 +118,17 @@ def probabilities_at(windows: Sequence[Window], frame: float) -> Probabilities |
 
 
 class FaceTrack:
-    """Where the person's face is in every frame, from where it was found in the sampled ones."""
+    """The box of the person's face in every frame, interpolated between the sampled frames."""
 
-    def __init__(self, faces: Sequence[FoundFace]) -> None:
-        """Take the faces of a clip, in the order of time."""
+    def __init__(self, faces: Sequence[SampledFace]) -> None:
+        """Use the faces of a clip, in the order of time."""
         self._frames = np.array([face.frame for face in faces])
         self._boxes = np.array([face.box for face in faces], dtype=float).reshape(-1, 4)
         gaps = np.diff(self._frames)
         self._interval = int(gaps.min()) if gaps.size else 1
 
     def at(self, frame: int) -> Box | None:
-        """Give the box at a frame, moved evenly between two sampled ones; None without a face.
+        """Interpolate the box at a frame; None without a face.
 
         A sampled frame without a face ends a track at the sampled frame before it.
         """
@@ -155,13 +148,13 @@ class FaceTrack:
         return tuple(moved.round().astype(int).tolist())
 
 
-def colours_of(labels: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    """Give each label a colour, RGB."""
-    return {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(labels)}
+def colors_of(labels: Sequence[str]) -> dict[str, tuple[int, int, int]]:
+    """Assign an RGB color to each label."""
+    return {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
 
 
 def font(size_px: float, bold: bool = False) -> ImageFont.FreeTypeFont:
-    """Load the typeface that comes with Matplotlib, which has letters beyond ASCII."""
+    """Load the font that comes with Matplotlib, which has non-ASCII letters."""
     folder = Path(matplotlib.get_data_path(), "fonts", "ttf")
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(folder / name), max(8, round(size_px)))
@@ -174,14 +167,14 @@ def annotate(
     unsure_below: float,
     note: str = "no face",
 ) -> np.ndarray:
-    """Draw the face's box on a frame, and below it how probable each emotion is.
+    """Draw the face's box on a frame, and a bar for each probability below it.
 
     Args:
         frame: (H, W, 3) uint8 RGB.
         box: of the face, or None.
         probabilities: of each label, or None.
-        unsure_below: the top probability below which no label is named.
-        note: what stands below a frame without probabilities.
+        unsure_below: threshold of the top probability.
+        note: text below a frame without probabilities.
 
     Returns:
         (H', W', 3) uint8 RGB, of even height and width, its short side at least 480 px.
@@ -197,57 +190,49 @@ def annotate(
     strip = np.full((2 * round(1.9 * text_px), width, 3), DARK, np.uint8)
     picture = Image.fromarray(np.vstack([frame, strip]))
     draw = ImageDraw.Draw(picture)
-    colours = colours_of(list(probabilities or ()))
+    colors = colors_of(list(probabilities or ()))
     label = top_label(probabilities)
     sure = label is not None and probabilities[label] >= unsure_below
     if box is not None:
         corners = tuple(round(edge * scale) for edge in box)
-        colour = colours[label] if sure else LIGHT
-        draw.rectangle(corners, outline=colour, width=max(2, text_px // 7))
+        color = colors[label] if sure else LIGHT
+        draw.rectangle(corners, outline=color, width=max(2, text_px // 7))
         if label is not None:
-            told = verdict(probabilities, unsure_below)
-            draw_tag(draw, corners, told, colour, font(text_px, bold=True))
+            text = summary(probabilities, unsure_below)
+            draw_tag(draw, corners, text, color, font(text_px, bold=True))
     if probabilities is None:
         place = (width / 2, height + strip.shape[0] / 2)
         draw.text(place, note, fill=LIGHT, font=font(text_px), anchor="mm")
     else:
-        draw_bars(draw, probabilities, colours, (width, height), text_px)
+        draw_bars(draw, probabilities, colors, (width, height), text_px)
     return np.asarray(picture)
 
 
 def draw_tag(
     draw: ImageDraw.ImageDraw,
     corners: Box,
-    told: str,
-    colour: tuple[int, int, int],
+    text: str,
+    color: tuple[int, int, int],
     letters: ImageFont.FreeTypeFont,
 ) -> None:
-    """Write on a box what it shows: above it, or inside where there is no room."""
+    """Write a text above a box, or inside it if there is no room."""
     left, top = corners[:2]
-    _, _, right, bottom = draw.textbbox((0, 0), told, font=letters)
+    _, _, right, bottom = draw.textbbox((0, 0), text, font=letters)
     pad = letters.size // 4
     if top - bottom - 2 * pad >= 0:
         top -= bottom + 2 * pad
-    draw.rectangle((left, top, left + right + 2 * pad, top + bottom + 2 * pad), fill=colour)
-    draw.text((left + pad, top + pad), told, fill=DARK, font=letters)
+    draw.rectangle((left, top, left + right + 2 * pad, top + bottom + 2 * pad), fill=color)
+    draw.text((left + pad, top + pad), text, fill=DARK, font=letters)
 
 
 def draw_bars(
     draw: ImageDraw.ImageDraw,
     probabilities: Probabilities,
-    colours: Mapping[str, tuple[int, int, int]],
+    colors: Mapping[str, tuple[int, int, int]],
     size: tuple[int, int],
     text_px: int,
 ) -> None:
-    """Draw a cell for each label below a frame: name, percentage, and a bar as long.
-
-    Args:
-        draw: on a picture that goes on below the frame.
-        probabilities: of each label.
-        colours: of each label.
-        size: width and height of the frame.
-        text_px: height of the letters.
-    """
+    """Draw each label's name, percentage and bar below a frame of `size`, (width, height)."""
     width, height = size
     cell = width / len(probabilities)
     gap = cell * 0.07
@@ -256,25 +241,23 @@ def draw_bars(
         left, right = place * cell + gap, (place + 1) * cell - gap
         line = height + 0.6 * text_px
         top = label == top_label(probabilities)
-        colour = LIGHT if top else (170, 174, 180)
-        draw.text((left, line), label, fill=colour, font=names)
-        draw.text((right, line), f"{probability:.0%}", fill=colour, font=names, anchor="ra")
+        color = LIGHT if top else (170, 174, 180)
+        draw.text((left, line), label, fill=color, font=names)
+        draw.text((right, line), f"{probability:.0%}", fill=color, font=names, anchor="ra")
         low, high = height + 2.2 * text_px, height + 2.9 * text_px
         draw.rectangle((left, low, right, high), fill=FAINT)
-        draw.rectangle((left, low, left + (right - left) * probability, high), fill=colours[label])
+        draw.rectangle((left, low, left + (right - left) * probability, high), fill=colors[label])
 
 
-def timeline(
-    recognition: Recognition, thumbnails: Sequence[np.ndarray], unsure_below: float
-) -> Figure:
-    """Draw how probable each emotion is over a clip.
+def timeline(answer: Answer, thumbnails: Sequence[np.ndarray], unsure_below: float) -> Figure:
+    """Draw the probabilities over the time of a clip.
 
     Args:
-        recognition: with windows.
-        thumbnails: (h, w, 3) uint8 RGB, of frames evenly spread over the clip, at least one.
+        answer: with windows.
+        thumbnails: (h, w, 3) uint8 RGB, of evenly spaced frames, at least one.
         unsure_below: drawn as a line, if above 0.
     """
-    colours = colours_of(list(recognition.probabilities or ()))
+    colors = colors_of(list(answer.probabilities or ()))
     height_px, width_px = thumbnails[0].shape[:2]
     strip = 9.0 / len(thumbnails) * height_px / width_px
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
@@ -282,59 +265,52 @@ def timeline(
         film, axis = figure.subplots(2, 1, height_ratios=[strip, 2.7])
         film.imshow(np.hstack(thumbnails), aspect="auto")
         film.axis("off")
-        told = verdict(recognition.probabilities, unsure_below)
-        if recognition.label is None:
-            told = "; ".join(recognition.reasons)
-        title = f"{Path(recognition.clip).name}: {told}"
+        text = summary(answer.probabilities, unsure_below)
+        if answer.label is None:
+            text = "; ".join(answer.reasons)
+        title = f"{Path(answer.clip).name}: {text}"
         film.set_title(title, fontsize=11, loc="left")
-        end_s = recognition.seconds(recognition.num_frames)
-        for span in spans_without(recognition.windows, recognition.num_frames):
-            start_s, stop_s = map(recognition.seconds, span)
+        end_s = answer.seconds(answer.num_frames)
+        for span in spans_without(answer.windows, answer.num_frames):
+            start_s, stop_s = map(answer.seconds, span)
             axis.axvspan(start_s, stop_s, color="0.92", zorder=0)
             axis.text((start_s + stop_s) / 2, 0.9, "no face", ha="center", color="0.4", fontsize=8)
-        for label, colour in colours.items():
-            draw_line(axis, recognition, label, tuple(part / 255 for part in colour))
+        for label, color in colors.items():
+            draw_line(axis, answer, label, tuple(part / 255 for part in color))
         if unsure_below > 0:
             axis.axhline(unsure_below, color="0.4", linewidth=0.8, linestyle=":")
             axis.text(end_s, unsure_below, " unsure below", va="center", fontsize=8, color="0.4")
-        cover = cover_frame(recognition)
+        cover = cover_frame(answer)
         if cover is not None:
-            axis.axvline(recognition.seconds(cover), color="0.2", linewidth=0.8, linestyle="--")
-            axis.text(recognition.seconds(cover), 1.05, "cover", ha="center", fontsize=8)
+            axis.axvline(answer.seconds(cover), color="0.2", linewidth=0.8, linestyle="--")
+            axis.text(answer.seconds(cover), 1.05, "cover", ha="center", fontsize=8)
         axis.set(xlim=(0, end_s), ylim=(-0.02, 1.02), xlabel="seconds", ylabel="probability")
         axis.spines[["top", "right"]].set_visible(False)
-        if colours:
-            figure.legend(loc="outside lower center", ncols=len(colours), frameon=False)
+        if colors:
+            figure.legend(loc="outside lower center", ncols=len(colors), frameon=False)
     return figure
 
 
-def draw_line(
-    axis: Axes, recognition: Recognition, label: str, colour: tuple[float, float, float]
-) -> None:
-    """Draw one emotion's probability: a point at each window's middle, thin beyond the last."""
-    windows = recognition.windows
-    middles = [recognition.seconds(window.middle) for window in windows]
+def draw_line(axis: Axes, answer: Answer, label: str, color: tuple[float, float, float]) -> None:
+    """Draw one label's probability: a point at each window's middle, thin lines to both ends."""
+    windows = answer.windows
+    middles = [answer.seconds(window.middle) for window in windows]
     values = [w.probabilities[label] if w.probabilities else np.nan for w in windows]
-    winner = label == recognition.label
+    winner = label == answer.label
     width = 2.6 if winner else 1.4
-    axis.plot(middles, values, "o-", color=colour, linewidth=width, markersize=3, label=label)
-    ends = [0.0, recognition.seconds(recognition.num_frames)]
+    axis.plot(middles, values, "o-", color=color, linewidth=width, markersize=3, label=label)
+    ends = [0.0, answer.seconds(answer.num_frames)]
     for end, middle, value in (
         (ends[0], middles[0], values[0]),
         (ends[1], middles[-1], values[-1]),
     ):
-        axis.plot([end, middle], [value, value], color=colour, linewidth=0.5 * width, alpha=0.6)
+        axis.plot([end, middle], [value, value], color=color, linewidth=0.5 * width, alpha=0.6)
 
 
 def spans_without(windows: Sequence[Window], num_frames: int) -> Iterator[tuple[float, float]]:
-    """Find the stretches of a clip that no answer stands for.
+    """Yield the first and the last frame of each part of a clip without probabilities.
 
-    Args:
-        windows: in the order of time.
-        num_frames: of the clip.
-
-    Yields:
-        First and last frame; windows meet half-way between their middles.
+    Neighboring windows, in the order of time, share the frames between their middles equally.
     """
     middles = [window.middle for window in windows]
     between = [(left + right) / 2 for left, right in pairwise(middles)]
@@ -347,24 +323,20 @@ def spans_without(windows: Sequence[Window], num_frames: int) -> Iterator[tuple[
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:
-    """Make a frame, (H, W, 3) uint8 RGB, as small as it is shown above a timeline."""
+    """Resize a frame, (H, W, 3) uint8 RGB, for the timeline."""
     width = max(1, round(frame.shape[1] * THUMBNAIL_PX / frame.shape[0]))
     return cv2.resize(frame, (width, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
 
 
 def write_picture(path: Path, frame: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB as JPEG, whole or not at all."""
+    """Write (H, W, 3) uint8 RGB as JPEG, atomically."""
     with unfinished(path) as temporary:
         Image.fromarray(frame).save(temporary, quality=95)
 
 
 @contextmanager
 def write_clip(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]:
-    """Write a clip as H.264 in MP4, whole or not at all.
-
-    Args:
-        path: the file.
-        fps: frames per second.
+    """Write a clip as H.264 in MP4, atomically.
 
     Yields:
         A function that takes the next frame, (H, W, 3) uint8 RGB, of even height and width.
@@ -372,7 +344,7 @@ def write_clip(path: Path, fps: float) -> Iterator[Callable[[np.ndarray], None]]
     with unfinished(path) as temporary, av.open(str(temporary), "w", options=FASTSTART) as film:
         rate = Fraction(fps).limit_denominator(1001)
         stream = film.add_stream("libx264", rate, options={"crf": "20", "preset": "fast"})
-        stream.pix_fmt = "yuv420p"  # what every player knows
+        stream.pix_fmt = "yuv420p"  # every player supports it
 
         def write(frame: np.ndarray) -> None:
             if not stream.codec_context.is_open:

@@ -1,30 +1,36 @@
-"""a camera ──watch──> what the model says of the last three seconds, again and again.
+"""Predict the emotion of the last three seconds of a webcam, or of a clip in place of one.
 
-A camera gives pictures as a clip does, so all else is the way of the data: the same crops, the same
-stack. Frames are counted by time, 30 a second, whatever the camera's rate is.
+Camera frames take the same path as a clip's: the same crops, the same stack. They are numbered by
+time, 30 per second, whatever the frame rate of the camera.
 """
 
 import json
+import logging
 import subprocess
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import av
 import cv2
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
-from emotion.clips.video import Picture, Pictures, Video
+from emotion.clips.read_ahead import ReadAhead
+from emotion.clips.video import Picture, Pictures, Video, VideoError
 from emotion.errors import UserError
-from emotion.inference.answer import Probabilities, rounded, top_label
+from emotion.inference.answer import Probabilities, rounded, summary, top_label
+from emotion.inference.drawing import annotate, write_clip
 from emotion.inference.recognizer import EmotionRecognizer
-from emotion.stacks.cutter import face_cropper, one_at_a_time
+from emotion.stacks.cutter import face_cropper
 from emotion.stacks.sampling import NOMINAL_FPS
 from emotion.stacks.segment import Box, crop_frames
+
+log = logging.getLogger(__name__)
 
 TITLE = "emotion (q closes)"
 CLOSING_KEYS = (ord("q"), 27)  # 27 is Esc
@@ -32,14 +38,14 @@ CLOSING_KEYS = (ord("q"), 27)  # 27 is Esc
 
 @dataclass(frozen=True)
 class LiveFrame:
-    """A frame, and what is said of it.
+    """A frame with the latest prediction.
 
     Attributes:
-        number: of the moment that it shows, 30 a second.
+        number: of the frame, 30 per second.
         picture: the frame.
         box: of the face in the last sampled frame, or None.
-        probabilities: of the last answer; None before the first one, or where it found no face.
-        is_answer: whether the answer was given at this very frame.
+        probabilities: of the last prediction; None before the first, or if it found no face.
+        is_answer: whether the prediction was made at this frame.
     """
 
     number: int
@@ -50,11 +56,11 @@ class LiveFrame:
 
     @property
     def time_s(self) -> float:
-        """How long the source has been watched."""
+        """The seconds watched so far."""
         return (self.number + 1) / NOMINAL_FPS
 
     def to_json(self) -> str:
-        """Write the answer as one line of JSON."""
+        """Return the prediction as one line of JSON."""
         answer = {
             "time_s": round(self.time_s, 3),
             "label": top_label(self.probabilities),
@@ -64,31 +70,31 @@ class LiveFrame:
 
 
 class Camera:
-    """A camera of this machine; see `Pictures`."""
+    """A camera of this machine; implements `Pictures`."""
 
     def __init__(self, number: int) -> None:
-        """Open it.
+        """Open a camera.
 
         Args:
             number: as the system counts its cameras, from 0.
 
         Raises:
-            UserError: there is none of this number, or it does not answer.
+            UserError: there is no such camera, or it returns no frame.
         """
         level = cv2.getLogLevel()
-        cv2.setLogLevel(0)  # it would list on stderr all that it has tried
+        cv2.setLogLevel(0)  # OpenCV prints every backend that it has tried
         self._capture = cv2.VideoCapture(number)
-        answers = self._capture.isOpened() and self._capture.read()[0]
+        has_frames = self._capture.isOpened() and self._capture.read()[0]
         cv2.setLogLevel(level)
-        if not answers:
+        if not has_frames:
             raise UserError(
-                f"source={number}: there is no such camera, or another program has it; "
-                "source=clip.mp4 takes a clip for one"
+                f"source={number}: there is no such camera, or another program uses it; "
+                "source=clip.mp4 uses a clip instead"
             )
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 30.0
 
     def pictures(self) -> Iterator[Picture]:
-        """Give frames until the camera is gone."""
+        """Yield frames until the camera is disconnected."""
         converter = VideoReformatter()
         start_s = time.monotonic()
         try:
@@ -100,15 +106,15 @@ class Camera:
 
 
 class PlayedClip:
-    """A clip that shows its frames when their time has come, as a camera would; see `Pictures`."""
+    """A clip that yields its frames at its own speed, as a camera does; implements `Pictures`."""
 
     def __init__(self, video: Video) -> None:
-        """Take a clip, not read yet."""
+        """Keep a clip that is not read yet."""
         self._video = video
         self.fps = video.fps
 
     def pictures(self) -> Iterator[Picture]:
-        """Give each frame when it is due, by the clip's clock or else by its rate."""
+        """Yield each frame when it is due by its timestamp, or else by the frame rate."""
         start_s = time.monotonic()
         first_s = None
         for number, picture in enumerate(self._video.pictures()):
@@ -119,37 +125,110 @@ class PlayedClip:
 
 
 def watch(recognizer: EmotionRecognizer, source: Pictures, stride: int) -> Iterator[LiveFrame]:
-    """Say every `stride` frames what the frames up to now show.
+    """Predict the emotion of the most recent frames every `stride` frames.
+
+    `recognizer.predict` may be called between two frames: `watch` has a face mesh of its own.
 
     Args:
         recognizer: the model.
         source: a camera, or a clip.
-        stride: frames from one answer to the next; see `EmotionRecognizer.check_stride`.
+        stride: frames from one prediction to the next; see `EmotionRecognizer.check_stride`.
 
     Yields:
-        Every frame. The first answer comes with the first `min_frames` frames, padded to a segment
-        as a clip's tail; from `segment_frames` on, each is about the last segment of them.
+        Every frame. The first prediction is made at `min_frames` frames, padded like the tail of a
+        clip; from `segment_frames` on, each is of the last `segment_frames` frames.
 
     Raises:
-        UserError: there is no such stride.
-        VideoError: the clip can't be read.
+        UserError: the stride is not allowed.
+        VideoError: the clip cannot be read.
     """
     recognizer.check_stride(stride)
-    settings = recognizer.recipe.settings
+    settings = recognizer.settings
     crops: deque[np.ndarray | None] = deque(maxlen=settings.num_images)
-    points: deque[np.ndarray | None] = deque(maxlen=settings.num_images)
+    landmarks: deque[np.ndarray | None] = deque(maxlen=settings.num_images)
     box = probabilities = None
-    with one_at_a_time:
-        for frame in crop_frames(source, face_cropper(settings), settings.interval, by="time"):
-            covered = frame.number + settings.interval  # frames that the crops up to here stand for
-            is_answer = frame.sampled and covered % stride == 0 and covered >= settings.min_frames
-            if frame.sampled:
-                box = frame.box
-                crops.append(frame.crop)
-                points.append(frame.landmarks)
-            if is_answer:
-                probabilities = recognizer.probabilities(list(crops), list(points))
-            yield LiveFrame(frame.number, frame.picture, box, probabilities, is_answer)
+    cropper = face_cropper.__wrapped__(settings)  # not the cached one, which `predict` uses
+    for frame in crop_frames(source, cropper, settings.interval, by="time"):
+        covered = frame.number + settings.interval  # number of frames that the crops represent
+        is_answer = frame.sampled and covered % stride == 0 and covered >= settings.min_frames
+        if frame.sampled:
+            box = frame.box
+            crops.append(frame.crop)
+            landmarks.append(frame.landmarks)
+        if is_answer:
+            probabilities = recognizer.probabilities(list(crops), list(landmarks))
+        yield LiveFrame(frame.number, frame.picture, box, probabilities, is_answer)
+
+
+def open_source(source: int | str, realtime: bool) -> ReadAhead:
+    """Open a camera, by its number, or a clip in place of one.
+
+    Args:
+        source: the number or the path.
+        realtime: play a clip at its own speed, and drop frames that come too fast.
+
+    Raises:
+        UserError: there is no such camera or clip.
+    """
+    is_camera = str(source).isdigit()
+    try:
+        opened = Camera(int(source)) if is_camera else Video(Path(str(source)).expanduser())
+    except VideoError as error:
+        raise UserError(f"source={source}: {error}") from None
+    if realtime and not is_camera:
+        opened = PlayedClip(opened)
+    return ReadAhead(opened, drop_late=is_camera or realtime)
+
+
+def watch_to_files(
+    recognizer: EmotionRecognizer,
+    source: ReadAhead,
+    stride: int,
+    folder: Path,
+    *,
+    window: bool,
+    render: bool,
+) -> None:
+    """Watch a source until it ends, Ctrl-C, or its window is closed; log each prediction.
+
+    Args:
+        recognizer: the model.
+        source: a camera, or a clip.
+        stride: frames from one prediction to the next.
+        folder: for `live.jsonl`, and with `render` the annotated `live.mp4`.
+        window: whether to show the annotated frames in a window.
+        render: whether to write them.
+
+    Raises:
+        UserError: there is no display, or the stride is not allowed.
+    """
+    with ExitStack() as stack, suppress(KeyboardInterrupt):
+        lines = stack.enter_context(open(folder / "live.jsonl", "w", encoding="utf-8"))
+        show = stack.enter_context(open_window()) if window else None
+        write = None
+        if render:
+            write = stack.enter_context(write_clip(folder / "live.mp4", NOMINAL_FPS))
+        for frame in watch(recognizer, source, stride):
+            if frame.is_answer:
+                text = summary(frame.probabilities, recognizer.unsure_below)
+                log.info("%6.1f s  %s", frame.time_s, text)
+                print(frame.to_json(), file=lines, flush=True)
+            if show is None and write is None:
+                continue
+            picture = annotate(
+                frame.picture.rgb(),
+                frame.box,
+                frame.probabilities,
+                recognizer.unsure_below,
+                note="no face" if frame.box is None else "waiting ...",
+            )
+            if write is not None:
+                write(picture)
+            if show is not None and not show(picture):
+                break
+    log.info("live.jsonl%s: %s", ", live.mp4" * render, folder)
+    if source.num_dropped:
+        log.info("%d frames came too fast and were dropped", source.num_dropped)
 
 
 @contextmanager
@@ -157,21 +236,21 @@ def open_window() -> Iterator[Callable[[np.ndarray], bool]]:
     """Open a window.
 
     Yields:
-        A function that shows the next frame, (H, W, 3) uint8 RGB, and tells whether the window is
-        to stay: not after q or Esc, or once it was closed.
+        A function that shows the next frame, (H, W, 3) uint8 RGB, and returns whether the window
+        is still open: q, Esc and its close button close it.
 
     Raises:
         UserError: there is no display.
     """
-    # Asked in a process of its own: where there is no display, Qt ends the process that asks.
-    asked = subprocess.run(
+    # Checked in a process of its own: without a display, Qt ends the process that opens a window.
+    check = subprocess.run(
         [sys.executable, "-c", "import cv2; cv2.namedWindow('x'); cv2.waitKey(1)"],
         capture_output=True,
     )
-    if asked.returncode:
+    if check.returncode:
         raise UserError(
-            "there is no display to open a window on: window=false does without, "
-            "and render=true writes what it would show"
+            "window=true, but there is no display: set window=false, and render=true to write "
+            "what the window would show"
         )
 
     def show(frame: np.ndarray) -> bool:

@@ -1,8 +1,8 @@
-"""float32 ──quantize──> int8: an exported model with 8-bit weights and activations.
+"""Quantize an exported model to 8-bit weights and activations.
 
-Static quantization, in ONNX's own operators: the ranges of activations are measured once, on train
-stacks. Dynamic quantization, which measures them for every stack, has nothing to offer here:
-ONNX Runtime runs such convolutions slower than those in float32.
+Static quantization with ONNX's own operators: the ranges of activations are measured once, on
+train stacks. Dynamic quantization is of no use here: ONNX Runtime runs its convolutions slower
+than those in float32.
 """
 
 from contextlib import redirect_stdout
@@ -16,24 +16,24 @@ import numpy as np
 if TYPE_CHECKING:
     import onnx
 
-# Share of activations, in percent, that the 256 steps span. On the demo's 120 val stacks, with
-# MobileNetV3, probabilities moved by 0.015 on average under 99.99, and by 0.024 under 100, where
-# few outliers take steps away from all others.
+# Percentage of activations that the 256 levels cover. On the demo's 120 validation stacks, with
+# MobileNetV3, probabilities changed by 0.015 on average with 99.99, and by 0.024 with 100, where
+# few outliers widen the levels of all others.
 PERCENTILE = 99.99
-AT_ONCE = 4  # stacks whose activations are held in memory; all of 64 would take gigabytes
+AT_ONCE = 4  # stacks whose activations are in memory at once; all 64 would take gigabytes
 
 
 def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.ModelProto":
-    """Quantize whatever ONNX Runtime can compute in 8 bits.
+    """Quantize every operator that ONNX Runtime can compute in 8 bits.
 
     Args:
         path: of a float32 model.
-        inputs: what `Runtime.classify` takes, of N stacks, from which ranges are taken; those
-            beyond the last multiple of `AT_ONCE` are not looked at, unless there are fewer.
+        inputs: (N, T, ...) stacks or landmarks to measure ranges on. Those after the last multiple
+            of `AT_ONCE` are not used, unless there are fewer.
         name: of the model's input.
 
     Returns:
-        The model, with no metadata.
+        The model, without metadata.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -49,7 +49,7 @@ def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.Mode
     num = len(inputs) // at_once * at_once
 
     class Reader(CalibrationDataReader):
-        """Gives one stack after another of those that it is set to."""
+        """Yields one stack after another of a range."""
 
         def __init__(self) -> None:
             self.left = iter(())
@@ -62,9 +62,7 @@ def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.Mode
 
         def get_next(self) -> dict[str, np.ndarray] | None:
             place = next(self.left, None)
-            if place is None:
-                return None
-            return {name: inputs[place : place + 1]}
+            return None if place is None else {name: inputs[place : place + 1]}
 
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"

@@ -1,7 +1,7 @@
-"""clips ──recognize──> emotions: the way of the data once more, past the cache and into a model.
+"""Predict emotions in clips with a trained model.
 
-A clip is cut, cropped and stacked by the functions that made the training's stacks, under the
-settings in the model's recipe, so that the model sees what it has learned from.
+A clip is cut, cropped and stacked by the functions that made the training stacks, with the
+settings in the model's recipe, so that the model gets the input that it was trained on.
 """
 
 import logging
@@ -10,7 +10,6 @@ from dataclasses import replace
 from itertools import count
 from os import PathLike
 from pathlib import Path
-from statistics import fmean
 
 import cv2
 import numpy as np
@@ -20,15 +19,16 @@ from emotion.clips.still import Still, open_clip
 from emotion.clips.video import Video, VideoError
 from emotion.errors import UserError
 from emotion.evaluation.personal import PERSON_SHARE
+from emotion.evaluation.predictions import calibrate, mean_of_stacks
 from emotion.inference.answer import (
-    FoundFace,
+    Answer,
     Probabilities,
-    Recognition,
-    RecognizedSegment,
+    SampledFace,
+    SegmentAnswer,
     Window,
     top_label,
 )
-from emotion.inference.backends import Runtime, find_model, load_model
+from emotion.inference.backends import Backend, find_model, load_model
 from emotion.models.recipe import Recipe
 from emotion.stacks.cutter import face_cropper, one_at_a_time
 from emotion.stacks.sampling import NOMINAL_FPS
@@ -39,49 +39,36 @@ log = logging.getLogger(__name__)
 
 
 class EmotionRecognizer:
-    """Tells the emotion in clips of faces with a trained model.
+    """Predicts the emotion in clips of faces.
 
     Attributes:
-        recipe: what the model is and how it wants its clips.
-        runtime: what runs it.
+        recipe: how the model was trained.
+        backend: runs the network.
+        settings: how clips are cut and cropped: the recipe's, with another `min_frames` if given.
+        unsure_below: threshold of the top probability; a clip below it is `unsure`.
     """
 
     def __init__(
         self,
-        runtime: Runtime,
+        backend: Backend,
         recipe: Recipe,
         *,
         min_frames: int | None = None,
         unsure_below: float | None = None,
         read_ahead: bool = True,
     ) -> None:
-        """Take a loaded model.
-
-        Args:
-            runtime: what runs it.
-            recipe: its recipe.
-            min_frames: a shorter clip or tail gets no answer; None as in training.
-            unsure_below: a clip whose top probability is lower is unsure; None as set in training.
-            read_ahead: decode in a thread of its own.
-
-        Raises:
-            UserError: `min_frames` or `unsure_below` can't be.
-        """
+        """Use a loaded model; see `load`."""
         settings = recipe.settings
-        if min_frames is not None:
-            if not 1 <= min_frames <= settings.segment_frames:
-                raise UserError(f"min_frames={min_frames}: it is 1 to {settings.segment_frames}")
-            recipe = recipe.model_copy(
-                update={"settings": replace(settings, min_frames=min_frames)}
-            )
-        if unsure_below is not None:
-            if not 0 <= unsure_below <= 1:
-                raise UserError(f"unsure_below={unsure_below}: it is a probability, 0 to 1")
-            recipe = recipe.model_copy(update={"unsure_below": unsure_below})
+        if min_frames is not None and not 1 <= min_frames <= settings.segment_frames:
+            raise UserError(f"min_frames must be 1 to {settings.segment_frames}, got {min_frames}")
+        if unsure_below is not None and not 0 <= unsure_below <= 1:
+            raise UserError(f"unsure_below must be 0 to 1, got {unsure_below}")
         self.recipe = recipe
-        self.runtime = runtime
-        self.read_ahead = read_ahead
-        self._shift = np.zeros(len(recipe.labels))  # of logits, from `calibrate`
+        self.backend = backend
+        self.settings = replace(settings, min_frames=min_frames or settings.min_frames)
+        self.unsure_below = recipe.unsure_below if unsure_below is None else unsure_below
+        self._read_ahead = read_ahead
+        self._shift = np.zeros(len(recipe.labels))  # (C,), added to logits, see `set_neutral`
 
     @classmethod
     def load(
@@ -97,20 +84,20 @@ class EmotionRecognizer:
 
         Args:
             path: the folder of a run, its checkpoint, or an ONNX file.
-            min_frames: a shorter clip or tail gets no answer; None as in training.
-            unsure_below: a clip whose top probability is lower is unsure; None as set in training.
+            min_frames: shorter clips and tails are not classified; None as in training.
+            unsure_below: threshold of the top probability; None as set in training.
             read_ahead: decode in a thread of its own.
-            num_threads: cores that the network may use. More pay for the larger models, if nothing
-                else wants those cores: two threads that wait for each other are slower than one.
+            num_threads: threads of the network. More than one helps the larger models, on
+                otherwise idle cores.
 
         Raises:
-            UserError: there is no model, or it is damaged or foreign.
+            UserError: there is no model, it is damaged or foreign, or a value is out of range.
         """
-        runtime, recipe = load_model(find_model(Path(path)), num_threads)
+        backend, recipe = load_model(find_model(Path(path)), num_threads)
         for change in recipe.changed_packages():
             log.warning("warning: %s, which the model was trained with: crops may differ", change)
         return cls(
-            runtime,
+            backend,
             recipe,
             min_frames=min_frames,
             unsure_below=unsure_below,
@@ -119,63 +106,64 @@ class EmotionRecognizer:
 
     @property
     def labels(self) -> Sequence[str]:
-        """The emotions that the model tells apart."""
+        """The classes, in the order of their indices."""
         return self.recipe.labels
 
-    def calibrate(self, clips: Sequence[str | PathLike], share: float = PERSON_SHARE) -> None:
-        """Take a person's resting face into account: call it before their clips are answered.
+    def set_neutral(self, clips: Sequence[str | PathLike], share: float = PERSON_SHARE) -> None:
+        """Set the neutral clips of the person whose clips are predicted next.
 
-        The logits of their neutral clips are compared with those of everybody's in training, and
-        a share of the difference is taken off all of this person's answers from now on. Calling
-        it again begins anew; with no clips it goes back to everybody's face.
+        A share of the difference between the mean logits of neutral validation stacks and those of
+        the person's neutral clips is added to the logits of all further predictions. Each call
+        replaces the last one; a call without clips removes the correction.
 
         Args:
-            clips: neutral clips of this person, a few seconds each; one does.
-            share: of the difference. All of it would take one clip's chance for the person
-                (docs/results.md).
+            clips: neutral clips of this person, a few seconds each; one is enough.
+            share: of the difference, 0 to 1. With all of it, the noise of a single clip counts
+                fully (docs/results.md).
 
         Raises:
-            UserError: the model does not know what neutral is, `share` is no share, or a clip
-                can't be read or shows no face for long enough.
+            UserError: the model has no neutral baseline, `share` is out of range, or a clip cannot
+                be read or has no segment with enough faces.
         """
         if not 0 <= share <= 1:
-            raise UserError(f"calibrate: share={share} is no share, 0 to 1")
+            raise UserError(f"share must be 0 to 1, got {share}")
         self._shift = np.zeros(len(self.labels))
         if not clips:
             return
+        label = self.recipe.neutral_label
+        if label is None:
+            raise UserError("neutral: the model has no neutral class (data.neutral_label is null)")
         if not self.recipe.neutral:
-            raise UserError(
-                "calibrate: the model was trained without neutral stacks, or by an older version"
-            )
-        logits = [self._neutral_logits(Path(clip)) for clip in clips]
+            raise UserError(f"neutral: the model's validation split has no stack of class {label}")
+        logits = [self._mean_logits(Path(clip)) for clip in clips]
         self._shift = share * (np.array(self.recipe.neutral) - np.mean(logits, axis=0))
 
-    def _neutral_logits(self, clip: Path) -> np.ndarray:
-        """Give the mean logits, (C,), of a clip's segments.
+    def _mean_logits(self, clip: Path) -> np.ndarray:
+        """Return the mean logits of a neutral clip's segments, (C,) float64.
 
         Raises:
-            UserError: it can't be read, or the model could not answer any of it.
+            UserError: it cannot be read, or has no segment with enough faces.
         """
         try:
             with one_at_a_time:
                 segments = list(self._segments(open_clip(clip)))
         except VideoError as error:
-            raise UserError(f"calibrate={clip}: {error}") from None
+            raise UserError(f"neutral={clip}: {error}") from None
         logits = [
             self._logits(segment.crops, segment.landmarks)
             for segment in segments
-            if not unfit(segment, self.recipe.settings)
+            if not unfit(segment, self.settings)
         ]
         if not logits:
-            reasons = "; ".join(self._reasons([self._unanswered(segment) for segment in segments]))
-            raise UserError(f"calibrate={clip}: {reasons}")
+            reasons = self._reasons([self._unclassified(segment) for segment in segments])
+            raise UserError(f"neutral={clip}: {'; '.join(reasons)}")
         return np.mean(logits, axis=0)
 
     def _segments(self, video: Video | Still) -> Iterator[Segment]:
         """Cut a clip and crop its faces, as for training."""
-        settings = self.recipe.settings
+        settings = self.settings
         return crop_segments(
-            ReadAhead(video) if self.read_ahead else video,
+            ReadAhead(video) if self._read_ahead else video,
             face_cropper(settings),
             settings.segment_frames,
             settings.interval,
@@ -183,54 +171,54 @@ class EmotionRecognizer:
             settings.start,
         )
 
-    def predict(self, clip: str | PathLike, stride: int | None = None) -> Recognition:
-        """Tell the emotion in a clip.
+    def predict(self, clip: str | PathLike, stride: int | None = None) -> Answer:
+        """Predict the emotion in a clip.
 
         Args:
             clip: a video file, or a picture.
-            stride: frames from one window to the next, for answers over the clip; a multiple of
-                the interval that crops are taken at. None for no windows.
+            stride: frames from one window to the next, for predictions over time; a multiple of
+                the cached interval. None for no windows.
 
         Returns:
-            The answer; where there is none, `label` is None and `reasons` say why.
+            The answer. If nothing could be classified, `label` is None and `reasons` name the
+            cause.
 
         Raises:
-            UserError: there is no such stride.
-            VideoError: the clip can't be read; says why.
+            UserError: the stride is not allowed.
+            VideoError: the clip cannot be read.
         """
-        settings = self.recipe.settings
+        settings = self.settings
         self.check_stride(stride)
         video = open_clip(Path(clip))
-        segments: list[RecognizedSegment] = []
+        segments: list[SegmentAnswer] = []
         windows: list[Window] = []
-        faces: list[FoundFace] = []
-        crops: list[np.ndarray | None] = []  # from where the next window begins
-        points: list[np.ndarray | None] = []  # the landmarks of their faces
+        faces: list[SampledFace] = []
+        crops: list[np.ndarray | None] = []  # from the first frame of the next window on
+        landmarks: list[np.ndarray | None] = []
         begin = None
         with one_at_a_time:
             for segment in self._segments(video):
-                segments.append(self._recognize(segment))
-                faces += found_faces(segment, settings.interval)
+                segments.append(self._classify(segment))
+                faces += sampled_faces(segment, settings.interval)
                 if stride is None:
                     continue
                 begin = segment.first_frame if begin is None else begin
                 crops += segment.crops
-                points += segment.landmarks
+                landmarks += segment.landmarks
                 while len(crops) >= (length := settings.num_images):
-                    answer = self.probabilities(crops[:length], points[:length])
-                    windows.append(Window(begin, settings.segment_frames, answer))
-                    del crops[: stride // settings.interval], points[: stride // settings.interval]
+                    probabilities = self.probabilities(crops[:length], landmarks[:length])
+                    windows.append(Window(begin, settings.segment_frames, probabilities))
+                    step = stride // settings.interval
+                    del crops[:step], landmarks[:step]
                     begin += stride
-        if stride is not None and not windows:  # too short for one, but a padded segment is one
+        if stride is not None and not windows:  # shorter than a window: the padded segments
             windows = [Window(s.first_frame, s.num_frames, s.probabilities) for s in segments]
-        answers = [s.probabilities for s in segments if s.probabilities]
-        probabilities = mean(answers)
-        unsure = bool(probabilities) and max(probabilities.values()) < self.recipe.unsure_below
-        return Recognition(
+        probabilities = self._of_clip(segments)
+        return Answer(
             clip=str(clip),
             label=top_label(probabilities),
             probabilities=probabilities,
-            unsure=unsure,
+            unsure=bool(probabilities) and max(probabilities.values()) < self.unsure_below,
             segments=segments,
             num_faces=max(s.num_faces for s in segments),
             reasons=self._reasons(segments),
@@ -241,98 +229,80 @@ class EmotionRecognizer:
         )
 
     def check_stride(self, stride: int | None) -> None:
-        """Refuse a stride that windows can't have.
-
-        Raises:
-            UserError: names those that they can have.
-        """
-        settings = self.recipe.settings
-        if stride is None:
-            return
-        if stride % settings.interval or not 0 < stride <= settings.segment_frames:
+        """Raise UserError if windows cannot have this stride."""
+        interval, longest = self.settings.interval, self.settings.segment_frames
+        if stride is not None and (stride % interval or not 0 < stride <= longest):
             raise UserError(
-                f"stride={stride}: it is a multiple of {settings.interval}, at which the model has "
-                f"its crops, up to {settings.segment_frames}"
+                f"stride must be a multiple of {interval} up to {longest}, got {stride}"
             )
 
-    def images(self, crops: Sequence[np.ndarray | None]) -> np.ndarray:
-        """Make of the crops of a stretch of a clip what the model takes.
+    def inputs(
+        self, crops: Sequence[np.ndarray | None], landmarks: Sequence[np.ndarray | None]
+    ) -> np.ndarray:
+        """Make the model's inputs of a part of a clip.
 
         Args:
             crops: of each sampled frame, (H, W) uint8 or None, at least one; fewer than T are
                 padded as in training.
+            landmarks: of the same frames, (468, 3) float32 or None.
 
         Returns:
-            (T, image_px, image_px) uint8, with channels last in memory.
+            (T, image_px, image_px) uint8 with channels last in memory, or (T, 468, 3) float32.
         """
-        num_images = self.recipe.settings.num_images
-        return model_images(
-            stack_crops(crops, num_images),
-            own_crops(crops, num_images),
-            self.recipe.step,
-            self.recipe.image_px,
-        )
-
-    def landmarks(self, points: Sequence[np.ndarray | None]) -> np.ndarray:
-        """Make of the landmarks of a stretch of a clip what a model takes beside `images`.
-
-        Args:
-            points: of each sampled frame, (468, 3) float32 or None, at least one; fewer than T are
-                padded as in training.
-
-        Returns:
-            (T, 468, 3) float32.
-        """
-        num_images = self.recipe.settings.num_images
-        return model_landmarks(
-            stack_crops(points, num_images), own_crops(points, num_images), self.recipe.step
-        )
+        num_images, step = self.settings.num_images, self.recipe.step
+        is_own = own_crops(crops, num_images)
+        if self.recipe.inputs == "landmarks":
+            return model_landmarks(stack_crops(landmarks, num_images), is_own, step)
+        return model_images(stack_crops(crops, num_images), is_own, step, self.recipe.image_px)
 
     def probabilities(
-        self, crops: Sequence[np.ndarray | None], points: Sequence[np.ndarray | None]
+        self, crops: Sequence[np.ndarray | None], landmarks: Sequence[np.ndarray | None]
     ) -> Probabilities | None:
-        """Ask the model about a stretch of a clip.
+        """Classify a part of a clip.
 
         Args:
-            crops: see `images`.
-            points: see `landmarks`; for a model that takes them.
+            crops: see `inputs`.
+            landmarks: see `inputs`.
 
         Returns:
-            Calibrated; None where too few frames show a face.
+            Calibrated probabilities; None if too few frames show a face.
         """
         found = sum(crop is not None for crop in crops)
-        if not self.recipe.settings.enough_faces(found, len(crops)):
+        if not self.settings.enough_faces(found, len(crops)):
             return None
-        scaled = (self._logits(crops, points) + self._shift) / self.recipe.temperature
-        odds = np.exp(scaled - scaled.max())
-        return dict(zip(self.labels, (odds / odds.sum()).tolist(), strict=True))
+        logits = self._logits(crops, landmarks) + self._shift
+        (probabilities,) = calibrate(logits[None], self.recipe.temperature)
+        return dict(zip(self.labels, probabilities.tolist(), strict=True))
 
     def _logits(
-        self, crops: Sequence[np.ndarray | None], points: Sequence[np.ndarray | None]
+        self, crops: Sequence[np.ndarray | None], landmarks: Sequence[np.ndarray | None]
     ) -> np.ndarray:
-        """Give the model's logits, (C,) float64, for a stretch of a clip; see `probabilities`."""
-        takes_landmarks = self.recipe.inputs == "landmarks"
-        inputs = self.landmarks(points) if takes_landmarks else self.images(crops)
-        return self.runtime.classify(inputs[None])[0].astype(np.float64)
+        """Return the logits of a part of a clip, (C,) float64."""
+        inputs = self.inputs(crops, landmarks)[None]  # (1, T, ...)
+        return self.backend.classify(inputs)[0].astype(np.float64)
 
-    def _recognize(self, segment: Segment) -> RecognizedSegment:
-        """Ask the model about a segment, if it would have made a stack."""
-        unanswered = self._unanswered(segment)
-        if unanswered.reason:
-            return unanswered
-        return replace(
-            unanswered, probabilities=self.probabilities(segment.crops, segment.landmarks)
-        )
+    def _of_clip(self, segments: Sequence[SegmentAnswer]) -> Probabilities | None:
+        """Average the probabilities of the classified segments, as reports do for stacks."""
+        of_stacks = [list(s.probabilities.values()) for s in segments if s.probabilities]
+        if not of_stacks:
+            return None
+        return dict(zip(self.labels, mean_of_stacks(np.array(of_stacks)).tolist(), strict=True))
 
-    def _unanswered(self, segment: Segment) -> RecognizedSegment:
-        """Say what is known of a segment without the model, and why it would make no stack."""
-        settings = self.recipe.settings
+    def _classify(self, segment: Segment) -> SegmentAnswer:
+        """Classify a segment if it would have made a training stack."""
+        answer = self._unclassified(segment)
+        if answer.reason:
+            return answer
+        return replace(answer, probabilities=self.probabilities(segment.crops, segment.landmarks))
+
+    def _unclassified(self, segment: Segment) -> SegmentAnswer:
+        """Return a segment's facts, and the reason why it would make no training stack."""
         reason = ""
-        if unfit(segment, settings):
+        if unfit(segment, self.settings):
             reason = f"a face in only {segment.face_frames} of {len(segment.crops)} sampled frames"
-            if segment.num_frames < settings.min_frames:
-                reason = f"{segment.num_frames} frames, fewer than {settings.min_frames}"
-        return RecognizedSegment(
+            if segment.num_frames < self.settings.min_frames:
+                reason = f"{segment.num_frames} frames, fewer than {self.settings.min_frames}"
+        return SegmentAnswer(
             segment.first_frame,
             segment.num_frames,
             None,
@@ -342,34 +312,26 @@ class EmotionRecognizer:
             reason=reason,
         )
 
-    def _reasons(self, segments: Sequence[RecognizedSegment]) -> list[str]:
-        """Say what may surprise in an answer, or why there is none."""
+    def _reasons(self, segments: Sequence[SegmentAnswer]) -> list[str]:
+        """List why there is no label, or why the label may be wrong."""
         reasons = []
         if not any(s.face_frames for s in segments):
             reasons.append("no face")
-        elif not any(s.probabilities for s in segments):
+        elif all(s.reason for s in segments):
             first = next(s for s in segments if s.face_frames)
-            remedy = f" (min_frames={first.num_frames} answers all the same)"
-            is_short = first.num_frames < self.recipe.settings.min_frames
-            reasons.append(first.reason + remedy * is_short)
+            is_short = first.num_frames < self.settings.min_frames
+            remedy = f" (min_frames={first.num_frames} predicts it)" if is_short else ""
+            reasons.append(first.reason + remedy)
         if (most := max(s.num_faces for s in segments)) > 1:
-            reasons.append(f"{most} faces at once, of which one was followed")
+            reasons.append(f"{most} faces at once, one of them was followed")
         return reasons
 
 
-def found_faces(segment: Segment, interval: int) -> list[FoundFace]:
+def sampled_faces(segment: Segment, interval: int) -> list[SampledFace]:
     """List the faces of a segment's sampled frames."""
+    frames = count(segment.first_frame, interval)
     return [
-        FoundFace(frame, box, float(cv2.Laplacian(crop, cv2.CV_64F).var()))
-        for frame, crop, box in zip(
-            count(segment.first_frame, interval), segment.crops, segment.boxes, strict=False
-        )
+        SampledFace(frame, box, float(cv2.Laplacian(crop, cv2.CV_64F).var()))
+        for frame, crop, box in zip(frames, segment.crops, segment.boxes, strict=False)
         if crop is not None
     ]
-
-
-def mean(answers: Sequence[Probabilities]) -> Probabilities | None:
-    """Average the probabilities of segments; None where there are none."""
-    if not answers:
-        return None
-    return {label: fmean(answer[label] for answer in answers) for label in answers[0]}

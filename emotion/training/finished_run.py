@@ -1,120 +1,110 @@
-"""A finished run ──open──> what it has written, and the stacks that it was trained and judged on.
+"""A finished run: its record, its recipe, its predictions, and the stacks that it used."""
 
-For what comes after training and needs both, such as export.
-"""
-
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
-import emotion.cli  # noqa: F401 gives OmegaConf what a run's config asks for, such as repository
-from emotion.data.batch import collate
-from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from emotion.models.recipe import RECIPE_FILE, Recipe
-from emotion.stacks.build import CacheBuilder
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
-from emotion.training.record import RECORD_FILE, FinishedRun, as_plain, read_record
+from emotion.training.record import RECORD_FILE, FinishedRun, read_record
 
-CONFIG_FILE = ".hydra/config.yaml"
+CACHE_KEYS = ("data=", "data.", "sampling.", "face.", "paths.cache=")  # overrides that name a cache
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run of `train.py` that has come to its end.
+    """A finished run of `train.py`, which may be from another machine.
+
+    Reading it instantiates nothing, resolves no config, and builds no cache.
 
     Attributes:
-        folder: where its files lie.
-        metrics: the content of `metrics.json`.
-        recipe: what its model needs to be used.
+        folder: of the run.
+        record: its `metrics.json`.
+        recipe: its `recipe.json`.
     """
 
     folder: Path
-    metrics: dict
+    record: FinishedRun
     recipe: Recipe
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """Read what a run has written of itself.
+        """Read a run's record and recipe.
 
         Raises:
-            UserError: the folder holds no finished run, or one of an older version.
+            UserError: the folder has no finished run, or one of another version.
         """
         record = read_record(folder)
-        if record is None:
-            raise UserError(f"no {RECORD_FILE} in {folder}: give the folder of one finished run")
         if not isinstance(record, FinishedRun):
-            raise UserError(f"{folder / RECORD_FILE}: this run failed; run it again")
-        return cls(folder, as_plain(record), Recipe.read(folder / RECIPE_FILE))
+            raise UserError(f"{folder} must be the folder of a finished run ({RECORD_FILE})")
+        return cls(folder, record, Recipe.read(folder / RECIPE_FILE))
 
     @property
     def checkpoint(self) -> Path:
-        """The weights of the epoch that was selected."""
-        return self.folder / self.metrics["checkpoint"]
+        """The weights of the best epoch."""
+        return self.folder / self.record.checkpoint
 
     @cached_property
     def predictions(self) -> Predictions:
-        """What the model said of the stacks that it was judged on."""
-        return Predictions.read(self.folder / "predictions.csv")
+        """The uncalibrated predictions of the validation and test stacks."""
+        return Predictions.read(self.folder / PREDICTIONS_FILE)
 
     @cached_property
     def cache(self) -> Cache:
-        """The cache that it read, built if it is gone.
+        """The cache that the run used.
 
         Raises:
-            UserError: the run's config is gone, or the cache can't be built again.
+            UserError: it is gone or has changed.
         """
-        path = self.folder / CONFIG_FILE
-        try:
-            builder = CacheBuilder.from_config(OmegaConf.load(path))
-        except (OSError, OmegaConfBaseException) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"{path} does not say where the run's stacks are: {reason}") from None
-        if builder.cache.settings != self.recipe.settings:
-            raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
-        builder.ensure()
-        return builder.cache
+        cache = Cache(Path(self.record.cache), self.recipe.settings)
+        if cache.manifest_sha256() != self.record.manifest_sha256:
+            overrides = [each for each in self.record.overrides if each.startswith(CACHE_KEYS)]
+            if not any(each.startswith("data=") for each in overrides):
+                overrides.insert(0, f"data={self.record.data}")
+            raise UserError(
+                f"{cache.directory}: the stacks of the run {self.folder.name} are gone or have "
+                f"changed; with its clips and settings, this makes them again: "
+                f"{shlex.join(['python', 'preprocess.py', *overrides])}"
+            )
+        return cache
 
     def rows(self, split: str) -> list[StackRow]:
-        """Name the stacks of a split, as the run had them.
+        """Return the manifest rows of a split.
 
         Args:
-            split: `val` or `test`, those that `predictions.csv` names; or `train`, all others.
+            split: `val` or `test`, the stacks in `predictions.csv`; or `train`, all others.
 
         Raises:
-            UserError: one of them is not in the cache any more.
+            UserError: the cache is gone or has changed.
         """
         rows = {(row.clip, row.segment): row for row in self.cache.manifest()}
-        judged = list(zip(self.predictions.clips, self.predictions.segments, strict=True))
+        keys = list(zip(self.predictions.clips, self.predictions.segments, strict=True))
+        if missing := [key for key in keys if key not in rows]:
+            clip, segment = missing[0]
+            raise UserError(
+                f"{self.folder / PREDICTIONS_FILE} has segment {segment} of clip {clip}, which is "
+                f"not in {self.cache.directory}: they are not of the same run"
+            )
         if split == "train":
-            return [row for key, row in rows.items() if key not in set(judged)]
-        names = [
-            key for key, of in zip(judged, self.predictions.splits, strict=True) if of == split
-        ]
-        for clip, segment in names:
-            if (clip, segment) not in rows:
-                raise UserError(
-                    f"{self.cache.directory} has no segment {segment} of clip {clip} any more, "
-                    "which the run was judged on: give it back its clips, or train anew"
-                )
-        return [rows[key] for key in names]
+            return [row for key, row in rows.items() if key not in set(keys)]
+        return [rows[k] for k, of in zip(keys, self.predictions.splits, strict=True) if of == split]
 
     def inputs(self, rows: Sequence[StackRow]) -> np.ndarray:
-        """Load stacks as the model takes them.
-
-        Args:
-            rows: N, of `rows`.
+        """Load the model's inputs of N rows.
 
         Returns:
-            What `Runtime.classify` takes.
+            (N, T, image_px, image_px) uint8, or (N, T, 468, 3) float32.
         """
+        from emotion.data.batch import collate
+        from emotion.data.dataset import StackDataset
+
         recipe = self.recipe
         dataset = StackDataset(
             self.cache, rows, recipe.labels, recipe.step, recipe.image_px, recipe.inputs
@@ -124,7 +114,7 @@ class Run:
 
 
 def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:
-    """Take at most so many rows, from the first to the last at even distances."""
+    """Return at most `num` rows, evenly spaced from the first to the last."""
     if len(rows) <= num:
         return list(rows)
     return [rows[place] for place in np.linspace(0, len(rows) - 1, num).round().astype(int)]

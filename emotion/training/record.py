@@ -163,7 +163,7 @@ class FinishedRun(RunHead):
     reported_on: str
     scores: dict[str, LevelScores]
     calibration: Calibration
-    checkpoint: str
+    checkpoint: Annotated[str, Field(pattern=r"^[^/\\]+\.ckpt$")]  # never a path elsewhere
     cache: str
     manifest_sha256: str
     dropped: tuple[DroppedCount, ...]

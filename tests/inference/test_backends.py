@@ -1,4 +1,4 @@
-"""Models on disk: both kinds load and answer, anything else is told in a line."""
+"""Both kinds of model files load and classify, anything else is an error in one line."""
 
 import json
 import pickle
@@ -13,10 +13,11 @@ import pytest
 import torch
 
 from emotion.errors import UserError
-from emotion.inference.backends import find_model, load_model, runtime_name
-from emotion.inference.onnx_runtime import with_digest
+from emotion.inference.backends import backend_name, find_model, load_model
+from emotion.inference.onnx_file import with_digest
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import Recipe
+from emotion.training.finished_run import Run
 
 
 def random_stacks(num: int) -> np.ndarray:
@@ -30,21 +31,20 @@ def copied(run_dir: Path, tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_a_checkpoint_answers_as_its_module(run_dir: Path):
-    runtime, recipe = load_model(find_model(run_dir))
+def test_a_checkpoint_gives_the_logits_of_its_module(run_dir: Path):
+    backend, recipe = load_model(find_model(run_dir))
     module = EmotionModule.load_from_checkpoint(run_dir / "best.ckpt", map_location="cpu").eval()
     stacks = random_stacks(3)
     with torch.no_grad():
         expected = module(torch.from_numpy(stacks)).numpy()
-    np.testing.assert_allclose(runtime.classify(stacks), expected, atol=1e-5)
-    assert runtime.name == f"PyTorch {torch.__version__.split('+')[0]}"
+    np.testing.assert_allclose(backend.classify(stacks), expected, atol=1e-5)
     assert recipe == Recipe.read(run_dir / "recipe.json")
 
 
-def test_it_leaves_the_number_of_threads_to_others(run_dir: Path):
-    runtime, _ = load_model(find_model(run_dir), num_threads=2)
+def test_classifying_restores_the_number_of_threads(run_dir: Path):
+    backend, _ = load_model(find_model(run_dir), num_threads=2)
     before = torch.get_num_threads()
-    runtime.classify(random_stacks(1))
+    backend.classify(random_stacks(1))
     assert torch.get_num_threads() == before
 
 
@@ -72,48 +72,56 @@ def write_onnx(path: Path, **metadata: str) -> np.ndarray:
     return weights
 
 
-def test_an_onnx_file_answers_with_the_recipe_inside(run_dir: Path, tmp_path: Path):
+def test_an_onnx_file_is_classified_with_its_own_recipe(run_dir: Path, tmp_path: Path):
     recipe = Recipe.read(run_dir / "recipe.json")
     weights = write_onnx(tmp_path / "x" / "model.onnx", recipe=recipe.to_json())
     for named in (tmp_path / "x", tmp_path / "x" / "model.onnx"):
-        runtime, read = load_model(find_model(named))
+        backend, read = load_model(find_model(named))
         stacks = random_stacks(2)
         expected = stacks.mean(axis=(2, 3)) @ weights
-        np.testing.assert_allclose(runtime.classify(stacks), expected, rtol=1e-3)
-        assert read == recipe and runtime.name.startswith("ONNX Runtime 1")
+        np.testing.assert_allclose(backend.classify(stacks), expected, rtol=1e-3)
+        assert read == recipe
 
 
-def test_without_onnx_runtime_the_remedy_is_told(tmp_path: Path, monkeypatch):
+def test_without_onnx_runtime_the_error_names_the_requirements(tmp_path: Path, monkeypatch):
     def missing(name: str) -> str:
         raise PackageNotFoundError(name)
 
     monkeypatch.setattr("emotion.inference.backends.version", missing)
-    with pytest.raises(UserError, match="needs ONNX Runtime: pip install"):
-        runtime_name(tmp_path / "model.onnx")
+    with pytest.raises(UserError, match=r"requirements-onnx\.txt"):
+        backend_name(tmp_path / "model.onnx")
 
 
 # Where a model is
 
 
-def test_a_run_is_represented_by_the_checkpoint_that_it_was_judged_by(copied: Path):
-    shutil.copy(copied / "best.ckpt", copied / "last.ckpt")
-    with pytest.raises(UserError, match=r"there is best\.ckpt, last\.ckpt in that folder"):
-        find_model(copied)
-    (copied / "metrics.json").write_text(json.dumps({"checkpoint": "best.ckpt"}))
-    assert find_model(copied) == copied / "best.ckpt"
-    assert find_model(copied / "last.ckpt") == copied / "last.ckpt"
+def test_a_run_is_its_recorded_checkpoint(finished_run: Path, tmp_path: Path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    shutil.copy(run / "best.ckpt", run / "other.ckpt")
+    assert find_model(run) == run / "best.ckpt"
+    assert find_model(run / "other.ckpt") == run / "other.ckpt"
+    (run / "metrics.json").unlink()
+    with pytest.raises(UserError, match=r"best\.ckpt, .*other\.ckpt"):
+        find_model(run)
 
 
-def test_a_wrong_path_is_told(copied: Path, tmp_path: Path):
+@pytest.mark.parametrize("name", ["../best.ckpt", "/tmp/best.ckpt", "a/../../best.ckpt", "x.pkl"])
+def test_a_recorded_checkpoint_outside_of_the_run_is_an_error(
+    finished_run: Path, tmp_path: Path, name: str
+):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    record = json.loads((run / "metrics.json").read_text())
+    (run / "metrics.json").write_text(json.dumps(record | {"checkpoint": name}))
+    for read in (find_model, Run.read):
+        with pytest.raises(UserError, match="checkpoint"):
+            read(run)
+
+
+def test_a_wrong_path_is_an_error_that_names_it(copied: Path, tmp_path: Path):
     (tmp_path / "notes.txt").write_text("")
     (tmp_path / "empty").mkdir()
-    for path, message in (
-        (tmp_path / "nowhere", "no such file or folder"),
-        (tmp_path / "notes.txt", "neither a checkpoint (.ckpt) nor an ONNX file"),
-        (tmp_path / "empty", "there is no .ckpt and no .onnx in that folder"),
-        (tmp_path, "holds 1 runs: name one of them: run"),
-    ):
-        with pytest.raises(UserError, match=re.escape(message)):
+    for path in (tmp_path / "nowhere", tmp_path / "notes.txt", tmp_path / "empty", tmp_path):
+        with pytest.raises(UserError, match=re.escape(f"model_path={path}")):
             find_model(path)
 
 
@@ -137,61 +145,55 @@ def rewrite(copied: Path, change: Callable[[dict], None]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("damage", "file"),
     [
-        (lambda run: (run / "best.ckpt").write_bytes(b""), "is damaged, or no model of ours"),
-        (lambda run: (run / "best.ckpt").write_text("no model"), "is damaged, or no model of ours"),
+        (lambda run: (run / "best.ckpt").write_bytes(b""), "best.ckpt"),
+        (lambda run: (run / "best.ckpt").write_text("no model"), "best.ckpt"),
         (
             lambda run: (run / "best.ckpt").write_bytes((run / "best.ckpt").read_bytes()[:50_000]),
-            "is damaged, or no model of ours",
+            "best.ckpt",
         ),
-        (lambda run: torch.save({"a": torch.ones(2)}, run / "best.ckpt"), "it has no 'hyper_par"),
-        (lambda run: torch.save([1], run / "best.ckpt"), "is damaged, or no model of ours"),
-        (
-            lambda run: rewrite(run, lambda c: c["state_dict"].popitem()),
-            "is damaged, or no model of ours: Error(s) in loading state_dict",
-        ),
+        (lambda run: torch.save({"a": torch.ones(2)}, run / "best.ckpt"), "best.ckpt"),
+        (lambda run: torch.save([1], run / "best.ckpt"), "best.ckpt"),
+        (lambda run: rewrite(run, lambda c: c["state_dict"].popitem()), "best.ckpt"),
         (
             lambda run: rewrite(run, lambda c: c["hyper_parameters"].update(labels=["a", "b"])),
-            "tells a, b from 9 images, recipe.json says Anger, Happy, Neutral, Sad, Shock from 9",
+            "recipe.json",
         ),
-        (
-            lambda run: rewrite(run, lambda c: c["hyper_parameters"].update(backbone="none")),
-            "timm has no such network",
-        ),
-        (lambda run: (run / "recipe.json").unlink(), "no recipe.json in"),
-        (lambda run: (run / "recipe.json").write_text("{}"), "is no recipe of ours, or damaged"),
+        (lambda run: rewrite(run, lambda c: c["hyper_parameters"].update(backbone="none")), "none"),
+        (lambda run: (run / "recipe.json").unlink(), "recipe.json"),
+        (lambda run: (run / "recipe.json").write_text("{}"), "recipe.json"),
         (
             lambda run: (
                 Recipe.read(run / "recipe.json")
                 .model_copy(update={"interval": 15})
                 .write(run / "recipe.json")
             ),
-            "from 9 images, recipe.json says Anger, Happy, Neutral, Sad, Shock from 6",
+            "recipe.json",
         ),
     ],
 )
-def test_a_damaged_or_foreign_checkpoint_is_told_in_a_line(
-    copied: Path, damage: Callable[[Path], None], message: str
+def test_a_damaged_or_foreign_checkpoint_is_an_error_in_one_line(
+    copied: Path, damage: Callable[[Path], None], file: str
 ):
     damage(copied)
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
+    with pytest.raises(UserError, match=re.escape(file)) as caught:
         load_model(find_model(copied))
     assert "\n" not in str(caught.value)
 
 
-def test_a_foreign_onnx_file_is_told_in_a_line(tmp_path: Path):
+def test_a_foreign_onnx_file_is_an_error_in_one_line(tmp_path: Path):
     pytest.importorskip("onnxruntime")
     (tmp_path / "model.onnx").write_text("no model")
-    with pytest.raises(UserError, match=r"model\.onnx is no ONNX model, or damaged") as caught:
+    with pytest.raises(UserError, match=r"model\.onnx") as caught:
         load_model(find_model(tmp_path / "model.onnx"))
     assert "\n" not in str(caught.value)
 
 
-def test_code_in_a_checkpoint_is_not_run(copied: Path, tmp_path: Path):
+def test_code_in_a_checkpoint_is_not_executed(copied: Path, tmp_path: Path):
     trap = Trap(tmp_path / "sprung")
     for write in (torch.save, lambda what, path: path.write_bytes(pickle.dumps(what))):
         write({"hyper_parameters": {}, "state_dict": {}, "trap": trap}, copied / "best.ckpt")
-        with pytest.raises(UserError, match="is damaged, or no model of ours"):
+        with pytest.raises(UserError, match=r"best\.ckpt"):
             load_model(find_model(copied))
         assert not trap.path.exists()

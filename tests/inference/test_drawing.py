@@ -11,7 +11,7 @@ import pytest
 
 from emotion import EmotionRecognizer
 from emotion.clips.video import Video
-from emotion.inference.answer import FoundFace, Recognition, Window
+from emotion.inference.answer import Answer, SampledFace, Window
 from emotion.inference.drawing import (
     FaceTrack,
     annotate,
@@ -22,21 +22,22 @@ from emotion.inference.drawing import (
     write_clip,
 )
 from emotion.stacks.face_crop import FaceCropper
+from tests.stacks.standard import STANDARD
 
 
 def happy(share: float) -> dict[str, float]:
     return {"Happy": share, "Sad": 1 - share}
 
 
-def faces(*found: tuple[int, float]) -> list[FoundFace]:
-    return [FoundFace(frame, (0, 0, 10, 10), sharpness) for frame, sharpness in found]
+def faces(*found: tuple[int, float]) -> list[SampledFace]:
+    return [SampledFace(frame, (0, 0, 10, 10), sharpness) for frame, sharpness in found]
 
 
 # The cover frame
 
 
 def test_the_cover_is_the_sharpest_face_near_the_peak():
-    answer = Recognition(
+    answer = Answer(
         "x.mp4",
         label="Happy",
         windows=[Window(0, 90, happy(0.5)), Window(90, 90, happy(0.9)), Window(180, 90, None)],
@@ -47,7 +48,7 @@ def test_the_cover_is_the_sharpest_face_near_the_peak():
 
 
 def test_without_a_face_near_the_peak_one_in_its_window_does():
-    answer = Recognition(
+    answer = Answer(
         "x.mp4",
         label="Happy",
         windows=[Window(0, 90, happy(1.0))],
@@ -78,7 +79,7 @@ def test_where_the_nearest_window_has_no_answer_there_is_none():
 
 def test_a_box_moves_evenly_and_ends_where_the_face_does():
     found = [(0, (0, 0, 10, 10)), (5, (10, 5, 20, 15)), (20, (0, 0, 10, 10))]
-    track = FaceTrack([FoundFace(frame, box, 1.0) for frame, box in found])
+    track = FaceTrack([SampledFace(frame, box, 1.0) for frame, box in found])
     assert track.at(0) == (0, 0, 10, 10) and track.at(5) == (10, 5, 20, 15)
     assert track.at(2) == (4, 2, 14, 12)
     assert [track.at(frame) for frame in (6, 10, 19)] == [None] * 3
@@ -161,7 +162,7 @@ def test_pictures_of_a_clip(run_dir: Path, late_face: Path, tmp_path: Path):
     assert 30 <= cover < answer.num_frames == 120
     assert (cover - 30) % 10 == 0  # one of the sharp ones
     picture = cv2.cvtColor(cv2.imread(str(tmp_path / "out" / "cover.jpg")), cv2.COLOR_BGR2RGB)
-    searcher = FaceCropper("none", "largest", 0.1, False, 64, 0.5)
+    searcher = FaceCropper(replace(STANDARD, tracking="none", size_px=64))
     searcher.start_clip()
     assert searcher.crop(picture) is not None
     shown = list(Video(late_face).pictures())[cover].rgb()

@@ -10,8 +10,9 @@ import torch
 from scipy.special import softmax
 
 from emotion import REPOSITORY
-from emotion.inference.export import largest_difference, main, to_onnx, write_model
-from emotion.inference.onnx_runtime import OnnxRuntime
+from emotion.inference.backends import OnnxBackend
+from emotion.inference.export import largest_difference, main, to_onnx
+from emotion.inference.onnx_file import write_onnx
 from emotion.models.lightning_module import EmotionModule, LandmarkModule
 from emotion.models.recipe import Recipe
 from emotion.reports.model_card import ExportedFile
@@ -70,8 +71,8 @@ def copied(exported: Path, tmp_path: Path) -> Path:
 def test_every_model_gives_the_same_probabilities(model: str, compose, run_dir, tmp_path: Path):
     recipe = Recipe.read(run_dir / "recipe.json").model_copy(update={"interval": 15})
     module = settled(compose("train", [f"model={model}"]).model.backbone, recipe)
-    write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
-    runtime = OnnxRuntime(tmp_path / "model.onnx")
+    write_onnx(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
+    runtime = OnnxBackend(tmp_path / "model.onnx")
     for num in (1, 2, 3, 7):
         stacks = stacks_of(recipe, num)
         with torch.no_grad():
@@ -91,8 +92,8 @@ def test_a_landmark_classifier_is_exported(run_dir, tmp_path: Path):
     recipe = Recipe.read(run_dir / "recipe.json").model_copy(update={"inputs": "landmarks"})
     module = LandmarkModule(recipe.num_images, recipe.labels).eval()
     module.network.fit(landmarks_of(recipe, 20), np.arange(20) % 5)
-    write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
-    runtime = OnnxRuntime(tmp_path / "model.onnx")
+    write_onnx(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
+    runtime = OnnxBackend(tmp_path / "model.onnx")
     for num in (1, 2, 7):
         inputs = landmarks_of(recipe, num)
         expected = module(torch.from_numpy(inputs)).softmax(dim=1).numpy()
@@ -106,8 +107,8 @@ def test_late_fusion_and_standardized_stacks_are_exported(run_dir, tmp_path: Pat
     module = EmotionModule(
         "mobilenetv3_small_050", recipe.num_images, recipe.labels, fusion="late", normalize="stack"
     ).eval()
-    write_model(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
-    runtime = OnnxRuntime(tmp_path / "model.onnx")
+    write_onnx(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
+    runtime = OnnxBackend(tmp_path / "model.onnx")
     for num in (1, 2, 7):
         inputs = stacks_of(recipe, num)
         with torch.no_grad():
@@ -117,7 +118,7 @@ def test_late_fusion_and_standardized_stacks_are_exported(run_dir, tmp_path: Pat
 
 def test_an_export_answers_as_the_run_was_judged(exported: Path):
     run = Run.read(exported)
-    runtime = OnnxRuntime(exported / "model.onnx")
+    runtime = OnnxBackend(exported / "model.onnx")
     assert runtime.recipe == run.recipe
     for split in ("val", "test"):
         probabilities = softmax(runtime.classify(run.inputs(run.rows(split))), axis=1)
@@ -126,11 +127,11 @@ def test_an_export_answers_as_the_run_was_judged(exported: Path):
 
 
 def test_the_file_tells_what_made_it_and_nothing_of_the_machine(exported: Path):
-    runtime = OnnxRuntime(exported / "model.onnx")
+    runtime = OnnxBackend(exported / "model.onnx")
     metrics = json.loads((exported / "metrics.json").read_text())
     assert runtime.metadata["recipe"] == (exported / "recipe.json").read_text()
     assert runtime.metadata["precision"] == "float32"
-    assert runtime.metadata["trained_by"] == metrics["commit"]
+    assert runtime.metadata["trained_by"] == metrics["provenance"]["commit"]
     assert json.loads(runtime.metadata["exported_with"])["torch"] == torch.__version__.split("+")[0]
     data = (exported / "model.onnx").read_bytes()
     assert b"site-packages" not in data and str(REPOSITORY).encode() not in data
@@ -144,10 +145,10 @@ def test_the_eight_bit_file_is_smaller_and_nearly_as_good(exported: Path):
     nodes = [node.op_type for node in onnx.load(paths[1]).graph.node]
     assert nodes.count("DequantizeLinear") > nodes.count("Conv") > 50
     inputs = run.inputs(run.rows("test"))
-    before, after = (softmax(OnnxRuntime(path).classify(inputs), axis=1) for path in paths)
+    before, after = (softmax(OnnxBackend(path).classify(inputs), axis=1) for path in paths)
     np.testing.assert_allclose(after, before, atol=0.05)
-    assert OnnxRuntime(paths[1]).metadata["precision"] == "int8"
-    assert OnnxRuntime(paths[1]).recipe == run.recipe
+    assert OnnxBackend(paths[1]).metadata["precision"] == "int8"
+    assert OnnxBackend(paths[1]).recipe == run.recipe
 
 
 def altered(path: Path, place: int = 0, by: float = 0.01) -> "onnx.ModelProto":
@@ -184,8 +185,6 @@ def test_real_stacks_are_compared_too(copied: Path, monkeypatch):
 
 def test_a_number_that_is_none_is_no_agreement():
     class Broken:
-        name = "broken"
-
         def classify(self, stacks: np.ndarray) -> np.ndarray:
             return np.full((len(stacks), 5), np.nan, np.float32)
 
@@ -196,7 +195,7 @@ def test_a_number_that_is_none_is_no_agreement():
 def test_eight_bits_that_cost_accuracy_are_refused(copied: Path, monkeypatch, capsys):
     run = Run.read(copied)
     rows = run.rows("val")
-    logits = OnnxRuntime(copied / "model.onnx").classify(run.inputs(rows))
+    logits = OnnxBackend(copied / "model.onnx").classify(run.inputs(rows))
     told = [run.recipe.labels[place] for place in logits.argmax(axis=1)]
     right = [row for row, label in zip(rows, told, strict=True) if label == row.label]
     assert right

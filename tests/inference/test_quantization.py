@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion.inference.onnx_runtime import with_digest
+from emotion.inference.onnx_file import with_digest
 from emotion.inference.quantization import quantize
 
 onnx = pytest.importorskip("onnx")

@@ -1,4 +1,4 @@
-"""ONNX files: whole and alone, or told in a line; what they hold is run by ONNX Runtime alone."""
+"""ONNX files: anything but a whole file of this project is an error in one line."""
 
 import hashlib
 import re
@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from emotion.errors import UserError
-from emotion.inference.onnx_runtime import OnnxRuntime, read_onnx, with_digest
+from emotion.inference.backends import OnnxBackend
+from emotion.inference.onnx_file import read_onnx, with_digest
 from emotion.models.recipe import Recipe
 
 onnx = pytest.importorskip("onnx")
@@ -55,24 +56,24 @@ def write(tmp_path: Path) -> Callable[["onnx.ModelProto"], Path]:
     return write_file
 
 
-def refused(path: Path, message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)) as caught:
-        OnnxRuntime(path)
+def refused(path: Path, text: str = "model.onnx") -> None:
+    with pytest.raises(UserError, match=re.escape(text)) as caught:
+        OnnxBackend(path)
     assert "\n" not in str(caught.value) and path.name in str(caught.value)
 
 
-def test_it_classifies_and_gives_the_recipe_back(model, write, recipe: Recipe):
-    runtime = OnnxRuntime(write(model))
+def test_it_classifies_and_returns_the_recipe(model, write, recipe: Recipe):
+    backend = OnnxBackend(write(model))
     stacks = np.random.default_rng(0).integers(256, size=(3, 9, 64, 64), dtype=np.uint8)
     weights = np.arange(45).reshape(9, 5) / 255
     expected = stacks.mean(axis=(2, 3)) @ weights
-    np.testing.assert_allclose(runtime.classify(stacks), expected, rtol=1e-5)
+    np.testing.assert_allclose(backend.classify(stacks), expected, rtol=1e-5)
     last = stacks.transpose(0, 2, 3, 1).copy().transpose(0, 3, 1, 2)  # channels last in memory
-    np.testing.assert_allclose(runtime.classify(last), expected, rtol=1e-5)
-    assert runtime.recipe == recipe and runtime.name.startswith("ONNX Runtime 1.")
+    np.testing.assert_allclose(backend.classify(last), expected, rtol=1e-5)
+    assert backend.recipe == recipe
 
 
-def test_the_digest_is_an_entry_of_the_metadata_for_everybody(model, write):
+def test_the_digest_is_a_metadata_entry_for_other_readers(model, write):
     body = model.SerializeToString()
     entries = {entry.key: entry.value for entry in onnx.load(write(model)).metadata_props}
     assert entries.keys() == {"recipe", "sha256"}
@@ -90,44 +91,48 @@ def test_a_changed_bit_is_found_wherever_it_is(model, write):
 
 
 @pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_half_a_file_is_refused(model, write, share: float):
+def test_a_truncated_file_is_an_error(model, write, share: float):
     path = write(model)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    with pytest.raises(UserError, match="damaged"):
-        OnnxRuntime(path)
+    refused(path)
 
 
 @pytest.mark.parametrize("content", [b"no model", bytes(1000), b"PK\x03\x04", b"\xff" * 100])
-def test_other_files_are_refused(tmp_path: Path, content: bytes):
+def test_other_files_are_errors(tmp_path: Path, content: bytes):
     (tmp_path / "model.onnx").write_bytes(content)
-    refused(tmp_path / "model.onnx", "is no ONNX model, or damaged")
+    refused(tmp_path / "model.onnx")
 
 
-def test_a_missing_file_is_told(tmp_path: Path):
-    refused(tmp_path / "model.onnx", "can't be read: No such file")
+def test_a_missing_file_is_an_error(tmp_path: Path):
+    refused(tmp_path / "model.onnx")
 
 
-def test_a_model_from_elsewhere_is_refused(model, write):
+def test_a_model_without_a_recipe_is_an_error(model, write):
     del model.metadata_props[:]
-    refused(write(model), "none of ours, for it does not say how clips become what it takes")
+    refused(write(model), "recipe")
 
 
-def test_a_foreign_recipe_is_refused(model, write):
-    model.metadata_props[0].value = '{"format": 1}'
-    refused(write(model), "is no recipe of ours, or damaged")
+@pytest.mark.parametrize("recipe_json", ['{"format": 1}', '{"version": 99}', "no JSON"])
+def test_a_foreign_or_old_recipe_is_an_error(model, write, recipe_json: str):
+    model.metadata_props[0].value = recipe_json
+    refused(write(model), "recipe")
 
 
-@pytest.mark.parametrize("change", [{"interval": 15}, {"image_px": 96}, {"labels": ["a", "b"]}])
-def test_a_model_that_is_not_its_recipes_is_refused(model, write, recipe: Recipe, change: dict):
+@pytest.mark.parametrize(
+    "change", [{"interval": 15}, {"image_px": 96}, {"inputs": "landmarks"}, {"labels": ("a", "b")}]
+)
+def test_a_model_that_does_not_match_its_recipe_is_an_error(
+    model, write, recipe: Recipe, change: dict
+):
     model.metadata_props[0].value = recipe.model_copy(update=dict(**change)).to_json()
-    refused(write(model), "the model in it is not the one of its recipe")
+    refused(write(model))
 
 
 # A file that wants more than itself
 
 
 @pytest.mark.parametrize("where", ["weights", "constant", "inner graph"])
-def test_data_outside_the_file_is_refused_and_not_read(model, write, tmp_path: Path, where: str):
+def test_data_outside_the_file_is_an_error(model, write, tmp_path: Path, where: str):
     secret = tmp_path / "secret.bin"
     secret.write_bytes(np.ones(45, np.float32).tobytes())
     tensor = model.graph.initializer.pop(0)
@@ -149,16 +154,16 @@ def test_data_outside_the_file_is_refused_and_not_read(model, write, tmp_path: P
             "If", ["truth"], ["weights"], then_branch=branch, else_branch=branch
         )
         model.graph.node.insert(0, inner)
-    refused(write(model), "refers to data outside itself")
+    refused(write(model))
 
 
-def test_operators_that_onnx_runtime_does_not_bring_are_refused(model, write):
+def test_custom_operators_are_an_error(model, write):
     model.graph.node[2].domain = "custom.ops"
     model.opset_import.append(onnx.helper.make_opsetid("custom.ops", 1))
-    refused(write(model), "can't be run by ONNX Runtime")
+    refused(write(model))
 
 
-def test_without_onnx_runtime_the_remedy_is_told(model, write, monkeypatch):
+def test_without_onnx_runtime_the_error_names_the_requirements(model, write, monkeypatch):
     path = write(model)
     for package in ("onnx", "onnxruntime"):
         with monkeypatch.context() as patch:
@@ -172,8 +177,8 @@ import sys
 from pathlib import Path
 import numpy as np
 from emotion.inference.backends import load_model
-runtime, _ = load_model(Path({str(write(model))!r}))
-runtime.classify(np.zeros((1, 9, 64, 64), np.uint8))
+backend, _ = load_model(Path({str(write(model))!r}))
+backend.classify(np.zeros((1, 9, 64, 64), np.uint8))
 assert "torch" not in sys.modules
 """
     subprocess.run([sys.executable, "-c", code], check=True)

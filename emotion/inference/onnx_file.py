@@ -1,0 +1,117 @@
+"""ONNX files of this project: the network, its `Recipe`, and a digest of both in one file.
+
+Reading runs no code of a file, and opens no other file.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emotion.errors import UserError
+from emotion.models.recipe import Recipe
+
+if TYPE_CHECKING:
+    import onnx
+    import onnxruntime
+    from google.protobuf.message import Message
+
+RECIPE_KEY = "recipe"
+# The last entry of the file's metadata as protobuf bytes: field 14 of a model, with a key (field 1)
+# and a value (field 2) of 64 hexadecimal digits. It comes after all other entries, so that it
+# covers every byte before it.
+DIGEST_ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
+EXPORT = "python -m emotion.inference.export RUN_DIR"
+
+
+def import_onnxruntime(needed_for: str) -> "onnxruntime":
+    """Import ONNX Runtime, and check that `onnx` is installed too.
+
+    Raises:
+        UserError: one of them is not installed.
+    """
+    try:
+        import onnx  # noqa: F401 parses the file before ONNX Runtime does
+        import onnxruntime
+    except ImportError as error:
+        raise UserError(
+            f"{needed_for} needs ONNX Runtime ({error}): pip install -r requirements-onnx.txt"
+        ) from None
+    return onnxruntime
+
+
+def read_onnx(path: Path) -> tuple[bytes, Recipe, dict[str, str]]:
+    """Read and check an exported model.
+
+    Returns:
+        The file's content, its recipe, and all its metadata.
+
+    Raises:
+        UserError: the file is missing, damaged, not of this project or of an older version of it,
+            or refers to data outside itself; or ONNX Runtime is not installed.
+    """
+    import_onnxruntime(path.name)
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError:
+        model.Clear()
+    if not model.HasField("graph"):
+        raise UserError(f"{path} is not an ONNX model, or damaged")
+    # ONNX Runtime would follow such a reference to any file, also by an absolute path.
+    if any(
+        tensor.external_data or tensor.data_location != onnx.TensorProto.DEFAULT
+        for tensor in tensors_of(model)
+    ):
+        raise UserError(f"{path} refers to data outside itself, which exported models never do")
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    if RECIPE_KEY not in metadata:
+        raise UserError(f"{path} has no recipe: it was not exported by {EXPORT}")
+    if with_digest(data[: -len(DIGEST_ENTRY) - 64]) != data:
+        raise UserError(f"{path} is damaged, or was changed after its export")
+    return data, Recipe.from_json(metadata[RECIPE_KEY], f"the recipe in {path}"), metadata
+
+
+def write_onnx(model: "onnx.ModelProto", path: Path, metadata: Mapping[str, str]) -> None:
+    """Write a model with its metadata and digest, without paths of the machine that exported it.
+
+    Args:
+        model: changed in place.
+        path: the file.
+        metadata: with the recipe.
+    """
+    for message in messages_of(model):
+        for field in ("metadata_props", "doc_string"):  # the exporter notes paths and calls there
+            if field in message.DESCRIPTOR.fields_by_name:
+                message.ClearField(field)
+    for key, value in metadata.items():
+        model.metadata_props.add(key=key, value=value)
+    path.write_bytes(with_digest(model.SerializeToString()))
+
+
+def with_digest(data: bytes) -> bytes:
+    """Append the digest of a serialized model to its metadata."""
+    return data + DIGEST_ENTRY + hashlib.sha256(data).hexdigest().encode()
+
+
+def tensors_of(model: "onnx.ModelProto") -> "Iterator[onnx.TensorProto]":
+    """Yield all tensors of a model: weights, constants in nodes, and those of inner graphs."""
+    for message in messages_of(model):
+        if message.DESCRIPTOR.name == "TensorProto":
+            yield message
+
+
+def messages_of(message: "Message") -> "Iterator[Message]":
+    """Yield a protobuf message and all messages inside it."""
+    yield message
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_MESSAGE:
+            for each in value if field.label == field.LABEL_REPEATED else [value]:
+                yield from messages_of(each)
