@@ -1,6 +1,5 @@
 """A person's own baseline, computed by hand."""
 
-
 import numpy as np
 import pytest
 
