@@ -8,9 +8,9 @@ CLIPS ?= cache/demo_clips
 .PHONY: help install onnx demo preprocess sweep predict test test-all lint bench clean
 
 help:  ## list the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/installed  ## make .venv and install what requirements.txt names
+install: $(VENV)/installed  ## make .venv and install requirements.txt
 
 $(VENV)/installed: requirements.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit(f"error: Python 3.10 to 3.12 is needed (mediapipe has no wheel for others), this is {v[0]}.{v[1]}; name another: make PYTHON=python3.11")'
@@ -19,36 +19,36 @@ $(VENV)/installed: requirements.txt
 	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt
 	@touch $@
 
-onnx: $(VENV)/onnx  ## install ONNX Runtime too, for python -m emotion.inference.export and its files
+onnx: $(VENV)/onnx  ## also install ONNX Runtime, for python -m emotion.inference.export and its files
 
 $(VENV)/onnx: requirements-onnx.txt $(VENV)/installed
 	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt -r requirements-onnx.txt
 	@touch $@
 
-demo: install  ## draw clips, make stacks, train MobileNetV3 at three intervals, print the table
+demo: install  ## render clips, make stacks, train MobileNetV3 at three intervals, print the table
 	$(RUN) train.py -m experiment=demo interval=5,10,15 $(ARGS)
 
-preprocess: install  ## clips to stacks; ARGS="data=scrapping" to say of which data set
+preprocess: install  ## cut clips into stacks; ARGS="data=mine" chooses the data set
 	$(RUN) preprocess.py $(ARGS)
 
-sweep: install  ## the full table: three models at three intervals; ARGS="seed=1" and so on
+sweep: install  ## train three models at three intervals; ARGS="data=mine seed=1" and so on
 	$(RUN) train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 $(ARGS)
 
-predict: install  ## what a model says of clips; ARGS="model_path=RUN clips=PATH"
+predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
-test: onnx lint  ## lint, then the quick tests: a few minutes
+test: onnx lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto
 
-test-all: onnx lint  ## lint, then all tests, as CI runs them
+test-all: onnx lint  ## lint, then all tests, as CI does (up to 20 minutes)
 	$(RUN) -m pytest -n auto
 
-lint: install  ## ruff's rules and format, and which wing imports which
+lint: install  ## check style, format and the direction of imports
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 
-bench: onnx  ## measure what the README says is fast; CLIPS=DIR to measure on your clips
+bench: onnx  ## measure the speeds that the README gives; CLIPS=DIR measures on your clips
 	$(RUN) -m benchmarks.train
 	$(RUN) -m benchmarks.preprocess $(CLIPS)
 	$(RUN) -m benchmarks.runtimes

@@ -33,7 +33,8 @@ from emotion.clips.naming import VIDEO_SUFFIXES, Clip
 from emotion.clips.video import Video, VideoError
 from emotion.stacks.cache import Cache
 from emotion.stacks.cutter import Cutter, cut_in_worker, face_cropper
-from emotion.stacks.face_crop import BLACK_FRAME, face_box, quiet_mediapipe
+from emotion.stacks.face_crop import face_box
+from emotion.stacks.face_mesh import BLACK_FRAME, quiet_mediapipe
 from emotion.stacks.stack import stack_crops, write_stack
 
 INTERVALS = (5, 10, 15)

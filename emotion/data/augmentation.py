@@ -11,8 +11,6 @@ import cv2
 import numpy as np
 import torch
 
-from emotion.errors import UserError
-
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -52,15 +50,6 @@ class Augmentation:
     contrast: float = 0.0
     brightness: float = 0.0
     strength: float = 1.0
-
-    def __post_init__(self) -> None:
-        """Check the strength.
-
-        Raises:
-            UserError: it is negative.
-        """
-        if self.strength < 0:
-            raise UserError(f"augmentation.strength={self.strength}: it is 0 or more")
 
     def __call__(self, stack: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Vary a stack.

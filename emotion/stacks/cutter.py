@@ -150,13 +150,4 @@ def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
 @lru_cache(maxsize=1)
 def face_cropper(settings: CacheSettings) -> FaceCropper:
     """Load the face mesh once per process: loading it for every clip would take 80 ms each."""
-    return FaceCropper(
-        settings.tracking,
-        settings.follow,
-        settings.margin,
-        settings.align,
-        settings.size_px,
-        settings.min_confidence,
-        settings.refine,
-        settings.fit,
-    )
+    return FaceCropper(settings)

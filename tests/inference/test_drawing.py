@@ -22,6 +22,7 @@ from emotion.inference.drawing import (
     write_clip,
 )
 from emotion.stacks.face_crop import FaceCropper
+from tests.stacks.standard import STANDARD
 
 
 def happy(share: float) -> dict[str, float]:
@@ -161,7 +162,7 @@ def test_pictures_of_a_clip(run_dir: Path, late_face: Path, tmp_path: Path):
     assert 30 <= cover < answer.num_frames == 120
     assert (cover - 30) % 10 == 0  # one of the sharp ones
     picture = cv2.cvtColor(cv2.imread(str(tmp_path / "out" / "cover.jpg")), cv2.COLOR_BGR2RGB)
-    searcher = FaceCropper("none", "largest", 0.1, False, 64, 0.5)
+    searcher = FaceCropper(replace(STANDARD, tracking="none", size_px=64))
     searcher.start_clip()
     assert searcher.crop(picture) is not None
     shown = list(Video(late_face).pictures())[cover].rgb()

@@ -3,8 +3,9 @@
 import json
 import logging
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,11 @@ import pytest
 import tifffile
 from omegaconf import DictConfig
 
+from emotion import REPOSITORY
 from emotion.errors import UserError
+from emotion.executors import pixel_versions
+from emotion.stacks.clip_record import dates_of, read_clip_record, write_clip_record
+from emotion.stacks.contact_sheet import NAME_PX
 from emotion.stacks.stack import read_stack, take_images
 from emotion.tables import read_table
 from tests.caches import BuildableCache
@@ -106,6 +111,7 @@ def differences(cache: BuildableCache, golden: Path) -> dict[str, float]:
     return compared
 
 
+@pytest.mark.slow
 def test_every_frame_tracking_gives_the_golden_stacks(real_cache: Callable, shared_data: Path):
     cache = real_cache(GOLDEN, "face.tracking=every_frame")
     found = differences(cache, shared_data / "golden")
@@ -113,12 +119,14 @@ def test_every_frame_tracking_gives_the_golden_stacks(real_cache: Callable, shar
     assert all(difference <= 1.0 for difference in found.values()), found
 
 
+@pytest.mark.slow
 def test_default_tracking_stays_near_the_golden_stacks(real_cache: Callable, shared_data: Path):
     found = differences(real_cache(GOLDEN), shared_data / "golden")
     assert all(0 < difference < 20 for difference in found.values()), found
     assert np.mean(list(found.values())) < 8, found
 
 
+@pytest.mark.slow
 def test_golden_stacks_are_black_exactly_where_ours_repeat_the_first_crop(
     real_cache: Callable, shared_data: Path
 ):
@@ -135,6 +143,7 @@ def test_golden_stacks_are_black_exactly_where_ours_repeat_the_first_crop(
     assert leading > 0  # or this test shows nothing
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interval", [10, 15])
 def test_longer_intervals_are_what_cutting_at_them_gives(real_cache: Callable, interval: int):
     names = ["01-02-03_01", "07-01-04_01"]  # 89 and 75 frames, black ones among them
@@ -151,6 +160,7 @@ def test_longer_intervals_are_what_cutting_at_them_gives(real_cache: Callable, i
         np.testing.assert_array_equal(stack, expected)
 
 
+@pytest.mark.slow
 def test_subjects_and_splits_come_from_the_names_of_real_clips(real_cache: Callable):
     rows = {row.clip: row for row in real_cache(GOLDEN).manifest()}
     assert {clip: (row.label, row.subject, row.split) for clip, row in rows.items()} == {
@@ -342,7 +352,7 @@ def test_nothing_but_broken_clips_is_an_error(cache_of: CutCache, tmp_path: Path
     for number in range(3):
         (root / f"Happy_{number:04d}.mp4").write_text("no video")
     cache = cache_of(root)
-    with pytest.raises(UserError, match="not one stack") as refusal:
+    with pytest.raises(UserError) as refusal:
         cache.build()
     assert str(root) in str(refusal.value)
     assert not (cache.directory / "manifest.csv").exists()
@@ -380,30 +390,138 @@ def test_clip_whose_stack_or_record_is_lost_is_cut_alone(
     assert cache.manifest() == manifest
 
 
-def test_cache_of_an_older_version_is_cut_anew_and_says_so(
-    cache_of: CutCache, clips: Path, caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def upgrade(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
+    """Give a function that pretends that NumPy was upgraded, and returns the versions then."""
+
+    def install() -> dict[str, str]:
+        versions = pixel_versions() | {"numpy": "99.0"}
+        for module in ("build", "cutter"):
+            monkeypatch.setattr(f"emotion.stacks.{module}.pixel_versions", lambda: versions)
+        return versions
+
+    return install
+
+
+def test_after_an_upgrade_all_clips_are_cut_again(
+    cache_of: CutCache, clips: Path, upgrade: Callable, caplog: pytest.LogCaptureFixture
 ):
-    caplog.set_level(logging.INFO)
     cache = cache_of(clips)
     cache.build()
-    assert "older version" not in caplog.text
-    landmarks = {p: p.read_bytes() for p in cache.directory.rglob("*.npy")}
-    stacks = {p: p.read_bytes() for p in cache.directory.rglob("*.tiff")}
-    sha256 = cache.manifest_sha256()
-    shutil.rmtree(cache.directory / "landmarks")
-    identity = json.loads((cache.directory / "settings.json").read_text())
-    del identity["settings"]["refine"], identity["settings"]["fit"]  # which came later, too
-    (cache.directory / "settings.json").write_text(json.dumps(identity))
-    cache.ensure()
-    assert "older version, without landmarks: its clips are cut anew" in caplog.text
-    assert len(landmarks) == 3
-    assert {p: p.read_bytes() for p in cache.directory.rglob("*.npy")} == landmarks
-    assert {p: p.read_bytes() for p in cache.directory.rglob("*.tiff")} == stacks
-    assert cache.manifest_sha256() == sha256  # so that results on it still hold
-    shutil.rmtree(cache.directory / "landmarks")
-    shutil.rmtree(clips)
-    with pytest.raises(UserError, match="no folder"):
+    before = stamps(cache)
+    assert cache.contents().packages == pixel_versions()
+    versions = upgrade()
+    with caplog.at_level("WARNING"):
         cache.ensure()
+    (line,) = (record.message for record in caplog.records if "numpy" in record.message)
+    assert "99.0" in line and "\n" not in line
+    assert changed(cache, before) == ["Happy_0001", "Sad_0001", "Shock_0016"]
+    records = [read_clip_record(path) for path in (cache.directory / "clips").glob("*.json")]
+    assert [record.packages for record in records] == [versions] * 3
+    assert cache.contents().packages == versions
+    before = stamps(cache)
+    cache.ensure()
+    assert stamps(cache) == before
+
+
+def test_build_that_an_upgrade_interrupted_has_no_stacks_of_two_versions(
+    cache_of: CutCache, clips: Path, upgrade: Callable
+):
+    (clips / "Sad_0001.mp4").rename(clips.parent / "Sad_0001.mp4")
+    cache = cache_of(clips)
+    cache.build()
+    cache.contents_path.unlink()  # as if it had not come to its end
+    (clips.parent / "Sad_0001.mp4").rename(clips / "Sad_0001.mp4")
+    versions = upgrade()
+    cache.build()
+    for clip in ("Happy_0001", "Sad_0001", "Shock_0016"):
+        assert read_clip_record(cache.record_path(clip)).packages == versions
+
+
+def test_upgrade_without_clips_is_refused_with_the_package(
+    cache_of: CutCache, clips: Path, upgrade: Callable
+):
+    cache = cache_of(clips)
+    cache.build()
+    before = stamps(cache)
+    shutil.rmtree(clips)
+    upgrade()
+    with pytest.raises(UserError, match=r"numpy"):
+        cache.ensure()
+    assert stamps(cache) == before
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "key"),
+    [
+        ("settings.json", '"interval": 5', '"interval": "often"', "settings.interval"),
+        ("settings.json", '"interval"', '"intervall"', "settings.interval"),
+        ("settings.json", '"version": 1', '"version": 0', "version"),
+        ("settings.json", "{", "", "JSON"),
+        ("clips/Sad_0001.json", '"num_faces":1', '"num_faces":"one"', "segments.0.num_faces"),
+        ("clips/Sad_0001.json", '"fps"', '"rate"', "rate"),
+    ],
+)
+def test_damaged_record_is_refused_with_file_and_key(
+    cache_of: CutCache, clips: Path, file: str, old: str, new: str, key: str
+):
+    for path in clips.glob("[HS]*"):
+        if path.stem != "Sad_0001":
+            path.unlink()
+    cache = cache_of(clips, "face.size_px=16")
+    cache.build()
+    path = cache.directory / file
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new, 1))
+    with pytest.raises(UserError) as refusal:
+        cache.build()
+    assert str(path) in str(refusal.value) and key in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+
+
+def test_two_roots_of_one_name_do_not_share_stacks(
+    cache_of: CutCache, clips: Path, demo_cache: BuildableCache, tmp_path: Path
+):
+    other = tmp_path / "other"
+    other.mkdir()
+    shutil.copy(demo_cache.root / "Sad_0002.mp4", other / "Sad_0001.mp4")
+    first, second = cache_of(clips), cache_of(other)
+    assert first.directory != second.directory
+    first.build()
+    before, manifest = stamps(first), first.manifest()
+    second.build()
+    assert (stamps(first), first.manifest()) == (before, manifest)
+    assert [row.clip for row in second.manifest()] == ["Sad_0001"]
+    stacks = [cache.stack(cache.manifest()[-1]) for cache in (second, first)]
+    assert not np.array_equal(*stacks)
+    assert cache_of(clips).directory == first.directory
+
+
+def test_build_names_the_contact_sheets_at_its_end(
+    cache_of: CutCache, clips: Path, caplog: pytest.LogCaptureFixture
+):
+    cache = cache_of(clips, "face.size_px=16")
+    with caplog.at_level("INFO"):
+        cache.build()
+    line = caplog.records[-1].message
+    assert str(cache.directory / "sheets") in line
+    assert all(f"{label}.png" in line for label in ("Happy", "Sad", "Shock"))
+    assert "Anger.png" not in line
+
+
+LIGHT = """
+import sys
+import emotion.stacks.cache
+print(*sorted({"mediapipe", "torch", "av", "joblib", "hydra"} & set(sys.modules)))
+"""
+
+
+def test_locating_and_reading_a_cache_loads_nothing_that_builds_one():
+    run = subprocess.run(
+        [sys.executable, "-c", LIGHT], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == []
 
 
 def test_new_clip_is_cut_alone(cache_of: CutCache, clips: Path):
@@ -480,13 +598,12 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
     shutil.copy(demo_cache.root / "Happy_0001.mp4", clips / "Happy_0000.mp4")
     cache = cache_of(clips, "face.size_px=16")
     cache.build()
-    record = json.loads(cache.cutter.record_path("Happy_0000").read_text())
-    for number in range(1, 300):
+    record = read_clip_record(cache.record_path("Happy_0000"))
+    for number in range(1, 100):
         clip = f"Happy_{number:04d}"
-        dates = Path(shutil.copy(clips / "Happy_0000.mp4", clips / f"{clip}.mp4")).stat()
-        record["modified_ns"], record["changed_ns"] = dates.st_mtime_ns, dates.st_ctime_ns
-        cache.cutter.record_path(clip).write_text(json.dumps(record))
-        for path_of in (cache.cutter.stack_path, cache.cutter.landmarks_path):
+        record.dates = dates_of(Path(shutil.copy(clips / "Happy_0000.mp4", clips / f"{clip}.mp4")))
+        write_clip_record(cache.record_path(clip), record)
+        for path_of in (cache.stack_path, cache.landmarks_path):
             shutil.copy(path_of("Happy_0000", 1), path_of(clip, 1))
 
     def refuse(*arguments: object, **_: object) -> None:
@@ -500,13 +617,13 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
         "emotion.stacks.cutter.write_stack",
         "emotion.stacks.cutter.write_landmarks",
         "emotion.executors.LocalExecutor.run",
-        "emotion.stacks.cache.write_sheet",
+        "emotion.stacks.build.write_sheet",
     ):
         monkeypatch.setattr(name, refuse)
     cache.build()
-    assert len(cache.manifest()) == 300 and stamps(cache) == before
+    assert len(cache.manifest()) == 100 and stamps(cache) == before
     cache.ensure()
-    monkeypatch.setattr(BuildableCache, "build", refuse)
+    monkeypatch.setattr("emotion.stacks.build.CacheBuilder.build", refuse)
     cache.ensure()
 
 
@@ -541,7 +658,7 @@ def test_no_clips_are_drawn_among_a_users_own(tmp_path: Path, compose: Callable)
     cache = BuildableCache.from_config(
         compose("train", ["data=demo", f"paths.cache={tmp_path}/cache", f"data.root={tmp_path}"])
     )
-    with pytest.raises(UserError, match=r"holds other files than drawn clips.*data=folders"):
+    with pytest.raises(UserError, match=r"data\.root"):
         cache.build()
     assert list(tmp_path.iterdir()) == [own] and own.read_bytes() == b"mine"
 
@@ -580,8 +697,8 @@ def test_training_and_preprocessing_name_the_same_cache(compose: Callable):
         one, other = (
             BuildableCache.from_config(compose(name, overrides)) for name in ("train", "preprocess")
         )
-        assert vars(one.executor) == vars(other.executor)
-        assert replace(one, executor=other.executor) == other
+        assert one.directory == other.directory and one.settings == other.settings
+        assert one.builder.source == other.builder.source
 
 
 @pytest.mark.parametrize("run", ["build", "ensure"])
@@ -595,7 +712,7 @@ def test_folder_made_with_other_settings_is_refused_with_the_key(
     made = json.loads(path.read_text())
     made["settings"]["margin"] = 0.25
     path.write_text(json.dumps(made))
-    with pytest.raises(UserError, match=r"other settings.*margin 0\.25, asked for 0\.1") as refusal:
+    with pytest.raises(UserError, match=r"margin 0\.25") as refusal:
         getattr(cache, run)()
     message = str(refusal.value)
     assert str(cache.directory) in message and "paths.cache" in message
@@ -610,36 +727,36 @@ def test_without_clips_a_cache_of_other_settings_is_named(cache_of: CutCache, cl
     with pytest.raises(UserError) as refusal:
         cache_of(clips).ensure()
     message = str(refusal.value)
-    assert f"no folder {clips}" in message
+    assert str(clips) in message
     assert made.directory.name in message and cache_of(clips).directory.name in message
     assert "preprocess.py" in message
 
 
 def test_without_clips_or_any_cache_the_folder_is_named(cache_of: CutCache, tmp_path: Path):
-    with pytest.raises(UserError, match=r"no folder .*nowhere") as refusal:
+    with pytest.raises(UserError, match=r"nowhere") as refusal:
         cache_of(tmp_path / "nowhere").ensure()
     assert "other settings" not in str(refusal.value)
 
 
 def test_data_set_without_a_folder_asks_for_it(compose: Callable):
-    with pytest.raises(UserError, match=r"data=javanese.*data\.root=DIR"):
+    with pytest.raises(UserError, match=r"data\.root"):
         BuildableCache.from_config(compose("preprocess", ["data=javanese"]))
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("sampling.interval=7", "does not divide the segment of 90"),
-        ("sampling.interval=0", "does not divide"),
+        ("sampling.interval=7", "sampling"),
+        ("sampling.interval=0", "sampling"),
         ("sampling.segment_frames=0", r"sampling\.segment_frames|min_frames"),
-        ("face.tracking=often", r"face\.tracking=often.*every_frame, sampled, none"),
-        ("face.min_confidence=1.5", r"face\.min_confidence=1\.5"),
-        ("face.margin=-1", r"face\.margin=-1"),
-        ("face.size_px=0", r"face\.size_px=0"),
-        ("sampling.min_face_fraction=50", r"sampling\.min_face_fraction=50"),
-        ("data.min_frames=91", r"data\.min_frames=91"),
-        ("data.pattern='(?P<label>'", r"data\.pattern is not a regular expression"),
-        ("data.split.by=actor", r"data\.pattern has no group"),
+        ("face.tracking=often", r"face\.tracking"),
+        ("face.min_confidence=1.5", r"face\.min_confidence"),
+        ("face.margin=-1", r"face\.margin"),
+        ("face.size_px=0", r"face\.size_px"),
+        ("sampling.min_face_fraction=50", r"sampling\.min_face_fraction"),
+        ("data.min_frames=91", r"data\.min_frames"),
+        ("data.pattern='(?P<label>'", r"data\.pattern"),
+        ("data.split.by=actor", r"data\.pattern"),
     ],
 )
 def test_setting_that_cannot_work_is_refused_before_any_work(
@@ -680,17 +797,13 @@ def test_stills_make_stacks_of_one_image_and_its_landmarks(cache_of: CutCache, s
         assert (stack.shape, stack.dtype) == ((1, 224, 224), np.uint8) and stack.std() > 10
         assert (landmarks.shape, landmarks.dtype) == ((1, 468, 3), np.float32)
     reasons = {name: (row["reason"], row["detail"]) for name, row in dropped(cache).items()}
-    assert reasons == {
-        "Sad/text": ("no picture, or damaged beyond reading", ""),
-        "Sad/gray": (
-            "a face in less of it than sampling.min_face_fraction=0.5",
-            "in 0 of 1 sampled frames",
-        ),
-    }
+    assert set(reasons) == {"Sad/text", "Sad/gray"} and reasons["Sad/text"][0]
+    assert "sampling.min_face_fraction=0.5" in reasons["Sad/gray"][0]
     report = {row["class"]: row for row in read_table(cache.directory / "report.csv")}
     assert (report["Sad"]["clips"], report["Sad"]["stacks"]) == ("6", "4")
     sheet = cv2.imread(str(cache.directory / "sheets" / "Sad.png"), cv2.IMREAD_GRAYSCALE)
-    assert sheet.shape == (56, 9 * 56) and sheet[:, : 4 * 56].any() and not sheet[:, 4 * 56 :].any()
+    images = sheet[:, NAME_PX:]
+    assert images[:, : 4 * 56].any() and not images[:, 4 * 56 :].any()
 
 
 def test_a_stills_crop_depends_on_it_alone(cache_of: CutCache, stills: Path):
@@ -705,6 +818,7 @@ def test_a_stills_crop_depends_on_it_alone(cache_of: CutCache, stills: Path):
             assert content == (every.directory / path).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("by", ["frames", "time"])
 @pytest.mark.parametrize("start", ["clip", "first_face"])
 def test_stills_have_one_frame_however_frames_are_counted(
@@ -716,6 +830,7 @@ def test_stills_have_one_frame_however_frames_are_counted(
     assert [row.has_face for row in cache.manifest()] == ["1" + 17 * "0"] * 8
 
 
+@pytest.mark.slow
 def test_a_list_of_stills_makes_the_same_stacks(cache_of: CutCache, stills: Path):
     rows = "".join(f"{p.relative_to(stills)},{p.parent.name}\n" for p in stills.rglob("*.png"))
     (stills / "list.csv").write_text("path,label\n" + rows)
@@ -728,10 +843,11 @@ def test_a_list_of_stills_makes_the_same_stacks(cache_of: CutCache, stills: Path
     assert len(stacks) == len(listed.manifest()) == 8
     for row in listed.manifest():
         np.testing.assert_array_equal(read_stack(listed.directory / row.stack), stacks[row.clip])
-    with pytest.raises(UserError, match=r"list\.csv lists a picture, and data\.kind=stills takes"):
+    with pytest.raises(UserError, match=r"data\.kind=stills"):
         cache_of(stills, *overrides, data="csv").build()
 
 
+@pytest.mark.slow
 def test_another_kind_is_another_cache_to_whoever_asks(cache_of: CutCache, stills: Path):
     cache_of(stills, data="stills").ensure()
     clips = cache_of(stills, "data.kind=clips", data="stills")
@@ -741,6 +857,7 @@ def test_another_kind_is_another_cache_to_whoever_asks(cache_of: CutCache, still
     assert read_stack(clips.directory / clips.manifest()[0].stack).shape == (18, 224, 224)
 
 
+@pytest.mark.slow
 def test_faces_that_fill_real_stills_are_found(cache_of: CutCache, shared_data: Path):
     cache = cache_of(shared_data / "stills", "data.max_clips_per_class=20", data="stills")
     cache.build()

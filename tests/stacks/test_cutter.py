@@ -26,21 +26,7 @@ from emotion.stacks.cutter import Cutter, face_cropper
 from emotion.stacks.landmarks import read_landmarks
 from emotion.stacks.settings import CacheSettings
 from emotion.stacks.stack import read_stack
-
-STANDARD = CacheSettings(
-    min_frames=75,
-    segment_frames=90,
-    interval=5,
-    by="frames",
-    start="clip",
-    min_face_fraction=0.5,
-    tracking="sampled",
-    follow="largest",
-    margin=0.1,
-    align=False,
-    size_px=224,
-    min_confidence=0.5,
-)
+from tests.stacks.standard import STANDARD
 
 
 def clip_of(path: Path) -> Clip:
@@ -402,7 +388,8 @@ def test_clip_that_is_gone_since_it_was_listed_costs_itself_alone(happy: Path, c
 PEAK = """
 import sys
 from pathlib import Path
-from tests.stacks.test_cutter import STANDARD, clip_of
+from tests.stacks.standard import STANDARD
+from tests.stacks.test_cutter import clip_of
 from emotion.stacks.cache import Cache
 from emotion.stacks.cutter import Cutter, cut_in_worker
 record = cut_in_worker(Cutter(Cache(Path(sys.argv[2]), STANDARD)), clip_of(Path(sys.argv[1])))

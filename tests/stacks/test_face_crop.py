@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,24 +13,17 @@ import pytest
 
 from emotion.stacks.cache import Cache
 from emotion.stacks.cutter import face_cropper
-from emotion.stacks.face_crop import (
-    LOOK_EVERY,
-    MOUTH,
-    PLACES,
-    FaceCropper,
-    crop_features,
-    face_box,
-    quiet_mediapipe,
-)
+from emotion.stacks.face_crop import MOUTH, PLACES, FaceCropper, crop_features, face_box
+from emotion.stacks.face_mesh import LOOK_EVERY, quiet_mediapipe
 from emotion.stacks.landmarks import eye_centers, normalize_landmarks
 from emotion.stacks.settings import TRACKING
+from tests.stacks.standard import STANDARD
 
 NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 
 
 def cropper_of(tracking: str, size_px: int, **settings: object) -> FaceCropper:
-    standard = {"follow": "largest", "margin": 0.1, "align": False, "min_confidence": 0.5}
-    return FaceCropper(tracking, size_px=size_px, **standard | settings)
+    return FaceCropper(replace(STANDARD, tracking=tracking, size_px=size_px, **settings))
 
 
 def turned(frame: np.ndarray, deg: float) -> np.ndarray:
@@ -122,7 +116,7 @@ def test_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyPatch):
     cropper = cropper_of("sampled", 64)
     for offset in [(-200, 0), (400, 0), (0, -200), (0, 400)]:
         landmarks = np.array([(10.0, 10.0), (90.0, 110.0)]) + offset
-        monkeypatch.setattr(cropper, "observe", lambda frame, found=landmarks: found)
+        monkeypatch.setattr(cropper.mesh, "find", lambda frame, found=landmarks: found)
         assert cropper.crop(NOISE) is None
 
 
@@ -352,9 +346,9 @@ def test_the_order_in_which_the_mesh_gives_faces_does_not_matter(
 ):
     """The face at 0.6 grows and is larger from the start; the one at 0.1 moves to the right."""
     cropper = cropper_of("sampled", 64, follow=follow)
-    monkeypatch.setattr(cropper, "_several", ShuffledMesh())
+    monkeypatch.setattr(cropper.mesh, "_several", ShuffledMesh())
     cropper.start_clip()
-    cropper._crowded = True
+    cropper.mesh._crowded = True
     lefts = [cropper.observe(np.zeros((100, 100, 3), np.uint8))[0, 0] for _ in range(20)]
     moves = 0.5 if follow == "central" else 0
     assert lefts == pytest.approx([100 * left + moves * number for number in range(20)])
@@ -484,7 +478,7 @@ def test_aligned_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyP
     cropper = cropper_of("sampled", 64, align=True)
     for offset in [(-600, 0), (800, 0), (0, -600), (0, 800)]:
         landmarks = np.random.default_rng(0).uniform(10, 90, (468, 2)) + offset
-        monkeypatch.setattr(cropper, "observe", lambda frame, found=landmarks: found)
+        monkeypatch.setattr(cropper.mesh, "find", lambda frame, found=landmarks: found)
         assert cropper.crop(NOISE) is None
 
 
@@ -521,8 +515,8 @@ def test_refined_landmarks_have_a_cache_of_their_own(compose: Callable, tmp_path
         for refine in ("false", "true")
     )
     assert refined.directory == plain.directory.with_name(plain.directory.name + "-refined")
-    assert refined.settings.refine and face_cropper(refined.settings).refine
-    assert not face_cropper(plain.settings).refine
+    assert refined.settings.refine and face_cropper(refined.settings).settings.refine
+    assert not face_cropper(plain.settings).settings.refine
 
 
 # Eyes and mouth at fixed places
@@ -582,6 +576,6 @@ def test_an_open_mouth_moves_no_eye(frames: list[np.ndarray]):
         crops = []
         for points in (landmarks, low):
             cropper = cropper_of("none", 224, fit=fit)
-            cropper.observe = lambda frame, points=points: points
+            cropper.mesh.find = lambda frame, points=points: points
             crops.append(cropper.crop(frames[2]))
         assert np.array_equal(*crops) == same

@@ -1,5 +1,6 @@
 """The mirror image of landmarks: from real faces, from the mesh alone, and from flipped frames."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -11,12 +12,13 @@ from scipy.optimize import linear_sum_assignment
 from emotion.stacks.cache import Cache
 from emotion.stacks.face_crop import FaceCropper
 from emotion.stacks.landmarks import LEFT_EYE, PARTNERS, RIGHT_EYE, mirror_landmarks
+from tests.stacks.standard import STANDARD
 
 
 @pytest.fixture(scope="module")
 def searching() -> FaceCropper:
     """Give a cropper that searches every frame anew."""
-    cropper = FaceCropper("none", "largest", 0.1, False, 64, 0.5)
+    cropper = FaceCropper(replace(STANDARD, tracking="none", size_px=64))
     cropper.start_clip()
     return cropper
 

@@ -67,20 +67,18 @@ def test_a_broken_clip_and_a_stray_name_cost_themselves_alone(run_preprocess, cl
     assert len(rows) == 2
     assert {d["clip"] for d in dropped} == {"Happy_0002", "holiday"}
     out = capsys.readouterr().out
-    assert "Happy_0002" in out and "no video, or damaged beyond reading" in out
-    assert "holiday" in out and "outside the scheme" in out
+    assert "Happy_0002" in out and "holiday" in out and "data.pattern" in out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["data=scrapping", "data.root=/nowhere"], "no folder /nowhere"),
-        (["data=scrapping", "data.root={empty}"], "no video files in"),
-        (["data=javanese"], "set data.root=DIR"),
-        (["data=affectnet"], "no such option, data has: cremad, csv, demo, folders"),
-        (["data=javanese", "data.root={clips}"], "none of the 2 video files"),
-        (["data=scrapping", "data.root={clips}", "sampling.interval=7"], "does not divide"),
-        (["data=scrapping", "data.root={clips}", "face.tracking=often"], "every_frame, sampled"),
+        (["data=scrapping", "data.root=/nowhere"], "/nowhere"),
+        (["data=scrapping", "data.root={empty}"], "{empty}"),
+        (["data=javanese"], "data.root"),
+        (["data=javanese", "data.root={clips}"], "data.pattern"),
+        (["data=scrapping", "data.root={clips}", "sampling.interval=7"], "sampling"),
+        (["data=scrapping", "data.root={clips}", "face.tracking=often"], "face.tracking"),
         (["data=scrapping", "data.root={clips}", "face.margn=1"], "margn"),
     ],
 )
@@ -88,7 +86,9 @@ def test_where_nothing_can_be_done_one_line_says_why(
     run_preprocess, clips, tmp_path, arguments, message
 ):
     (tmp_path / "empty").mkdir()
-    arguments = [a.format(empty=tmp_path / "empty", clips=clips) for a in arguments]
+    folders = {"empty": tmp_path / "empty", "clips": clips}
+    arguments = [argument.format(**folders) for argument in arguments]
+    message = message.format(**folders)
     with pytest.raises(SystemExit) as caught:
         run_preprocess(*arguments)
     text = str(caught.value.code)
@@ -99,7 +99,7 @@ def test_nothing_but_broken_clips_is_an_error(run_preprocess, tmp_path):
     folder = tmp_path / "broken"
     folder.mkdir()
     (folder / "Happy_0001.mp4").write_text("this is no video")
-    with pytest.raises(SystemExit, match="not one stack"):
+    with pytest.raises(SystemExit, match=str(folder)):
         run_preprocess("data=scrapping", f"data.root={folder}")
 
 
@@ -176,33 +176,21 @@ def good_clips(folder, face, encode):
     return [path.stem for path in folder.iterdir() if not path.is_dir()]
 
 
-UNREADABLE = "no video, or damaged beyond reading"
-NO_FACE = "a face in less of it than sampling.min_face_fraction=0.5"
-TOO_SHORT = "fewer than data.min_frames=75 frames"
+# Clip -> what its reason names; "" for files that cannot be read.
 REASONS = {
-    "empty": "the file is empty",
-    "text": UNREADABLE,
-    "random bytes": UNREADABLE,
-    "index lost": UNREADABLE,  # what a phone leaves that was switched off while it filmed
-    "first bytes alone": UNREADABLE,
-    "header alone": "not a single frame can be decoded",
-    "half": TOO_SHORT,
-    "sound": "it has sound, but no video",
-    "song with cover": "it has sound, but no video",
-    "photo": "it is a picture, no video",
-    "screenshot": "it is a picture, no video",
-    "scenery": NO_FACE,
-    "black": NO_FACE,
-    "one pixel": NO_FACE,
-    "one frame": TOO_SHORT,
-    "leads nowhere": "it is a symbolic link to a file that is not there",
-    "leads to itself": "it is a symbolic link to a file that is not there",
-    "playlist": UNREADABLE,
-    "list of files": UNREADABLE,
-    "twice": "a clip of the same name and another suffix is taken instead",
-}
-if os.geteuid() != 0:  # who may read everything; see test_cutting for that
-    REASONS["locked"] = "permission to read it is denied"
+    **dict.fromkeys(
+        (
+            "empty", "text", "random bytes", "index lost", "first bytes alone", "header alone",
+            "sound", "song with cover", "photo", "screenshot", "leads nowhere", "leads to itself",
+            "playlist", "list of files", "twice",
+        ),
+        "",
+    ),
+    **dict.fromkeys(("half", "one frame"), "data.min_frames=75"),
+    **dict.fromkeys(("scenery", "black", "one pixel"), "sampling.min_face_fraction=0.5"),
+}  # fmt: skip
+if os.geteuid() != 0:  # root may read everything; see test_cutter for that
+    REASONS["locked"] = ""
 
 
 def bad_clips(folder, face, encode):
@@ -270,6 +258,7 @@ def zoo(tmp_path_factory, face, encode_video):
     )
 
 
+@pytest.mark.slow
 def test_any_good_clip_gives_a_stack(zoo):
     rows = {row["clip"].removeprefix("Happy/"): row for row in zoo.rows}
     assert sorted(rows) == sorted(zoo.good) and len(rows) == 22
@@ -281,26 +270,26 @@ def test_any_good_clip_gives_a_stack(zoo):
     assert all(int(row["face_frames"]) >= 15 and row["num_faces"] == "1" for row in zoo.rows)
 
 
-@pytest.mark.parametrize("name", REASONS)
-def test_bad_clip_is_named_with_its_reason(zoo, name):
-    folder = "Happy" if name == "twice" else "Sad"
-    (drop,) = (drop for drop in zoo.dropped if drop["clip"] == f"{folder}/{name}")
-    assert drop["reason"] == REASONS[name]
-    assert f"{folder}/{name}" in zoo.run.stdout and REASONS[name] in zoo.run.stdout
+@pytest.mark.slow
+def test_every_bad_clip_and_no_good_one_is_named_with_its_reason(zoo):
+    reasons = {drop["clip"].partition("/")[2]: drop["reason"] for drop in zoo.dropped}
+    assert reasons.keys() == REASONS.keys() and len(zoo.dropped) == len(REASONS)
+    for name, reason in reasons.items():
+        folder = "Happy" if name == "twice" else "Sad"
+        assert f"{folder}/{name}" in zoo.run.stdout and reason in zoo.run.stdout
+        assert reason and REASONS[name] in reason, name
+        assert "Error" not in reason and "[Errno" not in reason, reason  # it is for people
+    assert len({reasons[name] for name in ("empty", "text", "sound", "photo", "twice")}) == 5
 
 
-def test_no_bad_clip_goes_unnamed_and_no_good_one_is(zoo):
-    assert len(zoo.dropped) == len(REASONS)
-    for drop in zoo.dropped:  # every reason is for people
-        assert "Error" not in drop["reason"] and "[Errno" not in drop["reason"], drop
-
-
+@pytest.mark.slow
 def test_clips_that_fail_do_not_fail_the_run(zoo):
     assert zoo.run.returncode == 0, zoo.run.stderr
     assert zoo.run.stderr == ""
     assert "Traceback" not in zoo.run.stdout
 
 
+@pytest.mark.slow
 def test_a_second_run_finds_nothing_to_do_and_says_the_same(zoo):
     run = run_script(zoo.root, zoo.output)
     assert run.returncode == 0, run.stderr
@@ -310,6 +299,7 @@ def test_a_second_run_finds_nothing_to_do_and_says_the_same(zoo):
         assert drop["clip"] in run.stdout
 
 
+@pytest.mark.slow
 def test_strict_makes_them_an_error_in_one_line(zoo):
     run = run_script(zoo.root, zoo.output, "strict=true")
     assert run.returncode == 1
@@ -321,6 +311,7 @@ def test_strict_makes_them_an_error_in_one_line(zoo):
         assert f"/{name}" not in line
 
 
+@pytest.mark.slow
 def test_nothing_but_bad_clips_is_an_error_in_one_line(zoo, tmp_path):
     bad = tmp_path / "clips" / "Sad"
     bad.mkdir(parents=True)
@@ -328,6 +319,5 @@ def test_nothing_but_bad_clips_is_an_error_in_one_line(zoo, tmp_path):
         shutil.copy(zoo.root / "Sad" / name, bad / name)
     run = run_script(bad.parent, tmp_path)
     assert run.returncode == 1
-    assert run.stderr.strip().splitlines() == [
-        f"error: not one stack could be made of the clips in {bad.parent}"
-    ]
+    (line,) = run.stderr.strip().splitlines()
+    assert line.startswith("error: ") and str(bad.parent) in line

@@ -92,7 +92,7 @@ def test_missing_faces_take_the_crop_before_and_leading_ones_the_first(
 
 
 def test_a_stack_of_no_faces_has_no_source():
-    with pytest.raises(ValueError, match="no place"):
+    with pytest.raises(ValueError):
         source_images([False] * 4)
 
 
