@@ -195,8 +195,8 @@ def test_int8_that_loses_accuracy_is_an_error(copied: Path, monkeypatch, capsys)
     run = Run.read(copied)
     rows = run.rows("val")
     logits = OnnxBackend(copied / "model.onnx").classify(run.inputs(rows))
-    told = [run.recipe.labels[place] for place in logits.argmax(axis=1)]
-    right = [row for row, label in zip(rows, told, strict=True) if label == row.label]
+    result = [run.recipe.labels[place] for place in logits.argmax(axis=1)]
+    right = [row for row, label in zip(rows, result, strict=True) if label == row.label]
     assert right
     monkeypatch.setattr(Run, "rows", lambda run, split: right)
 
