@@ -169,17 +169,15 @@ class CacheBuilder:
         made = self.cache.contents()
         if made is None or made.settings == self.cache.settings:
             return
-        was, asked = vars(made.settings), vars(self.cache.settings)
-        differing = ", ".join(
-            f"{key} {was[key]}, asked for {asked[key]}" for key in asked if was[key] != asked[key]
-        )
+        was = vars(made.settings)
+        differing = [key for key, value in vars(self.cache.settings).items() if was[key] != value]
         raise UserError(
-            f"{self.cache.directory} was made with other settings ({differing}): "
+            f"{self.cache.contents_path}: {', '.join(differing)} must be as in the folder's name: "
             "remove that folder, or set paths.cache to another one"
         )
 
-    def _hint(self, made: CacheContents | None) -> str:
-        """Return which stacks there are, for the error of a cache that cannot be built."""
+    def _hint(self, made: CacheContents | None) -> str | None:
+        """Return which stacks exist, for the error of a cache that cannot be built."""
         if made is not None and made.packages != pixel_versions():
             return (
                 f"{self.cache.directory} has stacks that were cut with "
@@ -189,11 +187,10 @@ class CacheBuilder:
         siblings = self.cache.directory.parent.glob("*/manifest.csv")
         others = sorted({path.parent.name for path in siblings} - {self.cache.directory.name})
         if not others:
-            return ""
+            return None
         return (
-            "There are stacks of this data set, but made with other settings "
-            f"({'; '.join(others)} in {self.cache.directory.parent}) than asked for "
-            f"({self.cache.directory.name}): give the settings that made them, or run preprocess.py"
+            f"{self.cache.directory.parent} has no stacks of {self.cache.directory.name}, but of "
+            f"{'; '.join(others)}: give those settings, or run preprocess.py"
         )
 
     def _log_other_versions(self, clips: Sequence[Clip]) -> None:
