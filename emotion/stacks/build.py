@@ -50,11 +50,7 @@ class CacheBuilder:
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "CacheBuilder":
-        """Read a composed config; access no file.
-
-        Raises:
-            UserError: a key is missing or wrong.
-        """
+        """Read a composed config; access no file."""
         return cls(
             Cache.from_config(cfg),
             ClipSource.from_config(cfg),
@@ -68,11 +64,7 @@ class CacheBuilder:
         return Cutter(self.cache)
 
     def ensure(self) -> None:
-        """Build the cache unless it is complete and current.
-
-        Raises:
-            UserError: the cache cannot be built.
-        """
+        """Build the cache unless it is complete and current; see `build`."""
         made = self.cache.contents()
         if made == self._contents() and self._files_exist():
             return
@@ -84,11 +76,7 @@ class CacheBuilder:
             raise
 
     def plan(self) -> str:
-        """Describe what `build` would do; change nothing.
-
-        Raises:
-            UserError: the build would not start.
-        """
+        """Describe what `build` would do; change nothing."""
         self._check_settings()
         source, directory = self.source, self.cache.directory
         if missing := source.missing_renders():
@@ -161,11 +149,7 @@ class CacheBuilder:
         )
 
     def _check_settings(self) -> None:
-        """Check that the folder holds what its name says.
-
-        Raises:
-            UserError: its stacks were cut with other settings.
-        """
+        """Refuse a folder whose stacks were cut with other settings than its name says."""
         made = self.cache.contents()
         if made is None or made.settings == self.cache.settings:
             return
