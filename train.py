@@ -6,6 +6,7 @@ from emotion.cli import entry  # first, because it names `make install` if packa
 
 # isort: split
 import emotion.training.cell  # noqa: F401 registers the resolvers of conf/train.yaml
+from emotion.training.ranks import end_with_main_process
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -25,4 +26,5 @@ def train(cfg: "DictConfig") -> float | None:
 
 
 if __name__ == "__main__":
+    end_with_main_process()
     train()

@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# A Slurm of one node, this one, from Debian's packages, run by root:
+# Runs Slurm on this machine as its only node, from Debian's packages, as root:
 #   apt-get install --no-install-recommends slurm-wlm munge
 #   bash docs/one_node_slurm.sh start DIR; export SLURM_CONF=DIR/slurm.conf; sinfo
 #   bash docs/one_node_slurm.sh stop DIR
-# All state and logs lie in DIR. No cgroups and no accounting, so it runs in a container too.
+# All state and logs are in DIR. Without cgroups and accounting, so that it runs in a container too.
 set -euo pipefail
 action=$1 dir=$(realpath -m "$2")
 munge_socket=$dir/munge.socket

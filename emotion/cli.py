@@ -8,8 +8,10 @@ import os
 import re
 import signal
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
@@ -112,10 +114,28 @@ def mistakes_in_one_line(config_name: str, with_trace: bool) -> Iterator[None]:
         if with_trace:
             raise
         sys.exit(f"error: {one_line(error, config_name)}")
+    except BrokenProcessPool:  # of hydra/launcher=joblib
+        if with_trace:
+            raise
+        sys.exit(
+            "error: a worker process died, for example for lack of memory; the same command with "
+            "the same sweep=NAME continues the sweep"
+        )
     except OSError as error:
         if with_trace or error.filename is None:  # else a folder that is not writable, or such
             raise
         sys.exit(f"error: {error.filename}: {error.strerror}")
+
+
+@contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Exit with status 1 on an exception, for Hydra's callbacks: Hydra would only warn about it."""
+    try:
+        with mistakes_in_one_line("train", with_trace=False):
+            yield
+    except Exception:
+        traceback.print_exc()
+        sys.exit(1)
 
 
 @contextmanager

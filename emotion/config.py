@@ -206,6 +206,16 @@ class Model(Section):
     compile: bool
     stem: Literal["mean", "balanced"]
 
+    @model_validator(mode="after")
+    def check_backbone(self) -> "Model":
+        """Check that there is a backbone for stacks."""
+        if self.inputs == "stacks" and self.backbone is None:
+            raise reject(
+                "model.backbone must be the name of a timm network, got null "
+                "(model=landmarks has none)"
+            )
+        return self
+
 
 class Loss(Section):
     class_weights: Literal["balanced", "root", None]
@@ -262,16 +272,31 @@ class IdSplit(NamedSplit):
 
 
 class GroupedSplit(NamedSplit):
-    train: Share
-    val: Share
+    train: PositiveShare
+    val: PositiveShare
     test: Share
     seed: Seed
+
+    @model_validator(mode="after")
+    def check_sum(self) -> "GroupedSplit":
+        """Check that the shares add up to 1."""
+        total = self.train + self.val + self.test
+        if abs(total - 1) > 1e-6:
+            raise reject(f"split.train, split.val and split.test must add up to 1, got {total:g}")
+        return self
 
 
 class KFold(NamedSplit):
     folds: Annotated[int, Field(ge=3), Must("an integer of at least 3 (test, val, train)")]
     fold: Natural
     seed: Seed
+
+    @model_validator(mode="after")
+    def check_fold(self) -> "KFold":
+        """Check that the fold exists."""
+        if self.fold >= self.folds:
+            raise reject(f"split.fold must be below split.folds={self.folds}, got {self.fold}")
+        return self
 
 
 class LeaveOneSubjectOut(NamedSplit):
@@ -333,7 +358,6 @@ class Trainer(Component):
     enable_progress_bar: bool
     enable_model_summary: bool
     use_distributed_sampler: bool
-    sync_batchnorm: bool = False
 
 
 class Ema(Component):
@@ -473,6 +497,9 @@ def check_config(config_name: str, cfg: DictConfig) -> None:
         raise UserError(f"{option}{key} must be set: {key}=VALUE")
     values = OmegaConf.to_container(own, resolve=True)
     schema = SCHEMAS[config_name]
+    if schema is Preprocess:  # where an experiment may set keys of train.py too
+        of_train = Train.model_fields.keys() - schema.model_fields.keys()
+        values = {key: value for key, value in values.items() if key not in of_train}
     try:
         schema.model_validate(values)
     except ValidationError as error:

@@ -21,14 +21,7 @@ class OptunaSweeper(BasicSweeper):
     def __init__(
         self, n_trials: int, n_jobs: int, seed: int, params: dict[str, str] | None = None
     ) -> None:
-        """Store the settings.
-
-        Args:
-            n_trials: number of trials, those of earlier starts included.
-            n_jobs: how many trials to propose and launch at a time.
-            seed: of the proposals.
-            params: key -> range; the command line's ranges replace them.
-        """
+        """Store the settings, which conf/hydra/sweeper/optuna.yaml describes."""
         super().__init__(max_batch_size=None, params=params)
         self.n_trials, self.n_jobs, self.seed = n_trials, n_jobs, seed
 

@@ -83,12 +83,7 @@ def fetch_clips(root: Path, download_id: str) -> None:
 
 
 def download(archive: Path, download_id: str, root: Path) -> None:
-    """Download a file from Google Drive, or its missing rest.
-
-    Args:
-        archive: the file to write; if it exists, it is complete.
-        download_id: its id on Google Drive.
-        root: the folder of the clips, for messages.
+    """Download a file from Google Drive, or its missing rest, unless it exists.
 
     Raises:
         UserError: if Google Drive cannot be reached or refuses the file, or if it is too large.
@@ -139,16 +134,11 @@ def refuse_large(num_bytes: int, total_bytes: int | None) -> None:
 def unpack(archive: Path, root: Path) -> None:
     """Unpack a ZIP with clips, if all its files pass the checks.
 
-    The common folder of all clips in the ZIP becomes `root`. Files outside it and hidden files are
-    skipped.
-
-    Args:
-        archive: the ZIP.
-        root: the folder to create. It appears when all files are in it.
+    The common folder of all clips in the ZIP becomes `root`, which appears when it is
+    complete. Files outside the common folder and hidden files are skipped.
 
     Raises:
         UserError: if the ZIP is damaged or hostile; names the file in it.
-        OSError: if the folder cannot be written.
     """
     folder = archive.with_suffix(".unpacking")
     try:
@@ -173,15 +163,10 @@ def unpack(archive: Path, root: Path) -> None:
 
 
 def check_members(zipped: ZipFile, size_bytes: int) -> None:
-    """Check the directory of a ZIP.
+    """Check the directory of a ZIP of this size, or raise a BadZipFile.
 
-    Args:
-        zipped: the ZIP.
-        size_bytes: its size. Comparing the sum of all files with it also detects bombs whose files
-            share their packed bytes (Fifield, *A better zip bomb*, WOOT 2019).
-
-    Raises:
-        BadZipFile: names the refused file, or the exceeded limit.
+    Comparing the sum of all files with the ZIP's size also detects bombs whose files share their
+    packed bytes (Fifield, *A better zip bomb*, WOOT 2019).
     """
     members = zipped.infolist()
     if len(members) > MAX_MEMBERS:
@@ -231,9 +216,6 @@ def flaw_of(member: ZipInfo) -> str | None:
 def clip_members(zipped: ZipFile) -> Mapping[PurePosixPath, ZipInfo]:
     """Return the files in the common folder of the clips, by their paths below it.
 
-    Args:
-        zipped: a ZIP that has passed `check_members`.
-
     Raises:
         BadZipFile: if there are no clips, or if two files have the same path.
     """
@@ -261,12 +243,7 @@ def clip_members(zipped: ZipFile) -> Mapping[PurePosixPath, ZipInfo]:
 
 
 def unpack_member(zipped: ZipFile, member: ZipInfo, path: Path) -> None:
-    """Unpack one file to `path`, and compare it with its size and checksum in the directory.
-
-    Raises:
-        BadZipFile: if they differ, or if it cannot be unpacked.
-        OSError: if it cannot be written.
-    """
+    """Unpack one file; raise a BadZipFile if its size or checksum differ from the directory's."""
     path.parent.mkdir(parents=True, exist_ok=True)
     left = member.file_size
     try:

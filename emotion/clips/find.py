@@ -34,7 +34,7 @@ def find_clips(
         clip_list: see `read_list`; None uses all files of the scheme's kind below `root`.
 
     Returns:
-        The clips, and the files or rows without a clip.
+        The clips, and the files or rows that are not clips.
 
     Raises:
         UserError: if the folder or the list is missing or has no clip of the scheme.
@@ -65,11 +65,7 @@ def limit_clips(clips: Iterable[Clip], max_per_class: int | None) -> list[Clip]:
 
 
 def clip_files(root: Path, kind: str) -> list[Path]:
-    """Return `files_below`.
-
-    Raises:
-        UserError: if there is no such folder, or no such file in it.
-    """
+    """Return `files_below`, or raise a UserError if there are none."""
     remedy = f"put the {kind} there, or set data.root=DIR"
     if not root.is_dir():
         raise UserError(f"no folder {root}: {remedy}")
@@ -101,9 +97,6 @@ def named_clips(named: str, key: str = "clips") -> list[Path]:
         named: a file; a folder with video files, or else pictures, in or below it; or a pattern
             such as `clips/*.mp4` or `clips/**/*.mov`. `~` is the home folder.
         key: the config key, for errors.
-
-    Raises:
-        UserError: if there are none.
     """
     path = Path(named).expanduser()
     if path.is_dir():
@@ -122,16 +115,7 @@ def named_clips(named: str, key: str = "clips") -> list[Path]:
 def read_names(
     paths: Iterable[Path], root: Path, scheme: Scheme
 ) -> tuple[list[Clip], list[Dropped]]:
-    """Read file names; among files that differ only in their suffix, the first is used.
-
-    Args:
-        paths: files below `root`, which need not exist.
-        root: the data set's folder.
-        scheme: how to read the names.
-
-    Returns:
-        The clips, and the files without a clip.
-    """
+    """Read file names; among files that differ only in their suffix, the first is used."""
     clips: dict[str, Clip] = {}
     dropped = []
     for path in paths:
@@ -156,9 +140,6 @@ def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], 
             rows have a split.
         root: the data set's folder.
         scheme: how to read the rows.
-
-    Returns:
-        The clips, and the rows without a clip.
 
     Raises:
         UserError: if the file is missing, empty, not CSV, or holds an invalid value.
@@ -213,14 +194,9 @@ def unusable(listed: str, path: Path, kind: str) -> str | None:
 
 
 def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
-    """Read a list's columns and rows, without blank lines and surrounding whitespace.
+    """Read a list's column names, and for every row its line number and values by column.
 
-    Returns:
-        The column names, and for every row its line number and a mapping from column to value;
-        missing values are empty.
-
-    Raises:
-        UserError: if the file is missing, empty, not UTF-8 text, or lacks a column.
+    Blank lines and surrounding whitespace are ignored; missing values are empty.
     """
     if not clip_list.is_file():
         raise UserError(f"no list {clip_list}: put it there, or set data.list=FILE; {LIST_FORMAT}")
@@ -228,12 +204,14 @@ def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str
         with open(clip_list, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
             columns = [name.strip() for name in next(reader, [])]
-            rows = []
-            for values in reader:
-                values = [value.strip() for value in values[: len(columns)]]
-                values += [""] * (len(columns) - len(values))
-                if any(values):
-                    rows.append((reader.line_num, dict(zip(columns, values, strict=True))))
+            rows = [
+                (
+                    reader.line_num,
+                    dict.fromkeys(columns, "") | dict(zip(columns, values, strict=False)),
+                )
+                for values in ([value.strip() for value in row] for row in reader)
+                if any(values)
+            ]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{clip_list} cannot be read ({error}): {LIST_FORMAT}") from None
     if missing := {"path", "label"} - set(columns):
@@ -247,12 +225,7 @@ def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str
 
 
 def listed_id(path: Path, root: Path) -> str:
-    """Return the id of a listed clip, a relative path that never leaves the cache's folder.
-
-    Args:
-        path: the file, absolute and without `..`.
-        root: the data set's folder, absolute.
-    """
+    """Return the id of an absolute path without `..`: a path that stays in the cache's folder."""
     try:
         inside = path.relative_to(os.path.normpath(root))
     except ValueError:

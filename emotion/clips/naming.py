@@ -117,12 +117,7 @@ class Scheme:
         return any(self.split.values())
 
     def read(self, path: Path, root: Path) -> Clip | Dropped:
-        """Read a file name.
-
-        Args:
-            path: a file below `root`, which need not exist.
-            root: the data set's folder.
-        """
+        """Read the name of a file below the data set's root; the file need not exist."""
         clip_id = path.relative_to(root).with_suffix("").as_posix()
         match = re.fullmatch(self.pattern, clip_id)
         if match is None:
@@ -134,10 +129,7 @@ class Scheme:
     ) -> Clip | Dropped:
         """Convert the fields of a name or row to a clip.
 
-        Args:
-            path: the file.
-            clip_id: its id.
-            fields: `label` and, where known, `subject` and the field named by `split_by`.
+        The fields are `label` and, where known, `subject` and the one named by `split_by`.
         """
         label = self.label_map.get(fields["label"], fields["label"])
         if label is None:
@@ -155,12 +147,7 @@ class Scheme:
 
 
 def named_split(value: str, split: Mapping[str, Sequence[str]]) -> str:
-    """Return the split whose values include this one, else `train`.
-
-    Args:
-        value: a field of a clip's name or row.
-        split: name of a split -> values, single or as ranges.
-    """
+    """Return the split whose values (see `Scheme.split`) include this one, else `train`."""
     return next((name for name, entries in split.items() if matches(value, entries)), "train")
 
 

@@ -17,11 +17,7 @@ FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # whatever the name; GI
 
 
 def open_clip(path: Path) -> "Video | Still":
-    """Open a video or, by its suffix, a still.
-
-    Raises:
-        VideoError: see `Video`; an unreadable still raises only when it is read.
-    """
+    """Open a video or, by its suffix, a still; an unreadable still raises when it is read."""
     return Still(path) if path.suffix.lower() in STILL_SUFFIXES else Video(path)
 
 
@@ -48,27 +44,17 @@ class Still:
         self.num_frames = 0
 
     def pictures(self) -> Iterator[Picture]:
-        """Yield the picture in its border.
-
-        Raises:
-            VideoError: if it cannot be read.
-        """
+        """Yield the picture in its border, or raise a VideoError."""
         framed = with_border(read_still(self.path))
         yield Picture(av.VideoFrame.from_ndarray(framed, "rgb24"), 0.0, VideoReformatter())
         self.num_frames = 1
 
 
 def read_still(path: Path) -> np.ndarray:
-    """Read an upright picture, or the first frame of an animation.
-
-    Args:
-        path: a file in one of `FORMATS`.
+    """Read an upright picture, or the first frame of an animation, or raise a VideoError.
 
     Returns:
         (H, W, 3) uint8 RGB; transparent pixels are black.
-
-    Raises:
-        VideoError: if it cannot be read.
     """
     too_large = VideoError(f"it has more than {MAX_PIXELS:,} pixels")
     try:
@@ -89,11 +75,7 @@ def read_still(path: Path) -> np.ndarray:
 
 
 def as_rgb(image: Image.Image) -> np.ndarray:
-    """Convert a picture of any mode to (H, W, 3) uint8 RGB.
-
-    Raises:
-        VideoError: if its gray levels have no known range.
-    """
+    """Convert a picture of any mode to (H, W, 3) uint8 RGB, or raise a VideoError."""
     if image.mode == "F":
         raise VideoError("its gray levels are floating-point numbers, whose range is unknown")
     if image.mode.startswith("I"):  # 16-bit gray, which Pillow would clip to 8 bits
@@ -106,13 +88,6 @@ def as_rgb(image: Image.Image) -> np.ndarray:
 
 
 def with_border(picture: np.ndarray) -> np.ndarray:
-    """Add a black border whose width is a quarter of the longer side.
-
-    Args:
-        picture: (H, W, 3) uint8.
-
-    Returns:
-        (H + 2 B, W + 2 B, 3) uint8.
-    """
-    border_px = max(picture.shape[:2]) // 4
-    return np.pad(picture, ((border_px, border_px), (border_px, border_px), (0, 0)))
+    """Pad (H, W, 3) uint8 to (H + 2 B, W + 2 B, 3) with black, B a quarter of the longer side."""
+    border = (max(picture.shape[:2]) // 4,) * 2
+    return np.pad(picture, (border, border, (0, 0)))

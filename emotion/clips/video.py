@@ -81,11 +81,7 @@ class Video:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open a clip.
-
-        Raises:
-            VideoError: if it cannot be opened, or has no video stream.
-        """
+        """Open a clip, or raise a VideoError."""
         self.path = path
         try:
             self._container = av.open(
@@ -106,11 +102,7 @@ class Video:
         self.num_frames = 0
 
     def pictures(self) -> Iterator[Picture]:
-        """Decode the whole clip in presentation order, skipping damaged packets.
-
-        Raises:
-            VideoError: if no frame can be decoded.
-        """
+        """Decode the whole clip in presentation order, skipping damaged packets."""
         converter = VideoReformatter()
         with self._container:
             for packet in readable_packets(self._container, self._stream):
@@ -143,11 +135,7 @@ def readable_packets(
 
 
 def video_stream(container: av.container.InputContainer) -> av.VideoStream:
-    """Return the first video stream of a file that is not cover art.
-
-    Raises:
-        VideoError: if there is none.
-    """
+    """Return the first video stream that is not cover art, or raise a VideoError."""
     if container.format.name.endswith("_pipe") or container.format.name == "image2":
         raise VideoError("it is a picture, not a video")
     for stream in container.streams.video:
@@ -159,12 +147,9 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 def why_unreadable(path: Path, error: Exception, noun: str) -> str:
-    """Return why a file cannot be opened, in words that other files can share.
+    """Return why opening a file, which should be a `noun`, raised an error.
 
-    Args:
-        path: the file.
-        error: the exception that opening it raised.
-        noun: the expected kind of file.
+    The words can be shared by other files.
     """
     if path.is_symlink() and not path.exists():
         return "it is a symbolic link to a file that does not exist"

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from emotion.errors import UserError
 from emotion.stacks.landmarks import NUM_POINTS
 
 NEVER = -1e4  # logit of a class that had no stacks to fit
@@ -55,18 +54,7 @@ class LandmarkClassifier(nn.Module):
             targets: (N,) class indices.
             components: number of principal components; fewer if there are fewer stacks.
             shrinkage: weight of the identity in the covariance, above 0, at most 1.
-
-        Raises:
-            UserError: a setting is out of range.
         """
-        if components < 1:
-            raise UserError(
-                f"model.discriminant.components must be a positive integer, got {components}"
-            )
-        if not 0 < shrinkage <= 1:
-            raise UserError(
-                f"model.discriminant.shrinkage must be above 0 and at most 1, got {shrinkage}"
-            )
         images = torch.from_numpy(landmarks)
         reference = images.mean(dim=(0, 1))  # (468, 3)
         reference -= reference.mean(dim=0)

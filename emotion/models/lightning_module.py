@@ -19,8 +19,6 @@ from emotion.models.running_metrics import running_metrics
 from emotion.models.stack_classifier import StackClassifier
 from emotion.stacks.landmarks import NUM_POINTS
 
-NORMALIZE = ("range", "stack")
-
 
 class ClassifierModule(pl.LightningModule):
     """What the modules have in common: metrics, validation and prediction.
@@ -137,13 +135,9 @@ class EmotionModule(ClassifierModule):
             schedule: see `build_schedule`; None for a module that is not trained.
 
         Raises:
-            UserError: a value is out of range, or timm cannot build the backbone.
+            UserError: timm cannot build the backbone.
         """
         super().__init__(len(labels))
-        if normalize not in NORMALIZE:
-            raise UserError(
-                f"model.normalize must be one of {', '.join(NORMALIZE)}, got {normalize!r}"
-            )
         self.save_hyperparameters(logger=False)  # the loggers have the whole config
         self.network = StackClassifier(
             backbone,
@@ -181,6 +175,25 @@ class EmotionModule(ClassifierModule):
         # Converted first: dividing uint8 gives the same numbers and takes twice as long.
         images = stacks.to(self.dtype, memory_format=self.memory_format).div_(255)
         return normalized(images, self.hparams.normalize)
+
+    def setup(self, stage: str) -> None:
+        """Try the backbone on a stack, because some refuse an image size only then.
+
+        Raises:
+            UserError: it cannot take these images.
+        """
+        image_px = self.hparams.image_px
+        if stage != "fit" or image_px is None:
+            return
+        try:
+            with torch.inference_mode(), torch.compiler.set_stance("force_eager"):
+                self.eval()(self.example(1, image_px))
+        except Exception as error:  # each network has its own
+            raise UserError(
+                f"model.backbone={self.hparams.backbone} cannot take {self.hparams.num_images} "
+                f"images of {image_px} px: {' '.join(str(error).split())[:200]}"
+            ) from error
+        self.train()
 
     def on_train_epoch_start(self) -> None:
         """Freeze or unfreeze the backbone, and log the learning rate."""

@@ -17,7 +17,6 @@ from timm.models import load_state_dict
 from emotion.errors import UserError
 from emotion.models.stack_classifier import StackClassifier
 
-STEMS = ("mean", "balanced")
 HUB_TIMEOUT_S = 5.0
 
 
@@ -51,8 +50,6 @@ def load_pretrained(
     Raises:
         UserError: the weights are not available, or do not fit the backbone.
     """
-    if stem not in STEMS:
-        raise UserError(f"model.stem must be one of {', '.join(STEMS)}, got {stem!r}")
     if pretrained is False:
         return Pretrained(False, "random weights (model.pretrained=false)")
     if pretrained is True or pretrained == "auto":

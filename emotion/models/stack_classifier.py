@@ -7,8 +7,6 @@ from torch import nn
 
 from emotion.errors import UserError
 
-FUSIONS = ("early", "late")
-
 
 class StackClassifier(nn.Module):
     """Classifies stacks by a 2D backbone that pools its features, and a head of two layers.
@@ -43,11 +41,9 @@ class StackClassifier(nn.Module):
             fusion: `early` or `late`.
 
         Raises:
-            UserError: the fusion or the network is unknown, or timm cannot build it like this.
+            UserError: timm has no such network, or cannot build it like this.
         """
         super().__init__()
-        if fusion not in FUSIONS:
-            raise UserError(f"model.fusion must be one of {', '.join(FUSIONS)}, got {fusion!r}")
         self.fusion = fusion
         self.frozen = False
         self.backbone = build_backbone(backbone, num_images if fusion == "early" else 1, image_px)

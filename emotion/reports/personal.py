@@ -1,11 +1,12 @@
-"""Judge runs on people never seen, without and with a neutral clip of each of them.
+"""Score runs on unseen subjects, without and with a neutral clip of each subject.
 
-python -m emotion.reports.personal RUN_DIR ...               of one cell, or its folds and seeds
+python -m emotion.reports.personal RUN_DIR ...               of one cell, all its folds and seeds
 python -m emotion.reports.personal RUN_DIR ... --share 0.5   with another share of the difference
 """
 
 import argparse
 import sys
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,63 +15,65 @@ import numpy as np
 from emotion.errors import UserError
 from emotion.evaluation.metrics import bootstrap, judge
 from emotion.evaluation.personal import PERSON_SHARE, SCORES, mean_of, with_baselines
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from emotion.tables import markdown_table
-from emotion.training.finished_run import Run
 
 
-def describe(run_dirs: Sequence[Path], share: float = PERSON_SHARE) -> str:
-    """Judge the clips of some runs on the splits that they report on.
+def personal_table(run_dirs: Sequence[Path], share: float = PERSON_SHARE) -> str:
+    """Score the clips of some runs on the splits that they report on.
 
     Args:
-        run_dirs: of the folds of one cell, with one seed or several.
+        run_dirs: folders of finished runs of one cell: its folds, with one seed or several.
         share: see `with_baselines`.
 
     Returns:
-        A Markdown table: without a baseline, with one, and both with the seeds' mean probabilities.
+        A Markdown table: without a baseline, with one, and both with the mean of the seeds'
+        probabilities.
 
     Raises:
-        UserError: a run has not come to its end or does not know what neutral is, nobody knows
-            whose clips they are, the seeds have answered others, the runs are of several cells, or
-            `share` is no share.
+        UserError: a run is not finished or its model has no neutral class, subjects are unknown,
+            the seeds predicted different clips, the runs are of several cells, or `share` is out
+            of range.
     """
+    from emotion.models.recipe import RECIPE_FILE, Recipe  # after --help
+    from emotion.training.record import FinishedRun, read_record
+
     if not 0 <= share <= 1:
-        raise UserError(f"--share={share}: it is 0 to 1")
-    plain: dict[int, list[Predictions]] = {}
-    based: dict[int, list[Predictions]] = {}
+        raise UserError(f"--share must be 0 to 1, got {share}")
+    plain: dict[int, list[Predictions]] = defaultdict(list)
+    based: dict[int, list[Predictions]] = defaultdict(list)
     cells = set()
     for run_dir in run_dirs:
-        run = Run.read(run_dir)
-        cells.add(f"{run.metrics['model']}, interval {run.metrics['interval']}")
+        record = read_record(run_dir)
+        if not isinstance(record, FinishedRun):
+            raise UserError(f"{run_dir} must be the folder of a finished run")
+        cells.add(f"{record.model_title}, interval {record.interval}")
         if len(cells) > 1:
-            raise UserError(f"{' and '.join(sorted(cells))}: name the runs of one cell")
-        predictions = run.predictions.of_split(run.metrics["reported_on"])
-        if not all(predictions.subjects):
-            raise UserError(f"{run_dir}: names don't tell who is seen in its clips")
-        seed = run.metrics["seed"]
-        temperature = run.recipe.temperature
-        plain.setdefault(seed, []).append(predictions.calibrated(temperature))
-        neutral = run.recipe.neutral
-        if not neutral:
-            raise UserError(f"{run_dir}: its model does not know what neutral is (recipe.json)")
-        based.setdefault(seed, []).append(
-            with_baselines(predictions, neutral, "Neutral", temperature, share)
+            raise UserError(f"all runs must be of one cell, got {' and '.join(sorted(cells))}")
+        raw = Predictions.read(run_dir / PREDICTIONS_FILE).of_split(record.reported_on)
+        if not all(raw.subjects):
+            raise UserError(f"{run_dir}: the subjects of its clips are unknown")
+        recipe = Recipe.read(run_dir / RECIPE_FILE)
+        if not recipe.neutral or recipe.neutral_label is None:
+            raise UserError(f"{run_dir / RECIPE_FILE}: its model has no neutral class")
+        temperature = record.calibration.temperature
+        plain[record.seed].append(raw.calibrated(temperature))
+        based[record.seed].append(
+            with_baselines(raw, recipe.neutral, recipe.neutral_label, temperature, share)
         )
     rows = []
     for title, by_seed in (("without a baseline", plain), ("with one neutral clip", based)):
         pooled = [Predictions.joined(folds).of_clips() for folds in by_seed.values()]
-        mean = mean_of(pooled)
-        rows.append(line(title, pooled))
+        rows.append(table_row(title, pooled))
         if len(pooled) > 1:
-            rows.append(line(f"{title}, mean of the seeds' answers", [mean]))
-    return markdown_table(["clips of people never seen", *SCORES], rows)
+            rows.append(table_row(f"{title}, mean of the seeds", [mean_of(pooled)]))
+    return markdown_table(["clips of unseen subjects", *SCORES], rows)
 
 
-def line(title: str, runs: Sequence[Predictions]) -> list[str]:
-    """Lay out a row: the mean over seeds of each score, and its 95 % interval over people.
+def table_row(title: str, runs: Sequence[Predictions]) -> list[str]:
+    """Format the mean over seeds of each score, and its 95 % interval over subjects.
 
-    People are drawn, however few they are: what others of them would change is what matters here,
-    and clips of one person are not independent.
+    Subjects are resampled however few they are, because the clips of one are not independent.
     """
     scores = [judge(run) for run in runs]
     bounds = bootstrap(runs, min_subjects=2).bounds
@@ -82,21 +85,21 @@ def line(title: str, runs: Sequence[Predictions]) -> list[str]:
 
 
 def main() -> None:
-    """Judge the runs named on the command line."""
+    """Print the table of the runs that the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m emotion.reports.personal",
-        description="Judge runs on people never seen, without and with a neutral clip of them.",
+        description="Score runs on unseen subjects, without and with a neutral clip of each.",
     )
     parser.add_argument("run_dirs", type=Path, nargs="+", help="folders of finished runs")
     parser.add_argument(
         "--share",
         type=float,
         default=PERSON_SHARE,
-        help="of what a neutral clip differs by, taken off; 0 to 1 (%(default)s)",
+        help="of a neutral clip's difference that is subtracted; 0 to 1 (%(default)s)",
     )
     arguments = parser.parse_args()
     try:
-        print(describe(arguments.run_dirs, arguments.share))
+        print(personal_table(arguments.run_dirs, arguments.share))
     except UserError as error:
         sys.exit(f"error: {error}")
 

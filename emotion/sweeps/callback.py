@@ -2,12 +2,9 @@
 
 import os
 import shutil
-import sys
 import time
-import traceback
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,13 +12,11 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from emotion import REPOSITORY
-from emotion.cli import one_line
+from emotion.cli import exit_on_error
 from emotion.config import check_config
 from emotion.errors import UserError
 from emotion.progress import duration
@@ -81,17 +76,6 @@ class SweepProgress(Callback):
                 )
 
 
-@contextmanager
-def exit_on_error() -> Iterator[None]:
-    """Exit with status 1 on an exception: Hydra turns those of callbacks into warnings."""
-    try:
-        yield
-    except Exception as error:
-        if not isinstance(error, UserError | HydraException | OmegaConfBaseException):
-            traceback.print_exc()
-        sys.exit(f"error: {one_line(error)}")
-
-
 def check_launcher(launcher: DictConfig) -> None:
     """Check what a launcher needs, and let jobs on other machines import this package.
 
@@ -101,23 +85,13 @@ def check_launcher(launcher: DictConfig) -> None:
     if launcher.get("n_jobs") == 0:
         raise UserError("hydra.launcher.n_jobs must be at least 1, or -1 for all cores, got 0")
     if launcher._target_.endswith("SlurmLauncher") and not shutil.which("sbatch"):
-        raise UserError(
-            "hydra/launcher=submitit_slurm needs the program sbatch, which is not installed: "
-            "start the sweep on a login node (docs/slurm.md), or use hydra/launcher=joblib"
-        )
+        raise UserError("hydra/launcher=submitit_slurm needs sbatch: start it on a login node")
     paths = [str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]
     os.environ["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(paths))
 
 
 def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]:
-    """Compose and check all cells that a command line asks for.
-
-    Args:
-        config: the sweep's config.
-        config_name: the primary config.
-
-    Returns:
-        Folder name -> composed config with the section `hydra`. A repeated cell is listed once.
+    """Compose and check all cells of a sweep; return folder name -> config. Repeated ones are one.
 
     Raises:
         UserError: two cells would share a folder, or a folder must not be overwritten.
@@ -137,16 +111,10 @@ def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]
         name = str(cfg.hydra.sweep.subdir)
         folder = Path(config.hydra.sweep.dir) / name
         if cell_id(cells.setdefault(name, cfg)) != cell_id(cfg):
-            raise UserError(
-                f"hydra.sweep.subdir={name} gives two cells one folder: leave it out, and every "
-                "cell gets a folder of its own"
-            )
+            raise UserError(f"hydra.sweep.subdir={name} gives two cells one folder: leave it out")
         why = why_run(cfg, folder)
         if why == "another config":
-            raise UserError(
-                f"{folder} holds a run with another config: use another sweep=NAME, or move that "
-                "folder away"
-            )
+            raise UserError(f"{folder} holds another config: move it away, or name another sweep")
         if why is not None and (foreign := foreign_files(folder)):
             raise UserError(f"{folder} holds {foreign[0]}, which no run writes: move it away")
     return cells
@@ -174,12 +142,7 @@ def prepare_data(cells: Sequence[DictConfig]) -> None:
 
 
 def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path) -> list[PlannedCell]:
-    """Write the plan of a sweep, and print which cells are finished and which run again.
-
-    Args:
-        cells: folder name -> composed config.
-        sweep_dir: the sweep's folder.
-    """
+    """Write the plan of composed cells; print which are finished and which run again."""
     plan, names = [], defaultdict(list)
     for name, cfg in cells.items():
         why = why_run(cfg, sweep_dir / name)
@@ -187,14 +150,11 @@ def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path) -> list[PlannedCel
         head = dict(describe_cell(cfg, cfg.hydra.overrides.task))
         plan.append(PlannedCell(**head, folder=name, to_run=why is not None, work=work(cfg)))
     write_plan(sweep_dir, plan)
-    finished = names.pop(None, [])
     print(
-        f"sweep {sweep_dir}: {len(plan)} cells, {len(finished)} of them finished; "
+        f"sweep {sweep_dir}: {len(plan)} cells, {len(names[None])} of them finished; "
         f"the same command with sweep={sweep_dir.name} continues it"
     )
-    if finished:
-        print(f"finished, not run again: {', '.join(finished)}")
-    for why, again in names.items():
-        if why != "new":
-            print(f"run again, {why}: {', '.join(again)}")
+    for why, some in names.items():
+        if some and why != "new":
+            print(f"run again, {why}:" if why else "finished, not run again:", ", ".join(some))
     return plan

@@ -31,10 +31,7 @@ class SweepEstimate(pl.Callback):
     def __init__(self, cells: Sequence[PlannedCell], num_parallel: int, small_share: float) -> None:
         """Estimate the time of `cells`, of which the first is trained here.
 
-        Args:
-            cells: the cells to run.
-            num_parallel: how many run at the same time.
-            small_share: time of the first cell with `experiment=small`, as a share of its time.
+        `small_share` is the time of the first cell with `experiment=small`, as a share of its time.
         """
         self.cells, self.num_parallel, self.small_share = cells, num_parallel, small_share
         self.steps = 0
@@ -69,7 +66,8 @@ class SweepEstimate(pl.Callback):
 
     def announce(self, first_s: float) -> None:
         """Print the estimate, given the seconds of the first cell."""
-        costs = {name: relative_cost(name) for name in {c.backbone for c in self.cells} if name}
+        names = {cell.backbone for cell in self.cells if cell.backbone}
+        costs = {name: relative_cost(name) if len(names) > 1 else 1.0 for name in names}
         works = [cell.work * costs.get(cell.backbone, 0.0) for cell in self.cells]
         total_s = first_s * sum(works) / works[0] / self.num_parallel
         if total_s > LONG_S:

@@ -3,6 +3,8 @@
 import gc
 import logging
 import multiprocessing
+import os
+import signal
 import traceback
 from pathlib import Path
 
@@ -31,6 +33,8 @@ def run_job(cfg: DictConfig) -> float | None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if multiprocessing.get_start_method() == "loky":  # a joblib worker; cannot start more of them
         multiprocessing.set_start_method(None, force=True)  # the platform's method, for loaders
+    if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # in a worker: Lightning would ignore it
+        signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     if process := holder(run_dir / LOCK):
         log.info("cell %s is in use by %s: waiting for it", run_dir.name, process)
     with claimed(run_dir / LOCK, f"cell {run_dir.name}", wait=True):
@@ -40,13 +44,7 @@ def run_job(cfg: DictConfig) -> float | None:
 
 
 def run_or_fail(cfg: DictConfig, run_dir: Path, why: str) -> RunRecord | None:
-    """Run a cell; record an exception and continue. Signals and exits are not caught.
-
-    Args:
-        cfg: the composed config.
-        run_dir: the cell's folder, whose lock this process holds.
-        why: why the cell runs, see `why_run`.
-    """
+    """Run a cell for a reason of `why_run`; record an exception, but do not catch signals."""
     resumes = cfg.ckpt_path == "last" and why != "made from other stacks"
     try:
         clear(run_dir, but_for_training=resumes and (run_dir / LAST).is_file())

@@ -32,7 +32,7 @@ _PLAN = TypeAdapter(list[PlannedCell])
 
 
 def write_plan(sweep_dir: Path, cells: Sequence[PlannedCell]) -> None:
-    """Write the plan atomically."""
+    """Write the plan of a sweep atomically."""
     with unfinished(sweep_dir / PLAN_FILE) as temporary:
         temporary.write_bytes(_PLAN.dump_json(list(cells), indent=2))
 

@@ -63,13 +63,8 @@ def distribution(override: Override) -> BaseDistribution:
 def open_study(folder: Path, identity: str, seed: int) -> Study:
     """Open the study in a folder, or create it; queue the trials of a killed process again.
 
-    Args:
-        folder: the sweep's folder.
-        identity: of the shared config and the ranges; another one needs another study.
-        seed: of the proposals.
-
     Raises:
-        UserError: the folder holds a study with another identity.
+        UserError: the folder holds a study with another identity: other settings or ranges.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = f"sqlite:///{folder / 'study.db'}"
@@ -98,13 +93,9 @@ def run_trials(
     num: int,
     run: Callable[[list[list[str]]], Sequence[float | None]],
 ) -> None:
-    """Propose trials, run them together and store their results.
+    """Propose `num` trials, run them together and store their results.
 
-    Args:
-        study: the study.
-        searched: key -> what to search.
-        num: the number of trials.
-        run: runs cells, given their overrides; returns validation accuracies, None for failed ones.
+    `run` runs cells, given their overrides; it returns validation accuracies, None for failed ones.
     """
     trials = [study.ask(searched) for _ in range(num)]
     accuracies = run([[f"{k}={v}" for k, v in trial.params.items()] for trial in trials])

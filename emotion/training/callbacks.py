@@ -83,7 +83,8 @@ def when(left_s: float, now: datetime | None = None) -> str:
 class SeededEpochs(Callback):
     """Seeds torch's generators at the start of each epoch, from the run's seed and the epoch.
 
-    Dropout and mixup then do not depend on where training was interrupted.
+    Dropout and mixup then do not depend on where training was interrupted. Each process of
+    `trainer=ddp` has random numbers of its own.
     """
 
     def __init__(self, seed: int) -> None:
@@ -92,7 +93,8 @@ class SeededEpochs(Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Seed the generators."""
-        (state,) = np.random.SeedSequence((self.seed, trainer.current_epoch)).generate_state(1)
+        entropy = (self.seed, trainer.current_epoch, trainer.global_rank)
+        (state,) = np.random.SeedSequence(entropy).generate_state(1)
         torch.manual_seed(int(state))
 
 

@@ -19,24 +19,23 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from rich.console import Console
 
-from emotion import REPOSITORY
 from emotion.cli import config_tree, describe_data
 from emotion.data.datamodule import StackDataModule
-from emotion.data.split import describe_parts
+from emotion.data.split import count_parts
 from emotion.errors import UserError
 from emotion.evaluation.calibration import Calibrator
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
 from emotion.models.lightning_module import ClassifierModule
-from emotion.models.parallel import processes
 from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
+from emotion.models.sync_batch_norm import TimmSyncBatchNorm
 from emotion.models.titles import model_title
 from emotion.provenance import memory_mb, provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
-from emotion.training.cell import describe_cell, why_run
+from emotion.training.cell import describe_cell, sweep_name, why_run
 from emotion.training.checkpoint import (
     LAST,
     WholeCheckpoints,
@@ -46,6 +45,7 @@ from emotion.training.checkpoint import (
 )
 from emotion.training.evaluate import log_calibration, log_scores, predict_splits
 from emotion.training.loggers import Curves, Wandb, finish_wandb
+from emotion.training.ranks import announce_main_process, run_alone
 from emotion.training.record import (
     RECORD_FILE,
     DroppedCount,
@@ -118,6 +118,12 @@ def run_cell(
     Returns:
         The record; None in the other processes of `trainer=ddp`.
     """
+    hydra = HydraConfig.get()
+    if cfg.trainer.strategy != "auto" and hydra.mode == RunMode.MULTIRUN:
+        # that command is no sweep, and could not tell W&B the name of this one
+        group = [f"logger.wandb.group='{sweep_name()}'"] if "wandb" in cfg.logger else []
+        run_alone([*hydra.overrides.task, *group], run_dir)
+        return read_record(run_dir)
     try:
         record = train_and_evaluate(cfg, run_dir, callbacks)
     except SystemExit as stopped:  # Lightning's, after Ctrl-C
@@ -161,15 +167,8 @@ def train_and_evaluate(
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()
     datamodule.first_epoch = epochs_done
-    trainer, seconds = fit(
-        cfg,
-        run_dir,
-        module,
-        datamodule,
-        loggers,
-        [*callbacks.values(), clock, *more_callbacks],
-        start,
-    )
+    all_callbacks = [*callbacks.values(), clock, *more_callbacks]
+    trainer, seconds = fit(cfg, module, datamodule, loggers, all_callbacks, start)
     if not is_first_process():
         return None
 
@@ -188,13 +187,16 @@ def train_and_evaluate(
     build_recipe(cfg, datamodule, calibration, neutral).write(run_dir / RECIPE_FILE)
     module.to(trainer.strategy.root_device)
     rows = datamodule.rows
-    parts = describe_parts([row for of_split in rows.values() for row in of_split])
+    parts = count_parts([row for of_split in rows.values() for row in of_split])
     places = [logger.place for logger in loggers if isinstance(logger, Wandb)]
     record = FinishedRun(
         **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),
         settings={key: OmegaConf.to_container(cfg[key], resolve=True) for key in SETTINGS},
         notice=cfg.data.notice,
-        parts={split: SplitPart.model_validate(part) for split, part in parts.items()},
+        parts={
+            split: SplitPart.model_validate(part, from_attributes=True)
+            for split, part in parts.items()
+        },
         stacks={split: len(of_split) for split, of_split in rows.items()},
         clips={split: len({row.clip for row in of_split}) for split, of_split in rows.items()},
         num_images=datamodule.num_images,
@@ -295,7 +297,6 @@ def build_loggers(
 
 def fit(
     cfg: DictConfig,
-    run_dir: Path,
     module: ClassifierModule,
     datamodule: StackDataModule,
     loggers: Sequence[Logger],
@@ -306,7 +307,6 @@ def fit(
 
     Args:
         cfg: the composed config.
-        run_dir: the run's folder.
         module: the module to train.
         datamodule: its data.
         loggers: of the curves.
@@ -319,24 +319,11 @@ def fit(
     Raises:
         UserError: the config asks for several processes without `trainer=ddp`.
     """
-    num_processes = 1
-    if cfg.trainer.strategy != "auto":
-        num_processes = cfg.trainer.devices
-    elif cfg.trainer.devices != 1:
+    if cfg.trainer.strategy == "auto" and cfg.trainer.devices != 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
-    with processes(num_processes, command_of_cell(run_dir)):
-        trainer = instantiate(
-            cfg.trainer, logger=loggers, callbacks=callbacks, plugins=[WholeCheckpoints()]
-        )
-        start_s = time.monotonic()
-        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+    announce_main_process()
+    plugins = [WholeCheckpoints(), TimmSyncBatchNorm()]
+    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=plugins)
+    start_s = time.monotonic()
+    trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
     return trainer, time.monotonic() - start_s
-
-
-def command_of_cell(run_dir: Path) -> list[str]:
-    """Return the command of another process of this cell, without the sweep that it may be in."""
-    hydra = HydraConfig.get()
-    arguments = sys.argv[1:] if hydra.mode == RunMode.RUN else hydra.overrides.task
-    quiet = ["hydra.output_subdir=null", "hydra/job_logging=stdout"]
-    script = str(REPOSITORY / "train.py")
-    return [sys.executable, script, *arguments, f"hydra.run.dir='{run_dir}'", *quiet]

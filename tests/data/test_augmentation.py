@@ -16,7 +16,6 @@ from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as tv
 
 from emotion.data.augmentation import Augmentation
-from emotion.errors import UserError
 
 HEIGHT, WIDTH = 192, 256
 CENTRE = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
@@ -374,8 +373,3 @@ def test_strength_scales_the_ranges(strength: float):
     assert 0.85 * 0.05 * strength < np.abs(shifts / (WIDTH, HEIGHT)).max() < 1.01 * 0.05 * strength
     assert 0.99 * 0.8**strength < scales.min() < 0.8 ** (0.7 * strength)
     assert 1.1 ** (0.7 * strength) < scales.max() < 1.01 * 1.1**strength
-
-
-def test_strength_below_0_is_refused():
-    with pytest.raises(UserError, match=r"augmentation\.strength=-1: it is 0 or more"):
-        Augmentation(strength=-1)

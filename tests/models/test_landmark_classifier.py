@@ -6,7 +6,6 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from emotion.errors import UserError
 from emotion.models.landmark_classifier import LandmarkClassifier, align, describe, inverse, is_new
 
 
@@ -124,11 +123,3 @@ def test_a_face_turned_and_stretched_is_the_same_to_it():
     expected = classify(classifier, landmarks)
     actual = classify(classifier, landmarks @ turn + np.float32([3, -2, 1]))
     np.testing.assert_allclose(actual, expected, atol=1e-3 * np.abs(expected).max())
-
-
-@pytest.mark.parametrize(
-    ("setting", "value"), [("components", 0), ("shrinkage", 0.0), ("shrinkage", 1.1)]
-)
-def test_settings_out_of_range_are_named(setting: str, value: float):
-    with pytest.raises(UserError, match=rf"model\.discriminant\.{setting} .*{value}"):
-        LandmarkClassifier(3).fit(*faces(10), **{setting: value})

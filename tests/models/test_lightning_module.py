@@ -158,6 +158,7 @@ def test_frozen_backbone_stays_to_the_last_statistic_and_learns_later(fit):
     assert {"conv_stem.weight", "bn1.running_mean", "blocks.0.0.conv_dw.weight"} <= set(changed)
 
 
+@pytest.mark.slow
 def test_compiling_leaves_names_and_numbers(monkeypatch):
     import torch._dynamo
 
@@ -171,19 +172,14 @@ def test_compiling_leaves_names_and_numbers(monkeypatch):
     torch._dynamo.reset()
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"normalize": "mean"}, r"model\.normalize .* 'mean'"),
-        ({"fusion": "slow"}, r"model\.fusion .* 'slow'"),
-        ({"backbone": "mobilenetv9"}, r"model\.backbone .* 'mobilenetv9'"),
-    ],
-)
-def test_unknown_names_are_refused(settings, message):
-    with pytest.raises(UserError, match=message):
-        small_module(**settings)
+def test_a_backbone_that_refuses_the_image_size_is_named_before_training(fit):
+    module = small_module(backbone="test_maxvit", image_px=50)
+    with pytest.raises(UserError, match=r"model\.backbone=test_maxvit .* 50 px") as caught:
+        fit(module, random_batches())
+    assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_checkpoint_loads_without_hydra(tmp_path):
     module = EmotionModule(
         SMALL, 6, ["a", "b"], class_weights=[1.0, 2.0], optimizer=ADAM, schedule={"name": "cosine"}

@@ -50,11 +50,6 @@ def test_balanced_stem_responds_to_a_still_stack_as_to_the_gray_picture(num_imag
     torch.testing.assert_close(stack, picture, rtol=1e-4, atol=1e-4)
 
 
-def test_an_unknown_stem_is_refused():
-    with pytest.raises(UserError, match=r"model\.stem .*'median'"):
-        load_pretrained(StackClassifier(SMALL, 6, 5), SMALL, False, "median")
-
-
 @pytest.mark.parametrize("stem", ["mean", "balanced"])
 @pytest.mark.parametrize(("fusion", "channels"), [("early", 6), ("late", 1)])
 def test_weights_over_colors_load_from_a_file(tmp_path, stem, fusion, channels):

@@ -224,3 +224,12 @@ def test_joblib_runs_cells_at_the_same_time_past_one_that_fails(start_sweep, tmp
     threads = read_record(folders[0]).provenance.machine.torch_threads
     assert threads == max(1, len(os.sched_getaffinity(0)) // 2)
     assert (tmp_path / "sweeps" / "s" / "results.md").is_file()
+
+
+@pytest.mark.slow
+def test_death_of_a_joblib_worker_ends_the_sweep_in_one_line(start_sweep, tmp_path):
+    dies = "+callbacks.d={_target_:tests.deadly.Dies,seed:0,of_seed:0,how:SIGKILL}"
+    process = start_sweep("seed=0,1", "hydra/launcher=joblib", dies)
+    output, _ = process.communicate(timeout=200)
+    assert process.returncode == 1 and "Traceback" not in output, output
+    assert "\nerror: " in output and not cell_folders(tmp_path / "sweeps" / "s")

@@ -10,15 +10,8 @@ import numpy as np
 # weak light its brows and folds would disappear in the noise.
 SKIN_TONES = np.array(
     [
-        (228, 237, 246),
-        (219, 231, 243),
-        (208, 234, 247),
-        (186, 218, 234),
-        (150, 189, 215),
-        (86, 126, 160),
-        (67, 92, 130),
-        (52, 65, 96),
-        (42, 49, 58),
+        *[(228, 237, 246), (219, 231, 243), (208, 234, 247), (186, 218, 234), (150, 189, 215)],
+        *[(86, 126, 160), (67, 92, 130), (52, 65, 96), (42, 49, 58)],
     ]
 )
 # Black, dark brown, gray; then, with light skin only, brown, auburn, blond.

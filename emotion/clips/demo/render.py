@@ -42,8 +42,8 @@ def render_clips(
     Args:
         paths: files to write, named `<Label>_<number>.mp4`; missing folders are created.
         seed: seed of the whole set.
-        num_workers: number of processes.
-        on_done: called after each clip, for a progress bar.
+        num_workers: number of processes; -1 for one per core.
+        on_done: called after each clip.
         video: format of the clips.
 
     Raises:
@@ -79,13 +79,7 @@ def _write_on_one_core(path: Path, label: str, seed: int, clip_id: int, video: F
 def write_clip(
     path: Path, label: str, seed: int, clip_id: int, video: Format = DEFAULT_FORMAT
 ) -> None:
-    """Render a clip to an MPEG-4 file, which appears under its name only once it is complete.
-
-    See `render_frames` for the other arguments and errors.
-
-    Raises:
-        OSError: if the file cannot be opened for writing.
-    """
+    """Render a clip to an MPEG-4 file, which appears under its name only once it is complete."""
     codec = cv2.VideoWriter_fourcc(*"mp4v")
     with unfinished(path) as temporary:
         writer = cv2.VideoWriter(str(temporary), codec, video.fps, (video.size_px, video.size_px))

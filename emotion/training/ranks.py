@@ -1,0 +1,59 @@
+"""The processes of `trainer=ddp`, which Lightning, `torchrun` or Slurm starts.
+
+Lightning starts them by the command line of the main process. Imports little, because every
+process begins here.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from emotion import REPOSITORY
+
+MAIN_PID = "EMOTION_MAIN_PID"  # environment variable, set for the processes that Lightning starts
+POLL_S = 0.5
+
+
+def announce_main_process() -> None:
+    """Let the processes that Lightning will start know this one, the main process."""
+    if "LOCAL_RANK" not in os.environ:
+        os.environ[MAIN_PID] = str(os.getpid())
+
+
+def end_with_main_process() -> None:
+    """End this process as soon as the main process does, if this is one that Lightning started.
+
+    A process whose main process was killed would wait for it forever.
+    """
+    main_pid = int(os.environ.get(MAIN_PID, os.getpid()))
+    if main_pid == os.getpid():
+        return
+
+    def watch() -> None:
+        while os.getppid() == main_pid:  # another process adopts this one when the parent is dead
+            time.sleep(POLL_S)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="main-process-watch", daemon=True).start()
+
+
+def run_alone(overrides: Sequence[str], run_dir: Path) -> None:
+    """Run a cell of a sweep as a command of its own, which Lightning can start again for each rank.
+
+    If a rank fails, Lightning kills the main process; here it kills that command, not the sweep.
+
+    Args:
+        overrides: of the cell.
+        run_dir: folder of the cell.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
+    command = [sys.executable, REPOSITORY / "train.py", *overrides, f"hydra.run.dir='{run_dir}'"]
+    if status := subprocess.run(command).returncode:
+        raise RuntimeError(f"trainer=ddp ended with status {status}, see the log in {run_dir}")
