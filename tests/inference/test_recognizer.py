@@ -20,6 +20,7 @@ from emotion.clips.video import Video, VideoError
 from emotion.data.datamodule import StackDataModule
 from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
+from emotion.evaluation.predictions import Predictions
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.cache import Cache
@@ -197,6 +198,31 @@ def test_probabilities_are_calibrated_and_averaged_over_the_segments(
     ]  # fmt: skip
     assert [segment.label for segment in answer.segments] == ["Anger", "Happy"]
     assert (answer.num_frames, answer.fps, answer.num_faces) == (170, 30.0, 1)
+
+
+def test_the_answer_of_a_clip_of_several_stacks_is_that_of_the_reports(
+    recipe: Recipe, happy: Path, join_clips: Callable[..., Path], tmp_path: Path
+):
+    clip = join_clips(tmp_path / "three.mp4", (happy, 0, 90), (happy, 0, 90), (happy, 0, 80))
+    logits = [[4.0, 0, 0, 0, 0], [0, 1.5, 0, 0, 0], [0, 1.5, 0, 0, 0]]
+    recipe = changed(recipe, temperature=0.5)
+    answer = EmotionRecognizer(Recorder(*logits), recipe).predict(clip)
+    written = Predictions(
+        labels=list(recipe.labels),
+        splits=["test"] * 3,
+        clips=["three"] * 3,
+        segments=[1, 2, 3],
+        subjects=[""] * 3,
+        targets=np.ones(3, np.int64),
+        probabilities=softmax(np.array(logits), axis=1).astype(np.float32),
+    )
+    written.write(tmp_path / "predictions.csv")
+    read = Predictions.read(tmp_path / "predictions.csv")
+    (reported,) = read.calibrated(0.5).of_clips().probabilities
+    np.testing.assert_allclose(list(answer.probabilities.values()), reported, atol=1e-6)
+    # averaging before calibration would predict another class
+    assert answer.label == recipe.labels[reported.argmax()] == "Happy"
+    assert recipe.labels[read.of_clips().probabilities[0].argmax()] == "Anger"
 
 
 @pytest.mark.parametrize(("threshold", "unsure"), [(0.0, False), (0.4, False), (0.5, True)])
