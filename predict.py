@@ -2,26 +2,24 @@
 
 import logging
 from pathlib import Path
-
-from omegaconf import DictConfig, ListConfig
+from typing import TYPE_CHECKING
 
 from emotion.cli import entry
 from emotion.errors import UserError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig, ListConfig
 
 log = logging.getLogger(__name__)
 
 
 @entry("predict")
-def predict(cfg: DictConfig) -> None:
+def predict(cfg: "DictConfig") -> None:
     """Predict clips, or watch a camera."""
     from hydra.core.hydra_config import HydraConfig
 
     from emotion.inference.backends import backend_name, find_model, read_recipe
 
-    if cfg.model_path is None:
-        raise UserError("model_path must be the folder of a run, a checkpoint or an ONNX file")
-    if (cfg.clips is None) == (cfg.source is None):
-        raise UserError("set either clips=PATH, or source=0 for a camera")
     folder = Path(HydraConfig.get().runtime.output_dir)
     model = find_model(Path(str(cfg.model_path)))
     recipe = read_recipe(model)
@@ -36,13 +34,9 @@ def predict(cfg: DictConfig) -> None:
 
 
 def predict_clips(
-    cfg: DictConfig, model: Path, labels: tuple[str, ...], threshold: float, folder: Path
+    cfg: "DictConfig", model: Path, labels: tuple[str, ...], threshold: float, folder: Path
 ) -> None:
-    """Predict clips, print a table and write the files of the run.
-
-    Raises:
-        UserError: no clip could be classified, or with `strict` one could not be read.
-    """
+    """Predict clips, print a table and write the files of the run."""
     from rich.console import Console
 
     from emotion.inference.answer import answers_table, write_csv, write_json_lines
@@ -76,7 +70,7 @@ def predict_clips(
         raise UserError(f"strict=true, and {len(failed)} clips failed: {', '.join(failed)}")
 
 
-def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
+def watch_source(cfg: "DictConfig", model: Path, folder: Path) -> None:
     """Predict what a camera, or a clip in place of one, shows, until its end or Ctrl-C."""
     from emotion.inference.live import open_source, watch_to_files
     from emotion.inference.recognizer import EmotionRecognizer
@@ -88,11 +82,11 @@ def watch_source(cfg: DictConfig, model: Path, folder: Path) -> None:
     watch_to_files(recognizer, source, cfg.stride, folder, window=cfg.window, render=cfg.render)
 
 
-def files_of(paths: str | ListConfig | None, key: str) -> tuple[Path, ...]:
+def files_of(paths: "str | ListConfig | None", key: str) -> tuple[Path, ...]:
     """Find the clips of a path, or of a list of paths, each once; none for null."""
     from emotion.clips.find import named_clips
 
-    names = paths if isinstance(paths, ListConfig) else [] if paths is None else [paths]
+    names = [] if paths is None else [paths] if isinstance(paths, str | int | float) else paths
     return tuple(dict.fromkeys(clip for name in names for clip in named_clips(str(name), key)))
 
 

@@ -1,16 +1,18 @@
 """Cut a folder of clips into cached stacks: python preprocess.py data=demo."""
 
 import logging
-
-from omegaconf import DictConfig
+from typing import TYPE_CHECKING
 
 from emotion.cli import describe_data, entry
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
 
 log = logging.getLogger(__name__)
 
 
 @entry("preprocess")
-def preprocess(cfg: DictConfig) -> None:
+def preprocess(cfg: "DictConfig") -> None:
     """Make the stacks that are missing and log a report."""
     from emotion.stacks.build import CacheBuilder  # here, so that --help loads no library of it
 

@@ -497,6 +497,9 @@ def check_config(config_name: str, cfg: DictConfig) -> None:
         raise UserError(f"{option}{key} must be set: {key}=VALUE")
     values = OmegaConf.to_container(own, resolve=True)
     schema = SCHEMAS[config_name]
+    if schema is Preprocess:  # where an experiment may set keys of train.py too
+        of_train = Train.model_fields.keys() - schema.model_fields.keys()
+        values = {key: value for key, value in values.items() if key not in of_train}
     try:
         schema.model_validate(values)
     except ValidationError as error:

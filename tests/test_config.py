@@ -37,12 +37,17 @@ def options_of(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF_DIR / group).glob("*.yaml"))
 
 
-def overridden(experiment: str) -> set[str]:
-    """Give the groups that an experiment chooses or sets keys of."""
+def chosen(experiment: str) -> set[str]:
+    """Give the groups that an experiment chooses an option of."""
     content = yaml.safe_load((CONF_DIR / "experiment" / f"{experiment}.yaml").read_text())
-    defaults = content.pop("defaults", [])
-    chosen = {key.removeprefix("override /") for entry in defaults for key in entry}
-    return (chosen | set(content)) & groups_of("train")
+    defaults = content.get("defaults", [])
+    return {key.removeprefix("override /") for entry in defaults for key in entry}
+
+
+def overridden(experiment: str) -> set[str]:
+    """Give the groups that an experiment chooses an option of, or sets keys of."""
+    content = yaml.safe_load((CONF_DIR / "experiment" / f"{experiment}.yaml").read_text())
+    return chosen(experiment) | (set(content) & groups_of("train"))
 
 
 def covering_rows(groups: Mapping[str, Sequence[str]]) -> list[list[str]]:
@@ -66,7 +71,12 @@ def composed() -> Iterator[Callable[..., DictConfig]]:
         )
 
 
-PREPROCESS_ROWS = covering_rows({g: options_of(g) for g in ("data", "executor")})
+PREPROCESS_OPTIONS = {
+    "data": options_of("data"),
+    "executor": options_of("executor"),
+    "experiment": [e for e in options_of("experiment") if chosen(e) <= groups_of("preprocess")],
+}
+PREPROCESS_ROWS = covering_rows(PREPROCESS_OPTIONS)
 TRAIN_GROUPS = sorted((groups_of("train") | HYDRA_GROUPS) - {"experiment"})
 TRAIN_ROWS = covering_rows({group: options_of(group) for group in TRAIN_GROUPS})
 EXPERIMENT_ROWS = [
