@@ -36,11 +36,7 @@ def predict(cfg: "DictConfig") -> None:
 def predict_clips(
     cfg: "DictConfig", model: Path, labels: tuple[str, ...], threshold: float, folder: Path
 ) -> None:
-    """Predict clips, print a table and write the files of the run.
-
-    Raises:
-        UserError: no clip could be classified, or with `strict` one could not be read.
-    """
+    """Predict clips, print a table and write the files of the run."""
     from rich.console import Console
 
     from emotion.inference.answer import answers_table, write_csv, write_json_lines

@@ -74,7 +74,7 @@ def write_run(model: str, interval: int, folder: Path) -> None:
     recipe = Recipe(
         title=model_title(cfg.model.backbone),
         data="nothing",
-        labels=list(cfg.data.labels),
+        labels=tuple(cfg.data.labels),
         settings=Cache.from_config(cfg).settings,
         interval=interval,
         image_px=cfg.face.size_px,
@@ -119,7 +119,7 @@ def measure(clip: Path, run_dir: Path, num_threads: int, times: int) -> list[flo
         cropper.start_clip()
         return [cropper.crop(frame) for frame in sampled]
 
-    stacks = recognizer.images(crop())[None]
+    stacks = recognizer.inputs(crop(), [])[None]
     return [
         median_s(lambda: recognizer.predict(clip), times),
         median_s(lambda: recognizer.predict(clip), times, time.process_time),

@@ -47,7 +47,7 @@ def untrained(model: str, image_px: int, folder: Path) -> Path:
     recipe = Recipe(
         title=model_title(cfg.model.backbone),
         data="nothing",
-        labels=list(cfg.data.labels),
+        labels=tuple(cfg.data.labels),
         settings=Cache.from_config(cfg).settings,
         interval=cfg.interval.frames,
         image_px=image_px,

@@ -189,22 +189,6 @@ class FinishedRun(RunHead):
 
 RunRecord = FinishedRun | FailedRun
 
-
-def as_plain(record: RunHead) -> dict[str, Any]:
-    """Return a record as nested dicts, in the layout that reports and sweeps still read."""
-    plain = record.model_dump(mode="json")
-    split = plain["split"]
-    fold = {} if split["fold"] is None else {"fold": split["fold"]}
-    plain["split"] = {"name": split["name"], **split["settings"], **fold}
-    if isinstance(record, FinishedRun):
-        plain["split"]["parts"] = plain.pop("parts")
-        plain |= plain.pop("provenance")
-        plain["calibration"] |= plain["calibration"].pop("splits")
-        stacks = plain["scores"][record.reported_on]["stacks"]
-        plain |= {key: stacks[key] for key in ("accuracy", "uar", "macro_f1", "confusion")}
-    return plain
-
-
 _ADAPTER: TypeAdapter[RunRecord] = TypeAdapter(
     Annotated[FinishedRun | FailedRun, Field(discriminator="status")]
 )

@@ -1,4 +1,4 @@
-"""A person's own baseline, compared with numbers computed by hand."""
+"""A person's own baseline, computed by hand."""
 
 import numpy as np
 import pytest
@@ -16,7 +16,7 @@ STACKS = [
     ("b-n", 1, "b", NEUTRAL, (0.1, 0.1, 0.8)),
     ("b-a", 1, "b", ANGER, (0.7, 0.2, 0.1)),
     ("a-n2", 1, "a", NEUTRAL, (0.3, 0.3, 0.4)),
-    ("c-h", 1, "c", HAPPY, (0.2, 0.7, 0.1)),  # nothing neutral is known of c
+    ("c-h", 1, "c", HAPPY, (0.2, 0.7, 0.1)),  # c has no neutral clip
 ]
 
 
@@ -49,7 +49,7 @@ def test_without_neutral_stacks_there_is_none():
     assert mean_neutral(predictions, "Happy") != []
 
 
-def test_each_neutral_clip_is_the_baseline_of_its_persons_other_clips_once():
+def test_each_neutral_clip_is_once_the_baseline_of_its_persons_other_clips():
     answered = with_baselines(predictions_of(STACKS), [0.0, 0.0, 0.0], "Neutral", 1.0)
     assert sorted(zip(answered.clips, answered.segments, strict=True)) == [
         ("a-h given a-n1", 1),
@@ -59,21 +59,21 @@ def test_each_neutral_clip_is_the_baseline_of_its_persons_other_clips_once():
         ("a-n2 given a-n1", 1),
         ("b-a given b-n", 1),
     ]
-    assert set(answered.subjects) == {"a", "b"}  # of c nobody has a baseline
+    assert set(answered.subjects) == {"a", "b"}  # c has no baseline
     targets = dict(zip(answered.clips, answered.targets.tolist(), strict=True))
     assert targets["a-h given a-n2"] == HAPPY and targets["b-a given b-n"] == ANGER
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_a_share_of_the_difference_is_taken_off(share: float):
+def test_a_share_of_the_difference_is_subtracted_before_calibration(share: float):
     neutral = np.log([0.2, 0.2, 0.6])
-    answered = with_baselines(predictions_of(STACKS), neutral.tolist(), "Neutral", 1.0, share)
+    answered = with_baselines(predictions_of(STACKS), neutral.tolist(), "Neutral", 2.0, share)
     baseline = (np.log([0.6, 0.1, 0.3]) + np.log([0.2, 0.4, 0.4])) / 2  # both segments of a-n1
-    powers = np.exp(np.log([0.5, 0.4, 0.1]) + share * (neutral - baseline))
+    powers = np.exp((np.log([0.5, 0.4, 0.1]) + share * (neutral - baseline)) / 2.0)
     actual = answered.probabilities[answered.clips.index("a-h given a-n1")]
     np.testing.assert_allclose(actual, powers / powers.sum(), rtol=1e-5)
 
 
-def test_where_nobody_has_other_clips_nothing_is_answered():
+def test_a_single_clip_has_no_baseline_to_predict():
     answered = with_baselines(predictions_of(STACKS[3:4]), [0.0, 0.0, 0.0], "Neutral", 1.0)
     assert len(answered) == 0 and answered.probabilities.shape == (0, 3)

@@ -8,6 +8,7 @@ from emotion.errors import UserError
 from emotion.inference.batch import Predictor, output_names
 
 
+@pytest.mark.slow  # starts worker processes
 def test_a_broken_clip_stops_no_other(run_dir: Path, demo_cache, tmp_path: Path):
     (tmp_path / "broken.mp4").write_bytes(b"no video" * 99)
     clips = [tmp_path / "broken.mp4", demo_cache.root / "Happy_0001.mp4", tmp_path / "nowhere.mp4"]
@@ -34,6 +35,13 @@ def test_wrong_settings_are_an_error_for_all(run_dir: Path, demo_cache):
         Predictor(run_dir / "best.ckpt", stride=7).predict_all(clips, None)
     with pytest.raises(UserError, match="min_frames"):
         Predictor(run_dir / "best.ckpt", min_frames=91).predict_all(clips, None)
+
+
+def test_a_single_clip_is_predicted_in_this_process(run_dir: Path, demo_cache, monkeypatch):
+    monkeypatch.setattr("emotion.executors.LocalExecutor", None)
+    clip = demo_cache.root / "Happy_0001.mp4"
+    (answer,) = Predictor(run_dir / "best.ckpt").predict_all([clip], None)
+    assert answer.label is not None and not answer.failed
 
 
 @pytest.mark.parametrize(

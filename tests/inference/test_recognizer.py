@@ -20,6 +20,7 @@ from emotion.clips.video import Video, VideoError
 from emotion.data.datamodule import StackDataModule
 from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
+from emotion.evaluation.predictions import Predictions
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.cache import Cache
@@ -171,8 +172,8 @@ def test_probabilities_are_the_lightning_modules(demo_cache: Cache, run_dir: Pat
     for row, probabilities in list(zip(data.rows["val"], expected, strict=True))[:5]:
         answer = recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
         assert list(answer.probabilities) == data.labels
-        told = answer.segments[row.segment - 1].probabilities
-        np.testing.assert_allclose(list(told.values()), probabilities, atol=1e-6)
+        result = answer.segments[row.segment - 1].probabilities
+        np.testing.assert_allclose(list(result.values()), probabilities, atol=1e-6)
         assert answer.label == data.labels[probabilities.argmax()]
 
 
@@ -199,6 +200,31 @@ def test_probabilities_are_calibrated_and_averaged_over_the_segments(
     assert (answer.num_frames, answer.fps, answer.num_faces) == (170, 30.0, 1)
 
 
+def test_the_answer_of_a_clip_of_several_stacks_is_that_of_the_reports(
+    recipe: Recipe, happy: Path, join_clips: Callable[..., Path], tmp_path: Path
+):
+    clip = join_clips(tmp_path / "three.mp4", (happy, 0, 90), (happy, 0, 90), (happy, 0, 80))
+    logits = [[4.0, 0, 0, 0, 0], [0, 1.5, 0, 0, 0], [0, 1.5, 0, 0, 0]]
+    recipe = changed(recipe, temperature=0.5)
+    answer = EmotionRecognizer(Recorder(*logits), recipe).predict(clip)
+    written = Predictions(
+        labels=list(recipe.labels),
+        splits=["test"] * 3,
+        clips=["three"] * 3,
+        segments=[1, 2, 3],
+        subjects=[""] * 3,
+        targets=np.ones(3, np.int64),
+        probabilities=softmax(np.array(logits), axis=1).astype(np.float32),
+    )
+    written.write(tmp_path / "predictions.csv")
+    read = Predictions.read(tmp_path / "predictions.csv")
+    (reported,) = read.calibrated(0.5).of_clips().probabilities
+    np.testing.assert_allclose(list(answer.probabilities.values()), reported, atol=1e-6)
+    # averaging before calibration would predict another class
+    assert answer.label == recipe.labels[reported.argmax()] == "Happy"
+    assert recipe.labels[read.of_clips().probabilities[0].argmax()] == "Anger"
+
+
 @pytest.mark.parametrize(("threshold", "unsure"), [(0.0, False), (0.4, False), (0.5, True)])
 def test_unsure_is_whose_top_probability_is_below_the_threshold(
     recipe: Recipe, happy: Path, threshold: float, unsure: bool
@@ -208,8 +234,8 @@ def test_unsure_is_whose_top_probability_is_below_the_threshold(
     answer = EmotionRecognizer(Recorder(logits), recipe).predict(happy)
     assert (answer.label, answer.unsure) == ("Anger", unsure)
     assert answer.probabilities["Anger"] == pytest.approx(0.45)
-    told = EmotionRecognizer(Recorder(logits), recipe, unsure_below=0.3).predict(happy)
-    assert not told.unsure
+    result = EmotionRecognizer(Recorder(logits), recipe, unsure_below=0.3).predict(happy)
+    assert not result.unsure
 
 
 def test_windows_are_what_cutting_the_clip_there_gives(
@@ -291,7 +317,7 @@ def test_segments_without_enough_faces_do_not_count(
     assert answer.probabilities == answer.segments[0].probabilities
 
 
-def test_two_faces_are_told(recipe: Recipe, beside: Path):
+def test_two_faces_are_counted_and_one_is_followed(recipe: Recipe, beside: Path):
     answer = EmotionRecognizer(Recorder(), recipe).predict(beside)
     assert answer.num_faces == answer.segments[0].num_faces == 2
     assert answer.label is not None
@@ -452,6 +478,6 @@ def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, mo
     first, second = capsys.readouterr().out.splitlines()
     recognizer = EmotionRecognizer.load(mine)
     recognizer.set_neutral([happy])
-    told = recognizer.predict(happy)
-    assert first == f"{told.label} {told.probabilities}"
-    assert second == f"0 {told.label} {told.probabilities}"
+    result = recognizer.predict(happy)
+    assert first == f"{result.label} {result.probabilities}"
+    assert second == f"0 {result.label} {result.probabilities}"

@@ -1,17 +1,14 @@
-"""Averaged weights, seeds and stopping, against what they are worked out to be."""
+"""Averaged weights, seeds, stopping and progress lines, compared with direct computation."""
 
 import io
 import re
-from datetime import datetime
 
-import pytest
 import pytorch_lightning as pl
 import torch
 from rich.console import Console
 from rich.progress import Progress
 from torch.utils.data import DataLoader
 
-from emotion.errors import UserError
 from emotion.models.lightning_module import EmotionModule
 from emotion.training.callbacks import EarlyStop, Ema, EpochLines, SeededEpochs
 from emotion.training.checkpoint import RunCheckpoint
@@ -47,8 +44,8 @@ def fit(module, batches, *callbacks, epochs=2):
     return trainer
 
 
-class Onlooker(pl.Callback):
-    """Takes down the weights after each step, and those that are validated."""
+class WeightRecorder(pl.Callback):
+    """Records the weights after each step, and those that are validated."""
 
     def __init__(self):
         self.trained, self.validated = [], []
@@ -61,14 +58,14 @@ class Onlooker(pl.Callback):
 
 
 def test_validation_and_the_best_checkpoint_have_the_averaged_weights(tmp_path):
-    onlooker = Onlooker()
+    recorder = WeightRecorder()
     best = RunCheckpoint(
         dirpath=tmp_path, filename="best", monitor="val/loss", save_weights_only=True
     )
     last = RunCheckpoint(dirpath=tmp_path, filename="last")
-    fit(*module_and_batches(), Ema(decay=0.5), onlooker, best, last)
-    average, expected = dict(onlooker.trained[0]), []
-    for step, weights in enumerate(onlooker.trained[1:], start=1):
+    fit(*module_and_batches(), Ema(decay=0.5), recorder, best, last)
+    average, expected = dict(recorder.trained[0]), []
+    for step, weights in enumerate(recorder.trained[1:], start=1):
         kept = min(0.5, (1 + step) / (10 + step))
         for key, value in weights.items():
             if value.is_floating_point():
@@ -76,40 +73,34 @@ def test_validation_and_the_best_checkpoint_have_the_averaged_weights(tmp_path):
         if step % 4 == 3:
             expected.append(dict(average))
     for epoch, averaged in enumerate(expected):
-        validated = onlooker.validated[4 * epoch]
+        validated = recorder.validated[4 * epoch]
         for key, value in averaged.items():
             if value.is_floating_point():
                 torch.testing.assert_close(validated[key], value, rtol=1e-4, atol=1e-5)
         assert not torch.equal(
             validated["network.head.1.weight"],
-            onlooker.trained[4 * epoch + 3]["network.head.1.weight"],
+            recorder.trained[4 * epoch + 3]["network.head.1.weight"],
         )
     kept = torch.load(tmp_path / "best.ckpt", weights_only=True)
     assert not {"current_model_state", "averaging_state", "optimizer_states"} & set(kept)
-    for key, value in onlooker.validated[4 * kept["epoch"]].items():
+    for key, value in recorder.validated[4 * kept["epoch"]].items():
         assert torch.equal(kept["state_dict"][key], value), key
     loaded = EmotionModule.load_from_checkpoint(tmp_path / "best.ckpt")
     assert torch.equal(loaded.network.head[1].weight, kept["state_dict"]["network.head.1.weight"])
 
 
 def test_without_averaging_the_best_checkpoint_has_the_trained_weights(tmp_path):
-    onlooker = Onlooker()
+    recorder = WeightRecorder()
     best = RunCheckpoint(
         dirpath=tmp_path, filename="best", monitor="val/loss", save_weights_only=True
     )
-    fit(*module_and_batches(), onlooker, best)
+    fit(*module_and_batches(), recorder, best)
     kept = torch.load(tmp_path / "best.ckpt", weights_only=True)
-    for key, value in onlooker.trained[4 * kept["epoch"] + 3].items():
+    for key, value in recorder.trained[4 * kept["epoch"] + 3].items():
         assert torch.equal(kept["state_dict"][key], value), key
 
 
-@pytest.mark.parametrize("decay", [1.0, -0.1])
-def test_a_decay_that_is_no_share_is_refused(decay):
-    with pytest.raises(UserError, match=r"callbacks\.ema\.decay="):
-        Ema(decay=decay)
-
-
-def test_epochs_begin_with_a_state_of_their_own_whatever_came_before():
+def test_random_numbers_depend_on_seed_and_epoch_alone():
     drawn = {}
 
     class Draw(pl.Callback):
@@ -127,32 +118,27 @@ def test_epochs_begin_with_a_state_of_their_own_whatever_came_before():
     assert len(drawn) == 6
 
 
-def test_training_stops_where_validation_gets_no_better(tmp_path):
+def test_training_stops_when_validation_no_longer_improves(tmp_path):
     module, batches = module_and_batches()
     module.validation_step = lambda *_: module.log("val/accuracy", 0.5)
     stop = EarlyStop(monitor="val/accuracy", mode="max", patience=2)
     trainer = fit(module, batches, stop, epochs=9)
-    assert trainer.current_epoch == 3  # the first, and two that were no better
-    # a run that was killed after its end goes on to that end
+    assert trainer.current_epoch == 3  # the first, and two without improvement
+    # a run that resumes after its last epoch stops at once
     again, _ = module_and_batches()
     again_stop = EarlyStop(monitor="val/accuracy", mode="max", patience=2)
     again_stop.load_state_dict(stop.state_dict())
     assert fit(again, batches, again_stop, epochs=9).current_epoch == 0
 
 
-def test_a_line_an_epoch_says_when_training_is_done(caplog, capfd):
+def test_each_epoch_logs_a_line_with_the_end_of_training(caplog, capfd):
     module, batches = module_and_batches()
     with caplog.at_level("INFO", logger="emotion.training.callbacks"):
-        start = datetime.now()
         fit(module, batches, EpochLines(), epochs=3)
     lines = [r.getMessage() for r in caplog.records if r.name == "emotion.training.callbacks"]
     assert [line.split(":")[0] for line in lines] == [f"epoch   {n} of 3" for n in (1, 2, 3)]
-    for line in lines[:2]:
-        hour, minute = map(int, re.search(r"done .*at (\d\d):(\d\d)$", line).groups())
-        minutes = (60 * hour + minute - 60 * start.hour - start.minute) % 1440
-        assert minutes <= 10
-    assert "done" not in lines[2]
-    assert capfd.readouterr().err == ""  # no bar where there is no terminal
+    assert [bool(re.search(r"at \d\d:\d\d$", line)) for line in lines] == [True, True, False]
+    assert capfd.readouterr().err == ""  # no bar without a terminal
 
 
 def test_in_a_terminal_a_bar_counts_train_and_validation_batches(monkeypatch):
