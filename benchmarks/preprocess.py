@@ -1,12 +1,12 @@
-"""Measure what making stacks costs: python -m benchmarks.preprocess CLIPS_DIR [MAX_CLIPS] [WIDTH].
+"""Measure the cost of cutting clips: python -m benchmarks.preprocess CLIPS_DIR [MAX_CLIPS] [WIDTH].
 
-With WIDTH, clips are made that wide, and 10 s long, first.
+With WIDTH, clips are first scaled to that width and made 10 s long.
 
-On the same clips, in one run: the seed's method written afresh (the mesh on every frame, one pass
-for each interval, a thread pool of half the cores); the floor (decode every frame once, the mesh on
-the frames needed, over all cores, and nothing else); and ours, which writes the stacks of all
-intervals. Then what two libraries take for decoding. Ratios of one run; absolute times depend on
-the machine and on what else runs there.
+On the same clips, in one run, it times: the original notebook's method (the mesh on every frame,
+one pass for each interval, a thread pool of half the cores); the lower bound (decode every frame
+once and run the mesh on the sampled frames, on all cores); and this project's method, which writes
+the stacks of all intervals. Then it times the decoding of two libraries. Compare ratios within one
+run; absolute times depend on the machine and its load.
 """
 
 import argparse
@@ -41,8 +41,8 @@ INTERVALS = (5, 10, 15)
 SEGMENT_FRAMES = 90
 
 
-def seeds_stacks(path: Path, interval: int, folder: Path) -> int:
-    """Cut a clip as the seed does, at one interval; returns the number of its frames."""
+def notebook_stacks(path: Path, interval: int, folder: Path) -> int:
+    """Cut a clip as the notebook does, at one interval; return the number of its frames."""
     mesh = mp.solutions.face_mesh.FaceMesh(
         max_num_faces=1, min_detection_confidence=0.5, min_tracking_confidence=0.5
     )
@@ -77,12 +77,12 @@ def seeds_stacks(path: Path, interval: int, folder: Path) -> int:
 
 @lru_cache(maxsize=1)
 def plain_mesh() -> "mp.solutions.face_mesh.FaceMesh":
-    """Load the face mesh for one face, once a process."""
+    """Load the face mesh for one face, once per process."""
     return mp.solutions.face_mesh.FaceMesh(max_num_faces=1)
 
 
 def floor(cutter: Cutter, clip: Clip) -> int:
-    """Decode a clip and run the mesh on the frames needed; returns the number of its frames."""
+    """Decode a clip and run the mesh on the sampled frames; return the number of its frames."""
     cv2.setNumThreads(1)
     video = Video(clip.path)
     with quiet_mediapipe():
@@ -104,7 +104,7 @@ def seconds(function: Callable[[], object]) -> float:
 
 
 def measure(paths: Sequence[Path], scratch: Path) -> Table:
-    """Measure all three on clips; give the table."""
+    """Measure all three methods on clips; return the table."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         cfg = compose("preprocess", ["data=demo", f"paths.cache={scratch}"])
     cutter = Cutter(Cache.from_config(cfg))
@@ -122,26 +122,28 @@ def measure(paths: Sequence[Path], scratch: Path) -> Table:
         shutil.rmtree(cutter.cache.directory, ignore_errors=True)
         ours_s.append(seconds(lambda: in_processes(cut_in_worker)))
     frames = sum(in_processes(floor))
-    seeds_s = 0.0
+    notebook_s = 0.0
     with ThreadPoolExecutor(max(1, jobs // 2)) as threads, quiet_mediapipe():
         for interval in INTERVALS:
-            cut = partial(seeds_stacks, interval=interval, folder=scratch)
-            seeds_s += seconds(lambda cut=cut: list(threads.map(cut, paths)))
+            cut = partial(notebook_stacks, interval=interval, folder=scratch)
+            notebook_s += seconds(lambda cut=cut: list(threads.map(cut, paths)))
     ours, least = float(np.median(ours_s)), float(np.median(floor_s))
-    table = Table("way", "frames a second", "times as fast as the seed's", "times the floor")
+    table = Table(
+        "way", "frames per second", "speedup over the notebook", "time relative to the bound"
+    )
     for name, duration_s in (
-        ("the seed's, three intervals", seeds_s),
-        ("floor", least),
-        ("ours, three intervals", ours),
+        ("notebook, three intervals", notebook_s),
+        ("lower bound", least),
+        ("this project, three intervals", ours),
     ):
         table.add_row(
             name,
             f"{frames / duration_s:.0f}",
-            f"{seeds_s / duration_s:.1f}",
+            f"{notebook_s / duration_s:.1f}",
             f"{duration_s / least:.2f}",
         )
     table.title = f"{len(paths)} clips, {frames} frames, {jobs} cores"
-    table.caption = f"start of processes and imports, once a run and not counted: {start_s:.1f} s"
+    table.caption = f"start of processes and imports, once per run, not included: {start_s:.1f} s"
     return table
 
 
@@ -149,7 +151,7 @@ def warm_up(cutter: Cutter) -> None:
     """Import MediaPipe and load the face meshes."""
     face_cropper(cutter.cache.settings).observe(np.zeros((64, 64, 3), np.uint8))
     plain_mesh()
-    time.sleep(0.2)  # so that no process does it for another
+    time.sleep(0.2)  # so that every process does it itself
 
 
 def decode_with_opencv(path: Path) -> None:

@@ -1,8 +1,8 @@
 """Measure what grows with the data: python -m benchmarks.scale CLIP [MINUTES] [CACHED_CLIPS].
 
-The peak memory of a process that cuts a 1080p clip of one minute and of MINUTES (10), made of the
-frames of CLIP over and over; and how long preprocess.py takes when there is nothing to do for
-CACHED_CLIPS (5,000) clips in the cache.
+The peak memory of a process that cuts a 1080p clip of one minute and of MINUTES (10), made of
+repeated frames of CLIP; and the time of preprocess.py if all CACHED_CLIPS (5,000) clips are cut
+already.
 """
 
 import argparse
@@ -36,7 +36,7 @@ FPS, WIDTH, HEIGHT = 30, 1920, 1080
 def write_long_clip(
     source: Path, path: Path, minutes: float, size: tuple[int, int] = (WIDTH, HEIGHT)
 ) -> None:
-    """Write a clip's first 3 seconds over and over, as H.264 of a width and height at 30 fps."""
+    """Write a clip's first 3 seconds repeatedly, as H.264 of a width and height at 30 fps."""
     frames: list[np.ndarray] = [
         cv2.resize(picture.rgb(), size) for picture in islice(Video(source).pictures(), 90)
     ]
@@ -49,17 +49,17 @@ def write_long_clip(
 
 
 def cut_and_weigh(cache: Cache, path: Path) -> tuple[int, float, float]:
-    """Cut a clip; give its frames, the peak memory of this process in MB, and its busy cores."""
+    """Cut a clip; return its frames, the peak memory of this process in MB, and its busy cores."""
     start_s, start_cpu_s = time.perf_counter(), time.process_time()
     record = cut_in_worker(Cutter(cache), Clip(path, path.stem, "Happy", "", "train"))
     cores = (time.process_time() - start_cpu_s) / (time.perf_counter() - start_s)
-    status = Path("/proc/self/status").read_text()  # getrusage() would count our parent's peak too
+    status = Path("/proc/self/status").read_text()  # getrusage() includes the parent's peak
     peak_kb = int(status.partition("VmHWM:")[2].split()[0])
     return record.num_frames, peak_kb / 1024, cores
 
 
 def measure_memory(source: Path, minutes: float, scratch: Path) -> Iterator[tuple[str, ...]]:
-    """Cut clips of several lengths in new processes; give a row of text each."""
+    """Cut clips of several lengths in new processes; yield a table row for each."""
     for length in (1.0, minutes):
         path = scratch / f"{length:g}min.mp4"
         write_long_clip(source, path, length)
@@ -69,13 +69,13 @@ def measure_memory(source: Path, minutes: float, scratch: Path) -> Iterator[tupl
 
 
 def demo_cache(scratch: Path) -> Cache:
-    """Name a cache with the default settings."""
+    """Locate a cache with the default settings."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         return Cache.from_config(compose("preprocess", ["data=demo", f"paths.cache={scratch}"]))
 
 
 def measure_nothing_to_do(num_clips: int, scratch: Path) -> float:
-    """Time preprocess.py, imports and all, over clips that it has cut already; in seconds."""
+    """Time preprocess.py, with its imports, on clips that are cut already; in seconds."""
     clips = scratch / "clips"
     clips.mkdir()
     first = clips / "Happy_0001.mp4"
@@ -104,10 +104,10 @@ def main() -> None:
         Console().print(table)
     with tempfile.TemporaryDirectory() as scratch:
         duration_s = measure_nothing_to_do(arguments.cached_clips, Path(scratch))
-        print(f"nothing to do for {arguments.cached_clips} clips in the cache: {duration_s:.1f} s")
+        print(f"preprocess.py with {arguments.cached_clips} clips in the cache: {duration_s:.1f} s")
 
 
 if __name__ == "__main__":
-    from benchmarks import scale  # by this name, processes find its functions
+    from benchmarks import scale  # so that processes can import its functions
 
     scale.main()

@@ -1,4 +1,4 @@
-"""Files that are whole or not there: whoever finds one under its name can trust it."""
+"""Atomic writes and locks: a file under its own name is always complete."""
 
 import fcntl
 import os
@@ -17,13 +17,9 @@ STALE_S = 3600  # no file takes an hour to write
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """Give a hidden temporary name beside a file; rename it to the file once all is written.
+    """Yield a hidden temporary file beside a file, and rename it to the file when written.
 
-    Args:
-        path: the file; its folder is made.
-
-    Yields:
-        Where to write. Removed again if writing fails.
+    The folder is made. If writing fails, the temporary file is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{MACHINE}-{os.getpid()}{path.suffix}")
@@ -35,13 +31,10 @@ def unfinished(path: Path) -> Iterator[Path]:
 
 
 def writer_lives(path: Path) -> bool:
-    """Tell whether the process that writes a temporary file of `unfinished` may still be there.
+    """Return whether the process that writes a temporary file of `unfinished` may still run.
 
-    Args:
-        path: a hidden file, named by `unfinished`; others count as alive.
-
-    Returns:
-        For a file of another machine, whether it was written within the last hour.
+    A process of another machine may run if the file was written within the last hour. Other hidden
+    files count as in use.
     """
     machine, _, number = path.stem.rpartition(".")[2].rpartition("-")
     if not machine or not number.isdigit():
@@ -52,32 +45,31 @@ def writer_lives(path: Path) -> bool:
         except FileNotFoundError:
             return False
     try:
-        os.kill(int(number), 0)  # signal 0 only asks
+        os.kill(int(number), 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it is there, and somebody else's
+        pass  # it runs, as another user
     return True
 
 
 @contextmanager
-def claimed(path: Path, what: str, wait: bool = False) -> Iterator[None]:
-    """Hold a lock that no other process can have at the same time, and that dies with this one.
+def claimed(path: Path, what: str) -> Iterator[None]:
+    """Hold a lock that no other process can hold at the same time, and that dies with this one.
 
-    A record lock, for children do not inherit it (an orphan of a killed run must not keep it), and
-    a shared file system shows it to other machines.
+    It is a record lock: children do not inherit it (an orphan of a killed run must not hold it),
+    and a shared file system shows it to other machines.
 
     Args:
-        path: the lock's file, which stays there.
-        what: what is locked, for the message.
-        wait: wait for another process to release it, instead of raising.
+        path: the lock's file, which remains.
+        what: what is locked, for the error.
 
     Raises:
-        UserError: another process has it; names that process.
+        UserError: another process holds it; names that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
-        if not try_lock(file, wait):
+        if not try_lock(file):
             raise UserError(f"{what} is in use by {holder(path)}: wait for it, or stop it")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -86,9 +78,9 @@ def claimed(path: Path, what: str, wait: bool = False) -> Iterator[None]:
 
 
 def holder(path: Path) -> str | None:
-    """Name the process that holds the lock of `claimed`, None if nobody does.
+    """Return the process that holds the lock of `claimed`; None if there is none.
 
-    Not for a lock that this process holds itself: to ask would give it up.
+    Not for a lock that this process holds itself: checking would release it.
     """
     try:
         with open(path, "r+", encoding="utf-8") as file:
@@ -97,12 +89,12 @@ def holder(path: Path) -> str | None:
         return None
 
 
-def try_lock(file: TextIO, wait: bool = False) -> bool:
-    """Lock an open file until it is closed; False if another process has it."""
+def try_lock(file: TextIO) -> bool:
+    """Lock an open file until it is closed; return False if another process has locked it."""
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except (BlockingIOError, PermissionError):  # POSIX leaves open which of them
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # POSIX allows either
         return False
     except OSError:
-        pass  # a file system without locks: go on as if alone
+        pass  # a file system without locks: continue as if alone
     return True

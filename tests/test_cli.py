@@ -247,6 +247,43 @@ def test_a_signal_ends_a_run_with_a_line_and_its_status(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
+def stopped_after(epochs: int, *arguments: str) -> list[int]:
+    """Train until some epochs are over, send SIGTERM to the group, and give the epochs' numbers."""
+    process = subprocess.Popen(
+        [sys.executable, "train.py", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        start_new_session=True,
+    )
+    try:
+        seen = []
+        for line in process.stdout:
+            if epoch := re.search(r"epoch +(\d+) of", line):
+                seen.append(int(epoch[1]))
+            if len(seen) == epochs:
+                break
+        os.killpg(process.pid, signal.SIGTERM)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 128 + signal.SIGTERM, err
+    assert "resumes" in err.splitlines()[-1]
+    return seen
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(180)
+def test_sigterm_ends_a_training_that_the_same_command_resumes(demo_cache, tmp_path: Path):
+    command = ["experiment=smoke", "trainer=cpu", "logger=none", "model.backbone=test_resnet"]
+    command += ["data=demo", "interval=15", "trainer.max_epochs=5000", "ckpt_path=last"]
+    command += [f"paths.cache={demo_cache.directory.parents[1]}", f"hydra.run.dir={tmp_path}/run"]
+    first = stopped_after(3, *command)
+    second = stopped_after(1, *command)
+    assert second[0] >= first[-1] - 1  # the first that is logged is the one it resumes after
+
+
 @pytest.mark.parametrize("script", ["train", "preprocess", "predict"])
 def test_a_script_without_the_environment_names_make_install(script: str):
     ran = subprocess.run(

@@ -43,6 +43,7 @@ def test_items_that_kill_their_process_cost_themselves_alone(tmp_path: Path):
     assert found == {n: None if n in deadly else n**2 for n in range(20)}
 
 
+@pytest.mark.slow
 def test_there_is_a_process_a_core_unless_told(tmp_path: Path):
     pids = {
         workers: {pid for _, pid in LocalExecutor(workers).run(sleep_and_tell, [0.2] * 8, tmp_path)}

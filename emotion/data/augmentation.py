@@ -1,8 +1,7 @@
-"""stacks ──vary──> stacks: random variation, the same for all T images of a stack.
+"""Augmentation: random changes of a stack, the same for all its images, and mixup of a batch.
 
-One OpenCV call treats all T images as channels of one picture: on the uint8 (H, W, T) array flip
-and affine map cost one warp, several times cheaper than image by image or on float tensors
-(`benchmarks/train.py`). Runs anew whenever a stack is loaded. Mixup, of a batch, comes after.
+OpenCV treats the T images as channels of one (H, W, T) uint8 image, so that flip and affine map
+cost one warp: several times faster than image by image or on float tensors (`benchmarks/train.py`).
 """
 
 from dataclasses import dataclass
@@ -14,25 +13,25 @@ import torch
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Flip, affine map, blur and random erasing, each with a strength that 0 turns off.
+    """Flip, affine map, blur, contrast, brightness and random erasing; 0 turns each off.
 
     Attributes:
         flip: probability of a horizontal flip.
-        rotation_deg: largest rotation, either way.
-        shift: largest shift, as a fraction of height and width, either way.
+        rotation_deg: largest rotation, in both directions.
+        shift: largest shift, as a fraction of height and width, in both directions.
         scale_min: smallest scale factor.
         scale_max: largest scale factor.
         blur: probability of a Gaussian blur with a kernel of 3.
         blur_sigma_min: smallest standard deviation of the blur, in pixels.
         blur_sigma_max: largest.
-        erase: probability that a rectangle is set to 0.
+        erase: probability of setting a rectangle to 0.
         erase_area_min: its smallest area, as a fraction of the image.
         erase_area_max: its largest.
         erase_ratio: its largest ratio of height to width; the smallest is the reciprocal.
-        contrast: largest change of contrast around mid-gray, as a fraction, either way.
-        brightness: largest change of brightness, as a fraction of the range, either way.
-        strength: multiplies how far and how often all of this varies a stack; 0 leaves the flip
-            alone, which is no more or less real than the stack itself.
+        contrast: largest change of contrast around mid-gray, as a fraction, in both directions.
+        brightness: largest change of brightness, as a fraction of the range, in both directions.
+        strength: multiplies all ranges and probabilities but the flip's, whose result is as
+            realistic as the stack itself.
     """
 
     flip: float = 0.0
@@ -83,12 +82,7 @@ class Augmentation:
         return varied
 
     def affine_matrix(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
-        """Draw a flip, rotation, scale and shift about the centre of the image.
-
-        Args:
-            height: of the image, in pixels.
-            width: of the image, in pixels.
-            generator: decides.
+        """Draw a flip, rotation, scale and shift about the center of an image of this size.
 
         Returns:
             (3, 3) float64, from (x, y, 1) before to (x, y, 1) after.
@@ -96,28 +90,23 @@ class Augmentation:
         flipped = generator.random() < self.flip
         rotation_deg, most = self.strength * self.rotation_deg, self.strength * self.shift
         angle = np.deg2rad(generator.uniform(-rotation_deg, rotation_deg))
-        # a power, for scales are ratios: 1 stays 1, and none turns negative
+        # a power, because scales are ratios: 1 stays 1, and none becomes negative
         scale = generator.uniform(self.scale_min**self.strength, self.scale_max**self.strength)
         shift = generator.uniform(-most, most, size=2) * (width, height)
-        centre = np.array([(width - 1) / 2, (height - 1) / 2])
+        center = np.array([(width - 1) / 2, (height - 1) / 2])
         cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
         linear = np.array([[cosine, -sine], [sine, cosine]])
         if flipped:
             linear[:, 0] *= -1
         matrix = np.eye(3)
         matrix[:2, :2] = linear
-        matrix[:2, 2] = centre + shift - linear @ centre
+        matrix[:2, 2] = center + shift - linear @ center
         return matrix
 
     def rectangle(
         self, height: int, width: int, generator: np.random.Generator
     ) -> tuple[int, int, int, int]:
         """Draw the rectangle of random erasing (Zhong et al. 2020, arXiv:1708.04896).
-
-        Args:
-            height: of the image, in pixels.
-            width: of the image, in pixels.
-            generator: decides.
 
         Returns:
             top, left, bottom, right in pixels, the last two exclusive; inside the image.
@@ -137,18 +126,18 @@ def mix(
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Mix the stacks of a batch in pairs (mixup, Zhang et al., ICLR 2018, arXiv:1710.09412).
 
-    torch's global generators decide, so that a seed gives one result.
+    Uses torch's global generators.
 
     Args:
         images: (N, T, H, W) float.
-        targets: (N,) int64, their classes.
-        alpha: of the Beta distribution that the share of the first of a pair is drawn from.
+        targets: (N,) int64 class indices.
+        alpha: of the Beta distribution of the first stack's share.
 
     Returns:
-        The mixed stacks, the classes of the second of each pair, and the share of the first, which
-        is at least a half.
+        The mixed stacks, the classes of the second stack of each pair, and the share of the first,
+        at least 0.5.
     """
     drawn = torch.distributions.Beta(alpha, alpha).sample().item()
-    share = max(drawn, 1 - drawn)  # the pairs are drawn both ways round anyhow
+    share = max(drawn, 1 - drawn)  # each stack is in two pairs, once first and once second
     order = torch.randperm(len(images)).to(images.device)
     return images[order].lerp_(images, share), targets[order], share

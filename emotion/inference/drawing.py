@@ -183,7 +183,7 @@ def annotate(
     scale = max(1.0, SHORT_SIDE_PX / min(height, width))
     scale = min(scale, LONG_SIDE_PX / max(height, width))
     width, height = (2 * round(side * scale / 2) for side in (width, height))
-    if scale != 1.0 or (height, width) != frame.shape[:2]:
+    if (height, width) != frame.shape[:2]:
         smaller = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         frame = cv2.resize(frame, (width, height), interpolation=smaller)
     text_px = max(13, width // 48)

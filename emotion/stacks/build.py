@@ -50,11 +50,7 @@ class CacheBuilder:
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "CacheBuilder":
-        """Read a composed config; access no file.
-
-        Raises:
-            UserError: a key is missing or wrong.
-        """
+        """Read a composed config; access no file."""
         return cls(
             Cache.from_config(cfg),
             ClipSource.from_config(cfg),
@@ -68,11 +64,7 @@ class CacheBuilder:
         return Cutter(self.cache)
 
     def ensure(self) -> None:
-        """Build the cache unless it is complete and current.
-
-        Raises:
-            UserError: the cache cannot be built.
-        """
+        """Build the cache unless it is complete and current; see `build`."""
         made = self.cache.contents()
         if made == self._contents() and self._files_exist():
             return
@@ -84,11 +76,7 @@ class CacheBuilder:
             raise
 
     def plan(self) -> str:
-        """Describe what `build` would do; change nothing.
-
-        Raises:
-            UserError: the build would not start.
-        """
+        """Describe what `build` would do; change nothing."""
         self._check_settings()
         source, directory = self.source, self.cache.directory
         if missing := source.missing_renders():
@@ -161,25 +149,19 @@ class CacheBuilder:
         )
 
     def _check_settings(self) -> None:
-        """Check that the folder holds what its name says.
-
-        Raises:
-            UserError: its stacks were cut with other settings.
-        """
+        """Refuse a folder whose stacks were cut with other settings than its name says."""
         made = self.cache.contents()
         if made is None or made.settings == self.cache.settings:
             return
-        was, asked = vars(made.settings), vars(self.cache.settings)
-        differing = ", ".join(
-            f"{key} {was[key]}, asked for {asked[key]}" for key in asked if was[key] != asked[key]
-        )
+        was = vars(made.settings)
+        differing = [key for key, value in vars(self.cache.settings).items() if was[key] != value]
         raise UserError(
-            f"{self.cache.directory} was made with other settings ({differing}): "
+            f"{self.cache.contents_path}: {', '.join(differing)} must be as in the folder's name: "
             "remove that folder, or set paths.cache to another one"
         )
 
-    def _hint(self, made: CacheContents | None) -> str:
-        """Return which stacks there are, for the error of a cache that cannot be built."""
+    def _hint(self, made: CacheContents | None) -> str | None:
+        """Return which stacks exist, for the error of a cache that cannot be built."""
         if made is not None and made.packages != pixel_versions():
             return (
                 f"{self.cache.directory} has stacks that were cut with "
@@ -189,11 +171,10 @@ class CacheBuilder:
         siblings = self.cache.directory.parent.glob("*/manifest.csv")
         others = sorted({path.parent.name for path in siblings} - {self.cache.directory.name})
         if not others:
-            return ""
+            return None
         return (
-            "There are stacks of this data set, but made with other settings "
-            f"({'; '.join(others)} in {self.cache.directory.parent}) than asked for "
-            f"({self.cache.directory.name}): give the settings that made them, or run preprocess.py"
+            f"{self.cache.directory.parent} has no stacks of {self.cache.directory.name}, but of "
+            f"{'; '.join(others)}: give those settings, or run preprocess.py"
         )
 
     def _log_other_versions(self, clips: Sequence[Clip]) -> None:

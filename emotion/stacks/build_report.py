@@ -39,10 +39,6 @@ def count_dropped(dropped: Iterable[Dropped], rows: Iterable[StackRow]) -> list[
 
     A clip is lost if none of its segments made a stack; it counts once, for the reason of its first
     dropped segment. The dropped segments of other clips count as segments.
-
-    Args:
-        dropped: all that made no stack.
-        rows: all stacks.
     """
     with_stacks = {row.clip for row in rows}
     counted: set[str] = set()
@@ -69,12 +65,6 @@ def class_counts(
 
     If the share of frames with a face differs much between classes, a model may learn the label
     from missing faces.
-
-    Args:
-        labels: the classes.
-        clips: all clips of the data set.
-        rows: all stacks.
-        dropped: all that made no stack.
 
     Returns:
         For each class a row of `report.csv`, column -> value.
@@ -107,13 +97,7 @@ def report(
     rows: Sequence[StackRow],
     dropped: Sequence[Dropped],
 ) -> str:
-    """Return the report of a build for the terminal.
-
-    Args:
-        table: of `class_counts`.
-        rows: all stacks.
-        dropped: all that made no stack.
-    """
+    """Return the report of a build for the terminal; `table` is of `class_counts`."""
     printed = Table(*table[0])
     for counts in table:
         printed.add_row(*map(str, counts.values()))

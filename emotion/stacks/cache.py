@@ -71,11 +71,7 @@ class Cache:
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "Cache":
-        """Locate the cache of a composed config; access no file.
-
-        Raises:
-            UserError: a key is missing or wrong.
-        """
+        """Locate the cache of a composed config; access no file."""
         settings = CacheSettings.from_config(cfg)
         folder = Path(cfg.paths.cache).absolute() / ClipSource.from_config(cfg).folder
         return cls(folder / settings.folder, settings)
@@ -112,11 +108,7 @@ class Cache:
         return self.directory / "sheets" / f"{label}.png"
 
     def manifest(self) -> list[StackRow]:
-        """Read the rows of all stacks.
-
-        Raises:
-            UserError: the manifest is missing or damaged.
-        """
+        """Read the rows of all stacks; see `read_manifest`."""
         return read_manifest(self.manifest_path)
 
     def manifest_sha256(self) -> str | None:
@@ -125,11 +117,7 @@ class Cache:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
     def dropped(self) -> list[Dropped]:
-        """Read what made no stack, and why.
-
-        Raises:
-            UserError: the table is missing or damaged.
-        """
+        """Read what made no stack, and why; see `read_rows`."""
         return read_rows(self.dropped_path, Dropped, "run preprocess.py to make it")
 
     def stack(self, row: StackRow) -> np.ndarray:

@@ -17,13 +17,7 @@ CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class FileDates:
-    """Size and dates of a clip's file.
-
-    Attributes:
-        size_bytes: of the file.
-        modified_ns: time of the last write.
-        changed_ns: time of the last change of anything, its name or owner too.
-    """
+    """Size of a clip's file, and times of the last write and of any change, even of its name."""
 
     size_bytes: int = 0
     modified_ns: int = 0

@@ -1,12 +1,12 @@
-"""clips ──cut──> segments, and which of their frames become images: pure arithmetic.
+"""Which frames of a clip become images: arithmetic on frame numbers and timestamps.
 
-The second step of the way of the data. Frames are numbered from 0 in the whole clip; a segment is
-`segment_frames` of them, the last one what is left. An image is taken at every frame whose number
-is a multiple of the interval, which divides the segment, so that all segments are sampled alike.
+Frames are numbered from 0 in the whole clip. A segment is `segment_frames` of them; the last one is
+what remains. An image is taken at every frame whose number is a multiple of the interval, which
+divides the segment, so that all segments are sampled alike.
 
-With `sampling.by=frames` the numbers count the frames of the file, as in the seed, whatever its
-rate. With `sampling.by=time` they count moments, 30 a second, and the frame nearest to a moment
-stands for it, so that 60 fps, 24 fps and variable rates give images of the same moments.
+With `sampling.by=frames` the numbers count the frames of the file, whatever its rate. With
+`sampling.by=time` they count moments, 30 per second, and the frame nearest to a moment is used, so
+that 60 fps, 24 fps and variable rates give images of the same moments.
 """
 
 from collections.abc import Iterable, Iterator
@@ -17,9 +17,9 @@ from emotion.errors import UserError
 Frame = TypeVar("Frame")
 
 BY = ("frames", "time")
-NOMINAL_FPS = 30.0  # moments a second: a segment of 90 is 3 s, as the seed's at its usual rate
-MAX_GAP_S = 10.0  # no face holds still for longer; where timestamps say so, the clock has jumped
-TIE_S = 1e-6  # half-way between two frames, the later one stands for a moment
+NOMINAL_FPS = 30.0  # moments per second: a segment of 90 is 3 s
+MAX_GAP_S = 10.0  # a longer gap between timestamps means that the clock was reset
+TIE_S = 1e-6  # halfway between two frames, the later one is used
 
 
 def num_images(segment_frames: int, interval: int) -> int:
@@ -30,27 +30,19 @@ def num_images(segment_frames: int, interval: int) -> int:
 
     Raises:
         UserError: the interval does not divide the segment, so that the time between the last
-            image of a segment and the first of the next would differ from the rest.
+            image of a segment and the first of the next would differ from the others.
     """
     if interval < 1 or segment_frames % interval:
         divisors = [n for n in range(1, segment_frames + 1) if segment_frames % n == 0]
         raise UserError(
-            f"an interval of {interval} frames does not divide the segment of {segment_frames} "
-            f"frames (sampling.segment_frames); these do: {', '.join(map(str, divisors))}"
+            f"the interval must divide sampling.segment_frames={segment_frames}, got {interval}; "
+            f"these do: {', '.join(map(str, divisors))}"
         )
     return segment_frames // interval
 
 
 def interval_step(interval: int, cached_interval: int, segment_frames: int) -> int:
-    """Find which images of a cached stack an interval takes: every `step`-th.
-
-    Args:
-        interval: frames from one image to the next, as asked for.
-        cached_interval: the same, as the cache was made.
-        segment_frames: frames in a segment.
-
-    Returns:
-        The step, 1 or more.
+    """Return the step with which an interval takes images from a stack of the cached interval.
 
     Raises:
         UserError: the cache has no images at this interval; names the command that makes them.
@@ -58,9 +50,9 @@ def interval_step(interval: int, cached_interval: int, segment_frames: int) -> i
     num_images(segment_frames, interval)
     if interval % cached_interval:
         raise UserError(
-            f"the cache keeps an image every {cached_interval} frames, which serves no interval "
-            f"of {interval}; make one that does: python preprocess.py "
-            f"sampling.interval={interval} (and give the same to train.py)"
+            f"the interval must be a multiple of sampling.interval={cached_interval}, at which the "
+            f"cache has images, got {interval}; run preprocess.py with sampling.interval={interval}"
+            " and give the same to train.py"
         )
     return interval // cached_interval
 
@@ -68,16 +60,15 @@ def interval_step(interval: int, cached_interval: int, segment_frames: int) -> i
 def number_frames(
     frames: Iterable[tuple[float | None, Frame]], by: str, fps: float
 ) -> Iterator[tuple[int, Frame]]:
-    """Give frames the numbers that segments and intervals count.
+    """Number frames as segments and intervals count them.
 
     Args:
-        frames: timestamp in seconds, or None, and the frame, in the order of presentation.
-        by: `frames` numbers all of them, `time` numbers moments.
-        fps: frames per second by the header, for where timestamps are missing.
+        frames: timestamp in seconds, or None, and the frame, in presentation order.
+        by: `frames` numbers the frames, `time` numbers moments.
+        fps: frames per second by the header, used where timestamps are missing.
 
     Yields:
-        0, 1, 2, ... and the frame of that number. With `time` a frame may come several times in
-        a row, or not at all.
+        0, 1, 2, ... and the frame of that number. With `time` a frame may repeat or be skipped.
     """
     if by == "frames":
         yield from enumerate(frame for _, frame in frames)
@@ -88,14 +79,14 @@ def number_frames(
 def mend_times(
     frames: Iterable[tuple[float | None, Frame]], gap_s: float
 ) -> Iterator[tuple[float, Frame]]:
-    """Let timestamps begin at 0 and increase; change only those that don't.
+    """Make timestamps start at 0 and increase; change only those that do not.
 
-    A timestamp counts if it lies between the one before and the one to follow. One that does not
-    is put half-way between the two, or `gap_s` after the one before where the one to follow is no
-    better. After a jump by more than `MAX_GAP_S`, or back, the clock counts as set anew.
+    A timestamp is valid if it is between the one before and the one after. An invalid one is
+    replaced by the middle of the two, or by `gap_s` after the one before if the one after is
+    invalid too. A jump back, or by more than `MAX_GAP_S`, resets the clock.
 
     Args:
-        frames: timestamp in seconds, or None, and the frame, in the order of presentation.
+        frames: timestamp in seconds, or None, and the frame, in presentation order.
         gap_s: usual time from one frame to the next.
 
     Yields:
@@ -107,8 +98,8 @@ def mend_times(
     """
     iterator = iter(frames)
     current = next(iterator, None)
-    last_s: float | None = None  # of the frame before, by our clock
-    zero_s: float | None = None  # where our clock began, by the clip's; None before one counts
+    last_s: float | None = None  # of the frame before, on our clock
+    zero_s: float | None = None  # start of our clock, on the clip's; None before a valid timestamp
     while current is not None:
         following = next(iterator, None)
         clip_s, frame = current
@@ -128,19 +119,16 @@ def mend_times(
 
 
 def counts(clip_s: float | None, zero_s: float | None, last_s: float | None) -> bool:
-    """Tell whether a timestamp can follow the frame before, at `last_s` of a clock set to zero."""
+    """Return whether a timestamp can follow the frame at `last_s` on a clock set to `zero_s`."""
     return None not in (clip_s, zero_s) and last_s < clip_s - zero_s <= last_s + MAX_GAP_S
 
 
 def nearest_frames(frames: Iterable[tuple[float, Frame]], gap_s: float) -> Iterator[Frame]:
-    """Find the frame nearest to each of the moments 0, 1, 2, ... / `NOMINAL_FPS`.
+    """Yield the frame nearest to each of the moments 0, 1, 2, ... / `NOMINAL_FPS` of a clip.
 
     Args:
         frames: timestamp in seconds, from 0 and increasing, and the frame.
-        gap_s: for how long the last frame is shown.
-
-    Yields:
-        As many frames as there are moments in the time that the clip takes.
+        gap_s: how long the last frame is shown.
 
     >>> at_24_fps = [(number / 24, number) for number in range(12)]
     >>> list(nearest_frames(at_24_fps, 1 / 24))

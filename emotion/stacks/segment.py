@@ -19,13 +19,13 @@ class CroppedFrame:
     """A frame of a clip, and the face in it if the frame is sampled.
 
     Attributes:
-        number: as `number_frames` counts.
+        number: see `number_frames`.
         picture: the frame.
-        sampled: whether the face was looked for.
-        crop: (H, W) uint8 gray, or None where there is no face.
-        box: where the crop was cut out, or None.
-        num_faces: that were seen.
-        landmarks: (468, 3) float32 of the face in the crop, see `normalize_landmarks`, or None.
+        sampled: whether a face was searched.
+        crop: (H, W) uint8 gray; None if there is no face.
+        box: of the crop; None if there is no face.
+        num_faces: number of faces in it.
+        landmarks: (468, 3) float32 of `normalize_landmarks`; None if there is no face.
     """
 
     number: int
@@ -42,13 +42,13 @@ class Segment:
     """A stretch of a clip, and the faces in it.
 
     Attributes:
-        number: counted from 1 in the clip, as in the stack's file name.
+        number: counted from 1 in the clip.
         first_frame: the number of its first frame in the clip.
-        num_frames: frames of the clip in it; a tail has fewer than the others.
-        num_faces: the most that were seen at once.
-        crops: of each sampled frame in turn, (H, W) uint8 gray, or None where there is no face.
-        boxes: where each of them was cut out, or None.
-        landmarks: of the face in each of them, (468, 3) float32, or None.
+        num_frames: its frames; a tail has fewer than other segments.
+        num_faces: the maximum number of faces seen at once.
+        crops: of each sampled frame, (H, W) uint8 gray; None if there is no face.
+        boxes: of each of them, or None.
+        landmarks: of each of them, (468, 3) float32, or None.
     """
 
     number: int
@@ -61,26 +61,20 @@ class Segment:
 
     @property
     def face_frames(self) -> int:
-        """How many of the sampled frames show a face."""
+        """The number of sampled frames that show a face."""
         return sum(crop is not None for crop in self.crops)
 
 
 def crop_frames(
     video: Pictures, cropper: FaceCropper, interval: int, by: str = "frames"
 ) -> Iterator[CroppedFrame]:
-    """Walk through a clip once, frame by frame; crop the face of each sampled one.
-
-    Args:
-        video: a clip, not read yet, or a camera.
-        cropper: finds the face; forgets the clip before.
-        interval: frames from one sampled frame to the next.
-        by: `frames`, those of the file; or `time`, frames are moments, see `number_frames`.
+    """Read a clip or a camera frame by frame; crop the face in each sampled frame.
 
     Yields:
         Every frame, as soon as it is decoded and, if sampled, cropped.
 
     Raises:
-        VideoError: the clip can't be read.
+        VideoError: the clip cannot be read.
     """
     cropper.start_clip()
     pictures = ((picture.time_s, picture) for picture in video.pictures())
@@ -104,37 +98,28 @@ def crop_segments(
     by: str = "frames",
     start: str = "clip",
 ) -> Iterator[Segment]:
-    """Walk through a clip once: cut it into segments, crop the face of each sampled frame.
+    """Read a clip once, cut it into segments, and crop the face in each sampled frame.
 
-    Args:
-        video: the clip, not read yet.
-        cropper: finds the face; forgets the clip before.
-        segment_frames: frames in a segment.
-        interval: frames from one sampled frame to the next; divides `segment_frames`.
-        by: `frames`, those of the file; or `time`, frames are moments, see `number_frames`.
-        start: `clip`, segment 1 begins with the clip; or `first_face`, it begins with the first
-            sampled frame that shows a face. Frames are sampled at multiples of the interval in
-            the clip either way.
+    With `start=first_face`, segment 1 begins with the first sampled frame that shows a face. Frames
+    are sampled at multiples of the interval in the clip either way.
 
     Yields:
-        Each segment once its last frame is read; the last one may be a tail. A clip without a face
+        Each segment after its last frame; the last segment may be a tail. A clip without a face
         gives one segment without a crop.
 
     Raises:
-        VideoError: the clip can't be read.
+        VideoError: the clip cannot be read.
     """
     segment = Segment(number=1)
-    first = 0 if start == "clip" else None  # the frame that segment 1 begins with
+    first = 0 if start == "clip" else None  # the first frame of segment 1
     index = -1
     for frame in crop_frames(video, cropper, interval, by):
         index = frame.number
         if not frame.sampled:
             continue
         if first is None and frame.crop is not None:
-            first = segment.first_frame = index
-            segment.crops.clear()  # the frames before
-            segment.boxes.clear()
-            segment.landmarks.clear()
+            first = index
+            segment = Segment(1, first_frame=index, num_faces=segment.num_faces)
         if first is not None and index - first == segment.number * segment_frames:
             segment.num_frames = segment_frames
             yield segment
@@ -157,10 +142,8 @@ class Flaw(NamedTuple):
 def unfit(segment: Segment, settings: CacheSettings) -> Flaw | None:
     """Return why a segment makes no stack; None if it makes one."""
     if segment.num_frames < settings.min_frames:
-        return Flaw(
-            f"fewer than data.min_frames={settings.min_frames} frames",
-            f"{segment.num_frames} frames",
-        )
+        least = f"fewer than data.min_frames={settings.min_frames} frames"
+        return Flaw(least, f"{segment.num_frames} frames")
     sampled = len(segment.crops)
     if not settings.enough_faces(segment.face_frames, sampled):
         return Flaw(

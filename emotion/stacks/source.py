@@ -49,11 +49,7 @@ class ClipSource:
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "ClipSource":
-        """Read the source from a composed config; access no file.
-
-        Raises:
-            UserError: a key is missing or wrong.
-        """
+        """Read the source from a composed config; access no file."""
         data = cfg.data
         root, clip_list = (
             Path(path).expanduser().absolute()
@@ -96,11 +92,7 @@ class ClipSource:
         return json.loads(json.dumps(values))
 
     def find(self) -> tuple[list[Clip], list[Dropped]]:
-        """Find the clips, and the files or rows that are not clips.
-
-        Raises:
-            UserError: the folder or the list is missing or names no clip.
-        """
+        """Find the clips, and the files or rows that are not clips; see `find_clips`."""
         return find_clips(self.root, self.scheme, self.max_per_class, self.clip_list)
 
     def missing_renders(self) -> list[Path]:
@@ -117,14 +109,10 @@ class ClipSource:
         return [path for path in paths if not path.exists()]
 
     def provide(self, num_workers: int | None) -> None:
-        """Render or download the clips that are missing, if the data set has such clips.
+        """Render the missing demo clips, or download the clips, if the data set has such clips.
 
         Args:
             num_workers: number of rendering processes; None for one per core.
-
-        Raises:
-            UserError: the clips cannot be downloaded, or the folder for rendered clips holds other
-                files.
         """
         if missing := self.missing_renders():
             self._render(missing, self.render.seed, num_workers)

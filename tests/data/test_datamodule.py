@@ -254,9 +254,9 @@ def test_evaluation_is_never_varied_and_in_the_manifests_order(make: Make, demo_
 @pytest.mark.parametrize(
     ("interval", "message"),
     [
-        (7, r"interval of 7 frames does not divide .* 90"),
-        (3, r"every 5 frames.*python preprocess\.py sampling\.interval=3"),
-        (18, r"every 5 frames"),
+        (7, r"sampling\.segment_frames=90"),
+        (3, r"sampling\.interval=5.* sampling\.interval=3"),
+        (18, r"sampling\.interval=5"),
     ],
 )
 def test_interval_that_the_cache_cannot_serve_is_refused(

@@ -66,8 +66,8 @@ def test_without_a_face_near_the_peak_one_in_its_window_does():
 )
 def test_between_two_windows_probabilities_move_in_proportion(frame: float, expected: float):
     windows = [Window(0, 90, happy(0.2)), Window(30, 90, happy(0.6))]
-    told = probabilities_at(windows, frame)
-    assert told == {"Happy": pytest.approx(expected), "Sad": pytest.approx(1 - expected)}
+    result = probabilities_at(windows, frame)
+    assert result == {"Happy": pytest.approx(expected), "Sad": pytest.approx(1 - expected)}
 
 
 def test_where_the_nearest_window_has_no_answer_there_is_none():

@@ -1,4 +1,4 @@
-"""Exports against PyTorch: all models, any number of stacks; and what is refused, and why."""
+"""Exported models give the probabilities of PyTorch, or the export is an error."""
 
 import json
 import shutil
@@ -33,7 +33,7 @@ def stacks_of(recipe: Recipe, num: int) -> np.ndarray:
 
 
 def settled(backbone: str, recipe: Recipe) -> EmotionModule:
-    """Make a network of random weights that answers as trained ones do: otherwise to each stack."""
+    """Make a network of random weights whose logits differ between stacks, as trained ones do."""
     torch.manual_seed(0)
     module = EmotionModule(backbone, recipe.num_images, recipe.labels, channels_last=True)
     with torch.no_grad():
@@ -116,7 +116,7 @@ def test_late_fusion_and_standardized_stacks_are_exported(run_dir, tmp_path: Pat
         np.testing.assert_allclose(softmax(runtime.classify(inputs), axis=1), expected, atol=1e-4)
 
 
-def test_an_export_answers_as_the_run_was_judged(exported: Path):
+def test_an_export_gives_the_predictions_of_the_run(exported: Path):
     run = Run.read(exported)
     runtime = OnnxBackend(exported / "model.onnx")
     assert runtime.recipe == run.recipe
@@ -126,18 +126,18 @@ def test_an_export_answers_as_the_run_was_judged(exported: Path):
         np.testing.assert_allclose(probabilities, written, atol=1e-4)
 
 
-def test_the_file_tells_what_made_it_and_nothing_of_the_machine(exported: Path):
+def test_the_metadata_has_versions_and_no_paths(exported: Path):
     runtime = OnnxBackend(exported / "model.onnx")
     metrics = json.loads((exported / "metrics.json").read_text())
     assert runtime.metadata["recipe"] == (exported / "recipe.json").read_text()
     assert runtime.metadata["precision"] == "float32"
-    assert runtime.metadata["trained_by"] == metrics["provenance"]["commit"]
+    assert runtime.metadata["trained_by"] == (metrics["provenance"]["commit"] or "unknown commit")
     assert json.loads(runtime.metadata["exported_with"])["torch"] == torch.__version__.split("+")[0]
     data = (exported / "model.onnx").read_bytes()
     assert b"site-packages" not in data and str(REPOSITORY).encode() not in data
 
 
-def test_the_eight_bit_file_is_smaller_and_nearly_as_good(exported: Path):
+def test_the_int8_file_is_smaller_and_nearly_as_good(exported: Path):
     run = Run.read(exported)
     paths = [exported / name for name in ("model.onnx", "model.int8.onnx")]
     large, small = (path.stat().st_size for path in paths)
@@ -161,29 +161,28 @@ def altered(path: Path, place: int = 0, by: float = 0.01) -> "onnx.ModelProto":
     return model
 
 
-def test_an_export_that_differs_is_refused_and_removed(copied: Path, monkeypatch):
+def test_an_export_that_differs_is_an_error_and_removed(copied: Path, monkeypatch):
     model = altered(copied / "model.onnx")
     monkeypatch.setattr("emotion.inference.export.to_onnx", lambda module, recipe: model)
     monkeypatch.setattr("sys.argv", ["export.py", str(copied)])
     with pytest.raises(SystemExit) as caught:
         main()
     message = str(caught.value.code)
-    assert "best.ckpt is not exported: as ONNX its probabilities of random stacks differ" in message
-    assert "and 0.0001 is allowed" in message and "\n" not in message
+    assert "best.ckpt" in message and "random" in message and "\n" not in message
     assert not list(copied.rglob("*.onnx"))  # nor the one that was there, of another checkpoint
 
 
-def test_real_stacks_are_compared_too(copied: Path, monkeypatch):
+def test_val_stacks_are_compared_too(copied: Path, monkeypatch):
     model = altered(copied / "model.onnx")
     answers = iter([lambda *_: 0.0, largest_difference])  # random ones first, which are passed over
     monkeypatch.setattr("emotion.inference.export.to_onnx", lambda module, recipe: model)
     monkeypatch.setattr("emotion.inference.export.largest_difference", lambda *a: next(answers)(*a))
     monkeypatch.setattr("sys.argv", ["export.py", str(copied)])
-    with pytest.raises(SystemExit, match="of real stacks differ"):
+    with pytest.raises(SystemExit, match="val stacks"):
         main()
 
 
-def test_a_number_that_is_none_is_no_agreement():
+def test_nan_is_a_difference():
     class Broken:
         def classify(self, stacks: np.ndarray) -> np.ndarray:
             return np.full((len(stacks), 5), np.nan, np.float32)
@@ -192,16 +191,16 @@ def test_a_number_that_is_none_is_no_agreement():
     assert np.isnan(difference)
 
 
-def test_eight_bits_that_cost_accuracy_are_refused(copied: Path, monkeypatch, capsys):
+def test_int8_that_loses_accuracy_is_an_error(copied: Path, monkeypatch, capsys):
     run = Run.read(copied)
     rows = run.rows("val")
     logits = OnnxBackend(copied / "model.onnx").classify(run.inputs(rows))
-    told = [run.recipe.labels[place] for place in logits.argmax(axis=1)]
-    right = [row for row, label in zip(rows, told, strict=True) if label == row.label]
+    result = [run.recipe.labels[place] for place in logits.argmax(axis=1)]
+    right = [row for row, label in zip(rows, result, strict=True) if label == row.label]
     assert right
     monkeypatch.setattr(Run, "rows", lambda run, split: right)
 
-    def spoil(path: Path, inputs: tuple[np.ndarray, ...]) -> "onnx.ModelProto":
+    def spoil(path: Path, inputs: np.ndarray, name: str) -> "onnx.ModelProto":
         return altered(path, place=(logits[0].argmax() + 1) % 5, by=1e6)
 
     checked = ExportedFile(copied / "model.onnx", "float32", "it was checked before")
@@ -211,8 +210,8 @@ def test_eight_bits_that_cost_accuracy_are_refused(copied: Path, monkeypatch, ca
     with pytest.raises(SystemExit) as caught:
         main()
     message = str(caught.value.code)
-    assert f"right on 0 of {len(right)} val stacks, in float32 on {len(right)}" in message
-    assert "is not exported in int8" in message and "\n" not in message
+    assert f"0 of {len(right)} val stacks" in message and f"{len(right)} in float32" in message
+    assert "\n" not in message
     assert not (copied / "model.int8.onnx").exists() and (copied / "model.onnx").exists()
     assert "model.int8.onnx" not in (copied / "MODEL_CARD.md").read_text()
     assert "it was checked before" in capsys.readouterr().out
@@ -221,8 +220,8 @@ def test_eight_bits_that_cost_accuracy_are_refused(copied: Path, monkeypatch, ca
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda run: shutil.rmtree(run), "give the folder of one finished run"),
-        (lambda run: (run / "best.ckpt").write_bytes(b""), "is damaged, or no model of ours"),
+        (lambda run: shutil.rmtree(run), "metrics.json"),
+        (lambda run: (run / "best.ckpt").write_bytes(b""), "best.ckpt"),
     ],
 )
 def test_a_mistake_ends_in_one_line(copied: Path, monkeypatch, damage, message: str):

@@ -182,7 +182,7 @@ def test_a_neutral_clip_changes_the_answers(finished_run, demo_cache, tmp_path, 
     )
     clip = demo_cache.root / "Happy_0001.mp4"
     neutral = demo_cache.root / "Neutral_0001.mp4"
-    told = {}
+    folders = {}
     for name, arguments in {
         "without": [f"clips={clip}"],
         "with": [f"clips={clip}", f"neutral={neutral}"],
@@ -193,15 +193,15 @@ def test_a_neutral_clip_changes_the_answers(finished_run, demo_cache, tmp_path, 
         common = [f"model_path={run_dir}", f"paths.output={output}"]
         monkeypatch.setattr("sys.argv", ["predict.py", *arguments, *common])
         predict()
-        (told[name],) = (output / "predict").iterdir()
+        (folders[name],) = (output / "predict").iterdir()
     without, known, twice = (
-        lines_of(told[name])[clip.name]["probabilities"] for name in ("without", "with", "list")
+        lines_of(folders[name])[clip.name]["probabilities"] for name in ("without", "with", "list")
     )
     assert known != without and twice == known
     recognizer = EmotionRecognizer.load(run_dir)
     recognizer.set_neutral([neutral])
     assert recognizer.predict(clip).probabilities == pytest.approx(known, abs=1e-5)
-    assert (told["watched"] / "live.jsonl").stat().st_size
+    assert (folders["watched"] / "live.jsonl").stat().st_size
 
 
 @pytest.mark.parametrize(
@@ -224,8 +224,8 @@ def test_a_clip_is_watched_in_place_of_a_camera(run_predict, clips, capsys, real
     )
     lines = [json.loads(line) for line in (folder / "live.jsonl").read_text().splitlines()]
     assert lines and all(0 < line["time_s"] <= 4.1 for line in lines)
-    told = capsys.readouterr().out
-    assert all(f"{line['time_s']:.1f} s  {line['label']}" in told for line in lines)
+    printed = capsys.readouterr().out
+    assert all(f"{line['time_s']:.1f} s  {line['label']}" in printed for line in lines)
     pictures = [picture.rgb() for picture in Video(folder / "live.mp4").pictures()]
     assert pictures[0].shape[0] > 480  # with the strip below
     if realtime == "false":  # else a slow machine may drop frames

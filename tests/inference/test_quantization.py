@@ -37,7 +37,7 @@ def test_eight_bits_are_close_and_computed_as_such(num: int, tmp_path: Path, cap
     write_convolution(tmp_path / "model.onnx")
     generator = np.random.default_rng(1)
     stacks = generator.integers(256, size=(num, 2, 16, 16), dtype=np.uint8)
-    model = quantize(tmp_path / "model.onnx", (stacks,))
+    model = quantize(tmp_path / "model.onnx", stacks)
     weights = [t.data_type for t in model.graph.initializer if list(t.dims) == [5, 2, 3, 3]]
     assert weights == [onnx.TensorProto.INT8]
     expected, actual = (

@@ -172,8 +172,8 @@ def test_probabilities_are_the_lightning_modules(demo_cache: Cache, run_dir: Pat
     for row, probabilities in list(zip(data.rows["val"], expected, strict=True))[:5]:
         answer = recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
         assert list(answer.probabilities) == data.labels
-        told = answer.segments[row.segment - 1].probabilities
-        np.testing.assert_allclose(list(told.values()), probabilities, atol=1e-6)
+        result = answer.segments[row.segment - 1].probabilities
+        np.testing.assert_allclose(list(result.values()), probabilities, atol=1e-6)
         assert answer.label == data.labels[probabilities.argmax()]
 
 
@@ -234,8 +234,8 @@ def test_unsure_is_whose_top_probability_is_below_the_threshold(
     answer = EmotionRecognizer(Recorder(logits), recipe).predict(happy)
     assert (answer.label, answer.unsure) == ("Anger", unsure)
     assert answer.probabilities["Anger"] == pytest.approx(0.45)
-    told = EmotionRecognizer(Recorder(logits), recipe, unsure_below=0.3).predict(happy)
-    assert not told.unsure
+    result = EmotionRecognizer(Recorder(logits), recipe, unsure_below=0.3).predict(happy)
+    assert not result.unsure
 
 
 def test_windows_are_what_cutting_the_clip_there_gives(
@@ -317,7 +317,7 @@ def test_segments_without_enough_faces_do_not_count(
     assert answer.probabilities == answer.segments[0].probabilities
 
 
-def test_two_faces_are_told(recipe: Recipe, beside: Path):
+def test_two_faces_are_counted_and_one_is_followed(recipe: Recipe, beside: Path):
     answer = EmotionRecognizer(Recorder(), recipe).predict(beside)
     assert answer.num_faces == answer.segments[0].num_faces == 2
     assert answer.label is not None
@@ -478,6 +478,6 @@ def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, mo
     first, second = capsys.readouterr().out.splitlines()
     recognizer = EmotionRecognizer.load(mine)
     recognizer.set_neutral([happy])
-    told = recognizer.predict(happy)
-    assert first == f"{told.label} {told.probabilities}"
-    assert second == f"0 {told.label} {told.probabilities}"
+    result = recognizer.predict(happy)
+    assert first == f"{result.label} {result.probabilities}"
+    assert second == f"0 {result.label} {result.probabilities}"

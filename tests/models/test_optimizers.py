@@ -85,11 +85,10 @@ def test_constant_stays(network, settings):
 @pytest.mark.parametrize(
     ("optimizer", "schedule", "message"),
     [
-        ({"name": "Adamm", "lr": 1}, None, r"optimizer\.name=Adamm: torch\.optim has .*Adam, "),
-        ({"name": "Adam", "lr": -1}, None, r"Adam refuses its settings: Invalid learning rate"),
-        ({"name": "Adam", "lr": 1, "rate": 1}, None, r"Adam refuses its settings: .*'rate'"),
-        ({"name": "SGD", "lr": 1}, {"name": "cycle"}, r"schedule\.name=cycle: .*onecycle"),
-        ({"name": "SGD", "lr": 1}, {"name": "cosine", "warmup": 2}, "schedule=cosine .*warmup=2"),
+        ({"name": "Adamm", "lr": 1}, None, r"optimizer\.name .*Adam, .*'Adamm'"),
+        ({"name": "Adam", "lr": -1}, None, r"optimizer: torch.optim.Adam .*-1"),
+        ({"name": "Adam", "lr": 1, "rate": 1}, None, r"optimizer: torch.optim.Adam .*'rate'"),
+        ({"name": "SGD", "lr": 1}, {"name": "cycle"}, r"schedule\.name .*onecycle.*'cycle'"),
         ({"name": "SGD", "lr": 1}, {"name": "constant", "warmup": 1}, "schedule=constant .*warmup"),
     ],
 )

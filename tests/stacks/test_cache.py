@@ -712,7 +712,7 @@ def test_folder_made_with_other_settings_is_refused_with_the_key(
     made = json.loads(path.read_text())
     made["settings"]["margin"] = 0.25
     path.write_text(json.dumps(made))
-    with pytest.raises(UserError, match=r"margin 0\.25") as refusal:
+    with pytest.raises(UserError, match="margin") as refusal:
         getattr(cache, run)()
     message = str(refusal.value)
     assert str(cache.directory) in message and "paths.cache" in message

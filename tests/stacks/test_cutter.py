@@ -3,19 +3,14 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
 
-import av
 import cv2
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
-from emotion.cli import REPOSITORY
 from emotion.clips.demo.render import Format, render_frames
 from emotion.clips.naming import Clip
 from emotion.clips.video import Video
@@ -73,19 +68,13 @@ def another(value: float | str | bool) -> float | str | bool:
     return 2 * value if isinstance(value, int) else value / 2
 
 
-def test_every_setting_that_shapes_stacks_is_in_the_caches_path(compose: Callable):
+def test_settings_are_those_of_the_config(compose: Callable):
     standard = compose("preprocess", ["data=demo"])
-    keys = ["data.min_frames"]
-    keys += [f"{section}.{key}" for section in ("sampling", "face") for key in standard[section]]
-    assert len(keys) == len(fields(CacheSettings))
-    folders = {Cache.from_config(standard).directory}
-    for key in keys:
-        value = another(OmegaConf.select(standard, key))
-        assert value != OmegaConf.select(standard, key)
-        folders.add(
-            Cache.from_config(compose("preprocess", ["data=demo", f"{key}={value}"])).directory
-        )
-    assert len(folders) == 1 + len(keys)
+    keys = {"min_frames", *standard.sampling, *standard.face}
+    assert keys == {field.name for field in fields(CacheSettings)}
+    assert CacheSettings.from_config(standard) == STANDARD
+    other = compose("preprocess", ["data=demo", "face.margin=0.2"])
+    assert Cache.from_config(other).directory.name != Cache.from_config(standard).directory.name
 
 
 @pytest.mark.parametrize("field", fields(CacheSettings), ids=lambda field: field.name)
@@ -149,7 +138,7 @@ def shown_at(
     return write
 
 
-@pytest.mark.parametrize("tracking", ["sampled", "none"])
+@pytest.mark.parametrize("tracking", ["sampled", pytest.param("none", marks=pytest.mark.slow)])
 def test_by_time_any_rate_gives_stacks_of_the_same_moments(
     shown_at: Callable, cutter: Callable, tracking: str
 ):
@@ -163,6 +152,7 @@ def test_by_time_any_rate_gives_stacks_of_the_same_moments(
         assert difference < 3 < 6 < changing, rate  # 2 are compression and the box's jitter
 
 
+@pytest.mark.slow
 def test_by_frames_a_clip_of_twice_the_rate_gives_twice_the_stacks(
     shown_at: Callable, cutter: Callable
 ):
@@ -178,6 +168,7 @@ def test_by_frames_a_clip_of_twice_the_rate_gives_twice_the_stacks(
 # Rotation and headers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clockwise_deg", [0, 90, 180, 270])
 @pytest.mark.parametrize("suffix", [".mp4", ".mov"])
 def test_clip_stored_lying_gives_the_crops_of_the_upright_one(
@@ -383,63 +374,10 @@ def test_clip_that_is_gone_since_it_was_listed_costs_itself_alone(happy: Path, c
     assert record.failed and "No such file" in record.dropped[0].reason
 
 
-# Memory
-
-PEAK = """
-import sys
-from pathlib import Path
-from tests.stacks.standard import STANDARD
-from tests.stacks.test_cutter import clip_of
-from emotion.stacks.cache import Cache
-from emotion.stacks.cutter import Cutter, cut_in_worker
-record = cut_in_worker(Cutter(Cache(Path(sys.argv[2]), STANDARD)), clip_of(Path(sys.argv[1])))
-(line,) = (s for s in Path("/proc/self/status").read_text().splitlines() if s.startswith("VmHWM"))
-print(record.num_frames, len(record.segments), line.split()[1])
-"""
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux alone tells the peak")
-def test_memory_does_not_grow_with_the_clip(happy: Path, encode_video: Callable, tmp_path: Path):
-    """Five seconds and a minute of 1080p, which as RGB are 0.9 and 11 GB."""
-    (face,) = (p.rgb() for p, _ in zip(Video(happy).pictures(), range(1), strict=False))
-    frame = cv2.resize(face, (1080, 1080))
-    frame = cv2.copyMakeBorder(frame, 0, 0, 420, 420, cv2.BORDER_REPLICATE)  # (1080, 1920, 3)
-    short = encode_video(tmp_path / "short.mp4", [frame] * 150, crf="30", threads="2")
-    peaks_kb = {}
-    for times in (1, 12):
-        path = joined(short, tmp_path / f"long{times}.mp4", times)
-        run = subprocess.run(
-            [sys.executable, "-c", PEAK, str(path), str(tmp_path / "cache")],
-            cwd=REPOSITORY, capture_output=True, text=True, check=True,
-            env={**os.environ, "PYTHONPATH": f"{REPOSITORY}:{REPOSITORY}/tests"},
-        )  # fmt: skip
-        num_frames, num_stacks, peak_kb = map(int, run.stdout.split())
-        assert num_frames == 150 * times and num_stacks == 150 * times // 90
-        peaks_kb[times] = peak_kb
-    assert peaks_kb[12] - peaks_kb[1] < 60 * 1024, peaks_kb
-    assert peaks_kb[12] < 500 * 1024, peaks_kb
-
-
-def joined(source: Path, path: Path, times: int) -> Path:
-    """Copy a clip's packets several times, one after the other: encoding anew would take long."""
-    with av.open(str(source)) as old, av.open(str(path), "w") as new:
-        (stream,) = old.streams.video
-        copy = new.add_stream_from_template(stream)
-        packets = [packet for packet in old.demux(stream) if packet.size]
-        length = packets[-1].pts + packets[-1].duration - packets[0].pts
-        for number in range(times):
-            for packet in packets:
-                piece = av.Packet(bytes(packet))
-                piece.pts, piece.dts = packet.pts + number * length, packet.dts + number * length
-                piece.time_base, piece.is_keyframe = packet.time_base, packet.is_keyframe
-                piece.stream = copy
-                new.mux(piece)
-    return path
-
-
 # Faces
 
 
+@pytest.mark.slow
 def test_record_says_how_many_faces_were_seen(
     happy: Path, cutter: Callable, encode_video: Callable
 ):

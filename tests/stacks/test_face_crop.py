@@ -168,6 +168,7 @@ def test_only_what_mediapipe_says_is_kept_off_the_screen(capfd):
     assert capfd.readouterr().err == "afterwards\nafter an error\n"
 
 
+@pytest.mark.slow
 def test_faces_are_found_on_real_clips(shared_data: Path, searching: FaceCropper):
     frames = frames_of(shared_data / "javanese" / "06-02-06_01.mp4", 60)[::10]
     assert sum(searching.crop(frame) is not None for frame in frames) >= 3
@@ -194,6 +195,7 @@ def test_one_face_gives_the_crops_of_a_mesh_for_one_to_the_last_bit(frames: list
             assert cropper.num_seen == 1
 
 
+@pytest.mark.slow
 def test_real_face_gives_the_crops_of_a_mesh_for_one_to_the_last_bit(shared_data: Path):
     cropper = cropper_of("sampled", 224)
     cropper.start_clip()
@@ -265,6 +267,7 @@ def test_of_several_faces_the_config_says_whose(
     assert scenes.num_seen == [2] * 8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tracking", ["every_frame", "sampled"])
 @pytest.mark.parametrize("follow", ["largest", "central"])
 def test_a_person_is_followed_when_the_other_grows_and_comes_to_the_middle(
@@ -285,7 +288,7 @@ def test_without_tracking_each_frame_shows_its_own_largest_face(pair: tuple):
     assert scenes.whose == [0, 1] * 4
 
 
-@pytest.mark.parametrize("tracking", ["every_frame", "sampled"])
+@pytest.mark.parametrize("tracking", ["sampled"])
 def test_when_the_person_leaves_the_other_one_is_not_taken(pair: tuple, tracking: str):
     scenes = Scenes(cropper_of(tracking, 64))
     for number, (first, second) in enumerate(zip(*pair, strict=True)):
@@ -295,6 +298,7 @@ def test_when_the_person_leaves_the_other_one_is_not_taken(pair: tuple, tracking
     assert scenes.whose[22:] == [0] * 8  # and is found again
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("comes", [1, 7])
 def test_a_second_face_that_comes_later_is_seen_in_time_and_not_taken(pair: tuple, comes: int):
     scenes = Scenes(cropper_of("sampled", 64))
@@ -309,6 +313,7 @@ def test_a_second_face_that_comes_later_is_seen_in_time_and_not_taken(pair: tupl
     assert scenes.whose == [0] * 30 + [None] * 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("leaves", [6, 12])
 def test_the_other_is_not_taken_though_nobody_has_looked_since_they_came(pair: tuple, leaves: int):
     scenes = Scenes(cropper_of("sampled", 64))
@@ -431,6 +436,7 @@ def with_border(crop: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(roomy, cv2.COLOR_GRAY2RGB)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deg", [-30, -20, -8, 8, 20, 30])
 def test_aligned_crop_of_a_turned_frame_is_that_of_the_upright_one(
     frames: list[np.ndarray], deg: float
@@ -450,6 +456,7 @@ def test_eyes_are_levelled_only_if_asked_for(compose: Callable):
     assert compose("preprocess").face.align is False
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("align", [False, True])
 @pytest.mark.parametrize("margin", [0.0, 0.1, 0.3])
 def test_margin_is_the_room_beside_the_face(frames: list[np.ndarray], align: bool, margin: float):
@@ -495,6 +502,7 @@ def test_without_tracking_the_sampled_frames_need_not_begin_with_the_clip(
             np.testing.assert_array_equal(some, every[start::step])
 
 
+@pytest.mark.slow
 def test_a_refined_mesh_has_the_same_points_in_better_places(shared_data: Path):
     (frame,) = frames_of(shared_data / "javanese" / "06-02-06_01.mp4", 30)[29:]
     found = {}
@@ -531,6 +539,7 @@ def features_of(crop: np.ndarray) -> np.ndarray:
     return np.stack([*eye_centers(points), points[list(MOUTH)].mean(axis=0)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("deg", [0, 20])
 @pytest.mark.parametrize("margin", [0.0, 0.25])
 def test_eyes_and_mouth_come_to_their_places(frames: list[np.ndarray], deg: float, margin: float):

@@ -57,6 +57,7 @@ def test_the_mesh_is_its_own_mirror_image_but_for_six_edges():
         assert set(PARTNERS[list(ours)].tolist()) == theirs
 
 
+@pytest.mark.slow
 def test_partners_are_the_nearest_in_the_mean_of_real_faces(
     shared_data: Path, searching: FaceCropper
 ):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from emotion.errors import UserError
 from emotion.stacks.manifest import StackRow, read_manifest, write_manifest
 from emotion.tables import read_table, write_table
 
@@ -67,6 +68,39 @@ def test_any_reader_finds_a_column_for_every_attribute(tmp_path: Path):
     assert dict(zip(header, first, strict=True))["has_face"] == "000111111111111000"
     assert dict(zip(header, first, strict=True))["segment"] == "2"
     assert dict(zip(header, second, strict=True))["clip"] == 'a, "b"/Glück 笑'
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("Happy_0001,2,Happy", "Happy_0001,two,Happy", ["line 2", "segment"]),
+        ("12,15", "12.5,15", ["line 2", "face_frames"]),
+        (",15,", ",", ["line 2"]),
+        ("face_frames", "faces", ["face_frames"]),
+        ("stack,clip", "clip", ["stack"]),
+    ],
+)
+def test_damaged_manifest_is_refused_with_file_line_and_column(
+    tmp_path: Path, old: str, new: str, named: list[str]
+):
+    path = tmp_path / "manifest.csv"
+    write_manifest(path, [PLAIN])
+    content = path.read_text()
+    assert old in content
+    path.write_text(content.replace(old, new, 1))
+    with pytest.raises(UserError) as refusal:
+        read_manifest(path)
+    message = str(refusal.value)
+    assert all(text in message for text in [str(path), *named]) and "\n" not in message
+
+
+def test_missing_or_binary_manifest_is_refused_with_its_file(tmp_path: Path):
+    path = tmp_path / "manifest.csv"
+    with pytest.raises(UserError, match="manifest"):
+        read_manifest(path)
+    path.write_bytes(bytes(range(256)))
+    with pytest.raises(UserError, match="manifest"):
+        read_manifest(path)
 
 
 def test_a_manifest_of_no_stacks_keeps_its_columns(tmp_path: Path):
