@@ -52,7 +52,8 @@ class Predictions:
         segments: N numbers, counted from 1 in the clip; 0 stands for the whole clip.
         subjects: N names, "" where the subject is unknown.
         targets: (N,) int64, index of the true class.
-        probabilities: (N, C) float32, 0 to 1; the largest of a row is the predicted class.
+        probabilities: (N, C), 0 to 1; the largest of a row is the predicted class. float32 as the
+            model gave them; float64 once calibrated, so that a high temperature makes no ties.
     """
 
     labels: list[str]
@@ -140,8 +141,7 @@ class Predictions:
 
     def calibrated(self, temperature: float) -> "Predictions":
         """Divide the logits of uncalibrated predictions of stacks by a temperature."""
-        probabilities = calibrate(self.logits, temperature).astype(np.float32)
-        return replace(self, probabilities=probabilities)
+        return replace(self, probabilities=calibrate(self.logits, temperature))
 
     def of_clips(self) -> "Predictions":
         """Average the probabilities of each clip's stacks, which are calibrated before.
@@ -155,7 +155,7 @@ class Predictions:
         means = [mean_of_stacks(self.probabilities[of_clip]) for of_clip in places.values()]
         first = self.take([of_clip[0] for of_clip in places.values()])
         shape = (len(places), len(self.labels))
-        probabilities = np.array(means, dtype=np.float32).reshape(shape)
+        probabilities = np.array(means, dtype=np.float64).reshape(shape)
         return replace(first, segments=[0] * len(first), probabilities=probabilities)
 
     def write(self, path: Path) -> None:

@@ -70,7 +70,7 @@ def test_applying_a_temperature_is_softmax_of_divided_logits():
     predictions, logits = overconfident(50)
     expected = torch.tensor(logits / 1.7).softmax(dim=1).numpy()
     actual = predictions.calibrated(1.7).probabilities
-    assert actual.dtype == np.float32
+    assert actual.dtype == np.float64
     np.testing.assert_allclose(actual, expected, atol=1e-6)
 
 
