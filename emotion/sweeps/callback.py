@@ -13,7 +13,7 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from emotion import REPOSITORY
 from emotion.cli import exit_on_error
@@ -99,7 +99,8 @@ def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]
     loader = GlobalHydra.instance().config_loader()
     params = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=loader)
-    overrides = parser.parse_overrides([*params, *config.hydra.overrides.task])
+    arguments = OmegaConf.to_container(config.hydra.overrides.task, resolve=False)
+    overrides = parser.parse_overrides([*params, *arguments])
     if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in overrides):
         raise UserError("interval() is a range to search: add hparams=optuna, or list its values")
     cells: dict[str, DictConfig] = {}

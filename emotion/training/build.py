@@ -75,7 +75,7 @@ def start_backbone(cfg: DictConfig, module: ClassifierModule) -> PretrainedWeigh
         log.warning("WARNING: no pretrained weights; training starts from %s", pretrained.source)
     if model.compile:
         module.network.compile()  # in place, so that the names of its weights stay
-    return PretrainedWeights.model_validate(pretrained, from_attributes=True)
+    return PretrainedWeights.model_validate(pretrained)
 
 
 def build_recipe(

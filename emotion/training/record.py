@@ -17,9 +17,9 @@ VERSION = 2  # of the record; counts up where a key changes its meaning
 
 
 class Part(BaseModel):
-    """A part of the record: immutable, with no keys but its own."""
+    """A part of the record: immutable, with no keys but its own; built from equal attributes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
 
 
 class SplitSettings(Part):

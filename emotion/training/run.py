@@ -48,9 +48,7 @@ from emotion.training.loggers import Curves, Wandb, finish_wandb
 from emotion.training.ranks import announce_main_process, run_alone
 from emotion.training.record import (
     RECORD_FILE,
-    DroppedCount,
     FinishedRun,
-    SplitPart,
     Throughput,
     read_record,
     write_record,
@@ -187,16 +185,12 @@ def train_and_evaluate(
     build_recipe(cfg, datamodule, calibration, neutral).write(run_dir / RECIPE_FILE)
     module.to(trainer.strategy.root_device)
     rows = datamodule.rows
-    parts = count_parts([row for of_split in rows.values() for row in of_split])
     places = [logger.place for logger in loggers if isinstance(logger, Wandb)]
     record = FinishedRun(
         **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),
         settings={key: OmegaConf.to_container(cfg[key], resolve=True) for key in SETTINGS},
         notice=cfg.data.notice,
-        parts={
-            split: SplitPart.model_validate(part, from_attributes=True)
-            for split, part in parts.items()
-        },
+        parts=count_parts([row for of_split in rows.values() for row in of_split]),
         stacks={split: len(of_split) for split, of_split in rows.items()},
         clips={split: len({row.clip for row in of_split}) for split, of_split in rows.items()},
         num_images=datamodule.num_images,
@@ -213,10 +207,7 @@ def train_and_evaluate(
         checkpoint=checkpoint.name,
         cache=str(datamodule.cache.directory),
         manifest_sha256=datamodule.cache.manifest_sha256(),
-        dropped=[
-            DroppedCount.model_validate(count, from_attributes=True)
-            for count in count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest())
-        ],
+        dropped=count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest()),
         memory_mb=memory_mb(),
         throughput=Throughput(
             train_stacks_per_s=clock.stacks_per_s,

@@ -216,6 +216,7 @@ def test_page_holds_the_results(page: Page, sweeps: dict[str, Path]):
     results = Results(*read_runs(sweeps["table_sweep"]))
     entry = results.entries[0]
     low, high = entry.confidence["stacks"].bounds["accuracy"]
+    assert f"Sweep {sweeps['table_sweep'].name} 14 of 15 runs finished" in page.text
     shown = page.row("5", "18")
     mean, std = entry.estimate().mean, entry.estimate().std
     assert shown[2] == f"{100 * mean:.2f} ± {100 * std:.2f} [{100 * low:.1f}, {100 * high:.1f}]"

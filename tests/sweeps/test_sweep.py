@@ -49,7 +49,8 @@ def test_failed_cell_stops_no_other_and_the_same_command_runs_it_again(cells, sw
 def test_cells_are_planned_and_repeated_ones_run_once(cells, sweep, tmp_path):
     from emotion.sweeps.plan import read_plan
 
-    assert sweep("interval=10,15", "seed=0,0", NO_REPORT) == ""
+    interpolated = "+callbacks.w={_target_:tests.deadly.Waits,seed:${seed},of_seed:1,file:gate}"
+    assert sweep("interval=10,15", "seed=0,0", interpolated, NO_REPORT) == ""
     plan = read_plan(tmp_path / "sweeps" / "s")
     assert [cell.interval for cell in plan] == [10, 15] and len(cells.ran) == 2
     assert all(cell.to_run and (tmp_path / "sweeps/s" / cell.folder).is_dir() for cell in plan)
