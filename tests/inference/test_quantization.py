@@ -33,15 +33,17 @@ def write_convolution(path: Path) -> None:
 
 
 @pytest.mark.parametrize("num", [1, 3, 9])  # fewer than are looked at together, and one more
-def test_eight_bits_are_close_and_computed_as_such(num: int, tmp_path: Path, capsys):
+def test_int8_is_close_to_float32(num: int, tmp_path: Path, capsys):
     write_convolution(tmp_path / "model.onnx")
     generator = np.random.default_rng(1)
     stacks = generator.integers(256, size=(num, 2, 16, 16), dtype=np.uint8)
     model = quantize(tmp_path / "model.onnx", stacks)
     weights = [t.data_type for t in model.graph.initializer if list(t.dims) == [5, 2, 3, 3]]
     assert weights == [onnx.TensorProto.INT8]
+    options = onnxruntime.SessionOptions()  # CPUs without VNNI saturate in optimized kernels
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     expected, actual = (
-        onnxruntime.InferenceSession(data).run(None, {"stacks": stacks})[0]
+        onnxruntime.InferenceSession(data, options).run(None, {"stacks": stacks})[0]
         for data in ((tmp_path / "model.onnx").read_bytes(), model.SerializeToString())
     )
     np.testing.assert_allclose(actual, expected, atol=0.02 * np.abs(expected).max())
