@@ -261,6 +261,7 @@ def test_each_subject_is_the_test_subject_once(monkeypatch, tmp_path, demo_cache
         pattern = r"(?P<subject>\d\d)-(?P<sentence>\d\d)-(?P<label>[A-Za-z]+)_\d\d"
         monkeypatch.setattr("sys.argv", [
             "train.py", *arguments, "data=mine", f"data.root={clips}", "experiment=smoke",
+            "data.max_clips_per_class=null",
             f"data.pattern='{pattern}'", "logger=none", "interval=15", "num_workers=1",
             "model.backbone=mobilenetv3_small_050",
             f"paths.cache={tmp_path}/cache", f"paths.output={tmp_path}",
