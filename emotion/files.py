@@ -54,7 +54,7 @@ def writer_lives(path: Path) -> bool:
 
 
 @contextmanager
-def claimed(path: Path, what: str) -> Iterator[None]:
+def claimed(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock that no other process can hold at the same time, and that dies with this one.
 
     It is a record lock: children do not inherit it (an orphan of a killed run must not hold it),
@@ -63,13 +63,14 @@ def claimed(path: Path, what: str) -> Iterator[None]:
     Args:
         path: the lock's file, which remains.
         what: what is locked, for the error.
+        wait: wait until another process releases it, instead of raising.
 
     Raises:
         UserError: another process holds it; names that process.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:
-        if not try_lock(file):
+        if not try_lock(file, wait):
             raise UserError(f"{what} is in use by {holder(path)}: wait for it, or stop it")
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}")
@@ -89,10 +90,10 @@ def holder(path: Path) -> str | None:
         return None
 
 
-def try_lock(file: TextIO) -> bool:
+def try_lock(file: TextIO, wait: bool = False) -> bool:
     """Lock an open file until it is closed; return False if another process has locked it."""
     try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.lockf(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (BlockingIOError, PermissionError):  # POSIX allows either
         return False
     except OSError:
