@@ -273,5 +273,8 @@ def finished_run(demo_cache: "BuildableCache", tmp_path_factory: pytest.TempPath
         for name, value in (("EMOTION_DATA", "demo"), ("DATASET_DOWNLOAD_ID", "")):
             patch.setenv(name, value)
         patch.setattr("sys.argv", arguments)
+        root = logging.getLogger()
+        before = root.handlers[:], root.level
         train()
+        root.handlers[:], root.level = before  # else the logs of later tests go to this run's file
     return folder

@@ -351,7 +351,7 @@ def test_clip_that_may_not_be_read_is_named_so_and_cut_once_it_may(
     happy: Path, cutter: Callable, tmp_path: Path
 ):
     happy.chmod(0)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
+    for folder in (tmp_path, *tmp_path.parents[:3]):
         folder.chmod(0o755)
     (tmp_path / "cache").mkdir(mode=0o777)
     (tmp_path / "cache").chmod(0o777)
