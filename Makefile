@@ -38,10 +38,10 @@ predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
 test: onnx lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
-	$(RUN) -m pytest -m "not slow" -n auto
+	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
 test-all: onnx lint  ## lint, then all tests, as CI does (up to 20 minutes)
-	$(RUN) -m pytest -n auto
+	$(RUN) -m pytest -n auto --dist loadgroup
 
 lint: install  ## check style, format and the direction of imports
 	$(RUN) -m ruff check .

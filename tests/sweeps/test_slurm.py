@@ -13,7 +13,8 @@ import pytest
 
 from emotion import REPOSITORY
 
-pytestmark = pytest.mark.slow
+# One worker of pytest-xdist runs all of them: two clusters on one machine are too many.
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "squeue")
 
@@ -30,7 +31,7 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     ports = dict(zip(("SLURMCTLD_PORT", "SLURMD_PORT"), map(str, free_ports(2)), strict=True))
     started = subprocess.run(
         [*script, "start", folder], cwd=REPOSITORY, env=os.environ | ports, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=60,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=180,
     )  # fmt: skip
     if started.returncode:
         pytest.skip(f"Slurm does not start here: {started.stdout.strip()}")
