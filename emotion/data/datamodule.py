@@ -31,37 +31,22 @@ class StackDataModule(pl.LightningDataModule):
     def __init__(
         self,
         cache: Cache,
-        interval: int,
-        augmentation: Augmentation | None,
+        interval: int,  # frames from one image of a stack to the next
+        augmentation: Augmentation | None,  # of train stacks
         *,
         labels: Sequence[str],
         split: Split = DataSplit(),  # noqa: B008 it is frozen
-        pattern: str | None = None,
-        inputs: str = "stacks",
-        batch_size: int,
-        image_px: int | None = None,
-        num_workers: int = 0,
-        seed: int = 0,
+        pattern: str | None = None,  # the data set's, for splits by a part of a clip's name
+        inputs: str = "stacks",  # or "landmarks"
+        batch_size: int,  # of all processes together
+        image_px: int | None = None,  # None for their cached size
+        num_workers: int = 0,  # processes that load train stacks; 0 loads between steps
+        seed: int = 0,  # of order and augmentation
         overfit: bool = False,
     ) -> None:
         """Check that the cache serves the interval.
 
-        Args:
-            cache: of the stacks.
-            interval: frames from one image of a stack to the next.
-            augmentation: applied to train stacks.
-            labels: the classes, in the order of their indices.
-            split: assigns rows to splits.
-            pattern: the data set's regular expression for clip ids, for splits that use it.
-            inputs: `stacks` or `landmarks`.
-            batch_size: stacks in a batch, of all processes together.
-            image_px: height and width of the images; None for their cached size.
-            num_workers: processes that load train stacks; 0 loads between steps.
-            seed: of order and augmentation.
-            overfit: train, validate and report on one batch of train stacks, without augmentation.
-
-        Raises:
-            UserError: the cache does not serve the interval.
+        With `overfit`, one batch of train stacks, without augmentation, is train and val.
         """
         super().__init__()
         settings = cache.settings

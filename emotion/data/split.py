@@ -43,7 +43,7 @@ class Split(ABC):
     @property
     def key(self) -> str:
         """The config key of this rule, for errors."""
-        return f"split={self.name}"
+        return "data.split" if self.name == "data" else f"split={self.name}"
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,6 @@ class DataSplit(Split):
     """The data set's own split, from its file or list; `GroupedSplit` if it has none."""
 
     name: str = "data"
-
-    @property
-    def key(self) -> str:
-        """The config key of this rule, for errors."""
-        return "data.split"
 
     def assign(self, rows: Sequence[StackRow], pattern: str | None) -> list[str]:
         """Return the manifest's splits, or grouped ones."""
@@ -223,12 +218,21 @@ def assign_groups(
 def split_rows(rows: Sequence[StackRow], split: Split, pattern: str | None) -> list[StackRow]:
     """Return rows with their splits, in their order; see `Split.assign` for `pattern`.
 
+    A model recognizes a face that it was trained on, so that accuracy on it does not carry over to
+    unseen subjects: no subject or clip may be in two splits.
+
     Raises:
-        UserError: a clip or a subject is in two splits, or train or val is empty.
+        UserError: names the subjects or clips in two splits; or train or val is empty.
     """
     names = split.assign(rows, pattern)
     rows = [replace(row, split=name) for row, name in zip(rows, names, strict=True)]
-    check_leaks(rows, split.key)
+    for what in ("subject", "clip"):
+        if torn := find_torn((getattr(row, what), row.split) for row in rows):
+            named = "; ".join(f"{name} in {' and '.join(s)}" for name, s in torn.items())
+            raise UserError(
+                f"{split.key} puts the same {what} into two splits: {named}; "
+                "split=grouped, kfold and leave_one_subject_out keep them together"
+            )
     counts = Counter(row.split for row in rows)
     for name in ("train", "val"):
         if not counts[name]:
@@ -244,21 +248,6 @@ def split_rows(rows: Sequence[StackRow], split: Split, pattern: str | None) -> l
                 "WARNING: %s: no clip of %s is in %s", split.key, ", ".join(sorted(missing)), name
             )
     return rows
-
-
-def check_leaks(rows: Sequence[StackRow], key: str) -> None:
-    """Check that no clip and no known subject is in two splits.
-
-    A model recognizes a face that it was trained on, so that accuracy on it does not carry over to
-    unseen subjects.
-    """
-    for what in ("subject", "clip"):
-        if torn := find_torn((getattr(row, what), row.split) for row in rows):
-            named = "; ".join(f"{name} in {' and '.join(s)}" for name, s in torn.items())
-            raise UserError(
-                f"{key} puts the same {what} into two splits: {named}; "
-                "split=grouped, kfold and leave_one_subject_out keep them together"
-            )
 
 
 @dataclass(frozen=True)
