@@ -35,6 +35,15 @@ SEED_CONFIG = {  # seed.md: Augmentation
 }
 
 
+@pytest.fixture(scope="module")
+def options(compose: Callable) -> dict[str, Augmentation]:
+    """Return the augmentations of `conf/augmentation` that the tests use."""
+    return {
+        option: instantiate(compose("train", [f"augmentation={option}"]).augmentation)
+        for option in ("none", "seed", "strong")
+    }
+
+
 def vary(augmentation: Augmentation, stack: np.ndarray, seed: int = 0) -> np.ndarray:
     return augmentation(stack, np.random.default_rng(seed))
 
@@ -84,8 +93,8 @@ def measure(varied: np.ndarray) -> tuple[bool, float, float, np.ndarray]:
     return flipped, np.rad2deg(np.arctan2(linear[1, 0], linear[0, 0])), scale, shift
 
 
-def test_none_returns_the_stack_unchanged(compose: Callable):
-    augmentation = instantiate(compose("train", ["augmentation=none"]).augmentation)
+def test_none_returns_the_stack_unchanged(options: dict):
+    augmentation = options["none"]
     stack = random_stack()
     for seed in SEEDS:
         np.testing.assert_array_equal(vary(augmentation, stack, seed), stack)
@@ -290,8 +299,8 @@ def test_brightness_adds_one_offset_and_clips():
 
 
 @pytest.mark.parametrize("option", ["seed", "strong"])
-def test_all_images_of_a_stack_get_the_same_augmentation(compose: Callable, option: str):
-    augmentation = instantiate(compose("train", [f"augmentation={option}"]).augmentation)
+def test_all_images_of_a_stack_get_the_same_augmentation(options: dict, option: str):
+    augmentation = options[option]
     picture = random_stack(40, 40, 1)
     for seed in SEEDS:
         varied = vary(augmentation, picture.repeat(18, axis=2), seed)
@@ -301,9 +310,9 @@ def test_all_images_of_a_stack_get_the_same_augmentation(compose: Callable, opti
 @pytest.mark.parametrize("option", ["none", "seed", "strong"])
 @pytest.mark.parametrize("num_images", [1, 2, 3, 4, 6, 9, 18, 90])
 def test_shape_and_dtype_are_kept_and_the_input_is_not_modified(
-    compose: Callable, option: str, num_images: int
+    options: dict, option: str, num_images: int
 ):
-    augmentation = instantiate(compose("train", [f"augmentation={option}"]).augmentation)
+    augmentation = options[option]
     stack = random_stack(24, 32, num_images)
     before = stack.copy()
     for seed in SEEDS:
@@ -315,16 +324,16 @@ def test_shape_and_dtype_are_kept_and_the_input_is_not_modified(
 
 
 @pytest.mark.parametrize("num_images", [1, 18])
-def test_augmentation_does_not_depend_on_the_number_of_images(compose: Callable, num_images: int):
-    augmentation = instantiate(compose("train", ["augmentation=strong"]).augmentation)
+def test_augmentation_does_not_depend_on_the_number_of_images(options: dict, num_images: int):
+    augmentation = options["strong"]
     stack = random_stack(40, 40, 18)
     for seed in SEEDS:
         alone = vary(augmentation, stack[..., :num_images], seed)
         np.testing.assert_array_equal(alone, vary(augmentation, stack, seed)[..., :num_images])
 
 
-def test_result_depends_on_the_generator_alone(compose: Callable):
-    augmentation = instantiate(compose("train", ["augmentation=seed"]).augmentation)
+def test_result_depends_on_the_generator_alone(options: dict):
+    augmentation = options["seed"]
     stack = random_stack()
     first = [vary(augmentation, stack, seed) for seed in range(10)]
     np.random.seed(1)  # noqa: NPY002  other generators have no effect
@@ -337,17 +346,16 @@ def test_result_depends_on_the_generator_alone(compose: Callable):
     assert not np.array_equal(augmentation(stack, generator), augmentation(stack, generator))
 
 
-def test_seed_config_has_the_seed_projects_values(compose: Callable):
-    cfg = compose("train", ["augmentation=seed"])
-    augmentation = asdict(instantiate(cfg.augmentation))
+def test_seed_config_has_the_seed_projects_values(options: dict):
+    augmentation = asdict(options["seed"])
     assert {key: augmentation[key] for key in SEED_CONFIG} == SEED_CONFIG
     assert augmentation["blur"] == 1.0  # the seed blurs every stack
     assert augmentation["erase_ratio"] == pytest.approx(3.3)  # and 1 / 3.3 = 0.303 for its 0.3
     assert augmentation["contrast"] == augmentation["brightness"] == 0
 
 
-def test_default_augmentation_is_the_seed_projects(compose: Callable):
-    assert compose("train").augmentation == compose("train", ["augmentation=seed"]).augmentation
+def test_default_augmentation_is_the_seed_projects(compose: Callable, options: dict):
+    assert instantiate(compose("train").augmentation) == options["seed"]
 
 
 def test_strength_0_keeps_only_the_flip():
