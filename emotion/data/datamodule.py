@@ -99,20 +99,17 @@ class StackDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         """Return augmented train batches, in a new order every epoch."""
-        dataset = self.dataset("train", self.augmentation)
-        loader = self._loader(
-            dataset, *self._share("train"), shuffle=True, workers=self.num_workers
-        )
+        loader = self._loader("train", *self._share("train"), train=True)
         loader.sampler.set_epoch(self.first_epoch)  # Lightning does so when workers load already
         return loader
 
     def val_dataloader(self) -> DataLoader:
         """Return validation batches in the manifest's order; each stack in one process alone."""
-        return self._loader(self.dataset("val"), *self._share("val"))
+        return self._loader("val", *self._share("val"))
 
     def evaluation_dataloader(self, split: str) -> DataLoader:
         """Return batches of all stacks of a split, in the manifest's order."""
-        return self._loader(self.dataset(split), self.batch_size, range(len(self.rows[split])))
+        return self._loader(split, self.batch_size, range(len(self.rows[split])))
 
     def _share(self, split: str) -> tuple[int, range]:
         """Return this process's batch size and share of a split."""
@@ -130,20 +127,15 @@ class StackDataModule(pl.LightningDataModule):
         share = share_of(rank, world, num, self.batch_size, pad=split == "train")
         return self.batch_size // world, share
 
-    def _loader(
-        self,
-        dataset: StackDataset,
-        batch_size: int,
-        share: range,
-        *,
-        shuffle: bool = False,
-        workers: int = 0,
-    ) -> DataLoader:
+    def _loader(self, split: str, batch_size: int, share: range, train: bool = False) -> DataLoader:
+        """Return a loader; only that of training shuffles, augments and has workers."""
+        dataset = self.dataset(split, self.augmentation if train else None)
+        workers = self.num_workers if train else 0
         single_thread_cv2()  # a worker that is forked while OpenCV has threads would hang
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=SeededSampler(len(dataset), self.seed, shuffle, share),
+            sampler=SeededSampler(len(dataset), self.seed, shuffle=train, share=share),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
