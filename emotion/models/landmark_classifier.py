@@ -3,7 +3,6 @@
 import numpy as np
 import torch
 from torch import nn
-from torch.linalg import cross
 
 from emotion.stacks.landmarks import NUM_POINTS
 
@@ -87,6 +86,11 @@ def inverse(matrices: torch.Tensor) -> torch.Tensor:
     columns = [cross(second, third), cross(third, first), cross(first, second)]
     determinant = (first * columns[0]).sum(dim=-1, keepdim=True).unsqueeze(-1)
     return torch.stack(columns, dim=-1) / determinant
+
+
+def cross(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the cross product of (..., 3) vectors."""
+    return one.roll(-1, -1) * other.roll(1, -1) - one.roll(1, -1) * other.roll(-1, -1)
 
 
 def is_new(landmarks: torch.Tensor) -> torch.Tensor:
