@@ -21,7 +21,7 @@ from emotion.stacks.landmarks import NUM_POINTS
 
 
 class ClassifierModule(pl.LightningModule):
-    """What the modules have in common: metrics, validation and prediction.
+    """Base class of the modules: metrics, validation and prediction.
 
     All hyperparameters are plain numbers and names, so that a checkpoint loads with
     `load_from_checkpoint(path)` and nothing else.
@@ -107,7 +107,7 @@ class EmotionModule(ClassifierModule):
 
         `StackClassifier`, `normalized`, `build_optimizer` and `build_schedule` describe their
         arguments; a module that is not trained needs neither optimizer nor schedule. The first
-        `freeze_epochs` epochs train the head alone, and leave batch norm's statistics too.
+        `freeze_epochs` epochs train the head alone and keep the batch norm statistics.
         """
         super().__init__(len(labels))
         self.save_hyperparameters(logger=False)  # the loggers have the whole config

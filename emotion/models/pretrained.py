@@ -134,8 +134,7 @@ def imagenet_weights(backbone: str) -> Path:
 def hub_answers() -> bool:
     """Check, once in a process, whether the hub can be reached.
 
-    The hub's client retries for most of a minute for every model; a connection that is not there
-    after a few seconds will not carry weights either.
+    The hub's client retries for most of a minute for every model.
     """
     if constants.HF_HUB_OFFLINE:
         return False

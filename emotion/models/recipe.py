@@ -47,7 +47,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
-        """Check what no single field shows."""
+        """Check the fields against each other."""
         interval_step(self.interval, self.settings.interval, self.settings.segment_frames)
         if len(set(self.labels)) < len(self.labels):
             raise UserError("labels must be unique")
