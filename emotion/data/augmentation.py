@@ -13,53 +13,28 @@ import torch
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Flip, affine map, blur, contrast, brightness and random erasing; 0 turns each off.
+    """Flip, affine map, blur, contrast, brightness and random erasing; 0 turns each off."""
 
-    Attributes:
-        flip: probability of a horizontal flip.
-        rotation_deg: largest rotation, in both directions.
-        shift: largest shift, as a fraction of height and width, in both directions.
-        scale_min: smallest scale factor.
-        scale_max: largest scale factor.
-        blur: probability of a Gaussian blur with a kernel of 3.
-        blur_sigma_min: smallest standard deviation of the blur, in pixels.
-        blur_sigma_max: largest.
-        erase: probability of setting a rectangle to 0.
-        erase_area_min: its smallest area, as a fraction of the image.
-        erase_area_max: its largest.
-        erase_ratio: its largest ratio of height to width; the smallest is the reciprocal.
-        contrast: largest change of contrast around mid-gray, as a fraction, in both directions.
-        brightness: largest change of brightness, as a fraction of the range, in both directions.
-        strength: multiplies all ranges and probabilities but the flip's, whose result is as
-            realistic as the stack itself.
-    """
-
-    flip: float = 0.0
-    rotation_deg: float = 0.0
-    shift: float = 0.0
+    flip: float = 0.0  # probability
+    rotation_deg: float = 0.0  # largest, in both directions; likewise shift, contrast, brightness
+    shift: float = 0.0  # fraction of height and width
     scale_min: float = 1.0
     scale_max: float = 1.0
-    blur: float = 0.0
-    blur_sigma_min: float = 0.1
+    blur: float = 0.0  # probability of a Gaussian blur with a kernel of 3
+    blur_sigma_min: float = 0.1  # pixels
     blur_sigma_max: float = 1.0
-    erase: float = 0.0
-    erase_area_min: float = 0.02
+    erase: float = 0.0  # probability of setting a rectangle to 0
+    erase_area_min: float = 0.02  # fraction of the image
     erase_area_max: float = 0.1
-    erase_ratio: float = 3.3
-    contrast: float = 0.0
-    brightness: float = 0.0
+    erase_ratio: float = 3.3  # largest ratio of height to width; the smallest is the reciprocal
+    contrast: float = 0.0  # fraction, around mid-gray
+    brightness: float = 0.0  # fraction of the range
+    # Multiplies all ranges and probabilities but the flip's, whose result is as realistic as the
+    # stack itself.
     strength: float = 1.0
 
     def __call__(self, stack: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Vary a stack.
-
-        Args:
-            stack: (H, W, T) uint8; T at most 512, OpenCV's limit.
-            generator: of all random numbers.
-
-        Returns:
-            (H, W, T) uint8, a new array.
-        """
+        """Augment an (H, W, T) uint8 stack, T at most 512 (OpenCV's limit); return a new array."""
         height, width = stack.shape[:2]
         matrix = self.affine_matrix(height, width, generator)
         if np.array_equal(matrix, np.eye(3)):
@@ -77,8 +52,7 @@ class Augmentation:
             levels = gain * (np.arange(256) - 127.5) + 127.5 + offset
             varied = cv2.LUT(varied, levels.clip(0, 255).astype(np.uint8)).reshape(stack.shape)
         if generator.random() < self.strength * self.erase:
-            top, left, bottom, right = self.rectangle(height, width, generator)
-            varied[top:bottom, left:right] = 0
+            varied[self.rectangle(height, width, generator)] = 0
         return varied
 
     def affine_matrix(self, height: int, width: int, generator: np.random.Generator) -> np.ndarray:
@@ -105,20 +79,16 @@ class Augmentation:
 
     def rectangle(
         self, height: int, width: int, generator: np.random.Generator
-    ) -> tuple[int, int, int, int]:
-        """Draw the rectangle of random erasing (Zhong et al. 2020, arXiv:1708.04896).
-
-        Returns:
-            top, left, bottom, right in pixels, the last two exclusive; inside the image.
-        """
+    ) -> tuple[slice, slice]:
+        """Draw the rows and columns of random erasing (Zhong et al. 2020, arXiv:1708.04896)."""
         area = height * width * generator.uniform(self.erase_area_min, self.erase_area_max)
         limit = np.log(self.erase_ratio)
         ratio = np.exp(generator.uniform(-limit, limit))
         tall = min(height, round(np.sqrt(area * ratio)))
         wide = min(width, round(np.sqrt(area / ratio)))
-        top = int(generator.integers(0, height - tall + 1))
-        left = int(generator.integers(0, width - wide + 1))
-        return top, left, top + tall, left + wide
+        top = generator.integers(0, height - tall + 1)
+        left = generator.integers(0, width - wide + 1)
+        return slice(top, top + tall), slice(left, left + wide)
 
 
 def mix(

@@ -9,17 +9,13 @@ Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Make a batch of samples and keep their order in memory.
+    """Stack N samples and keep their order in memory.
 
     PyTorch's own function would bring stacks, whose channels are last in memory, into another
     order, and the model would bring them back.
 
-    Args:
-        samples: N stacks of (T, H, W) uint8 or landmarks of (T, 468, 3) float32, with their class
-            indices.
-
     Returns:
-        (N, T, H, W) uint8 or (N, T, 468, 3) float32; and (N,) int64.
+        (N, T, H, W) uint8 stacks or (N, T, 468, 3) float32 landmarks; and (N,) int64 classes.
     """
     inputs, labels = zip(*samples, strict=True)
     batch = torch.stack([each.movedim(0, -1) for each in inputs])  # (N, ..., T)

@@ -26,47 +26,27 @@ class StackDataModule(pl.LightningDataModule):
     """Train, validation and test stacks of one cache at one interval.
 
     It only reads: `emotion.stacks.build` makes the cache.
-
-    Attributes:
-        rows: split -> rows of the manifest, after `setup`.
-        num_images: T.
-        first_epoch: the epoch that training starts with, when it resumes.
     """
 
     def __init__(
         self,
         cache: Cache,
-        interval: int,
-        augmentation: Augmentation | None,
+        interval: int,  # frames from one image of a stack to the next
+        augmentation: Augmentation | None,  # of train stacks
         *,
         labels: Sequence[str],
         split: Split = DataSplit(),  # noqa: B008 it is frozen
-        pattern: str | None = None,
-        inputs: str = "stacks",
-        batch_size: int,
-        image_px: int | None = None,
-        num_workers: int = 0,
-        seed: int = 0,
+        pattern: str | None = None,  # the data set's, for splits by a part of a clip's name
+        inputs: str = "stacks",  # or "landmarks"
+        batch_size: int,  # of all processes together
+        image_px: int | None = None,  # None for their cached size
+        num_workers: int = 0,  # processes that load train stacks; 0 loads between steps
+        seed: int = 0,  # of order and augmentation
         overfit: bool = False,
     ) -> None:
         """Check that the cache serves the interval.
 
-        Args:
-            cache: of the stacks.
-            interval: frames from one image of a stack to the next.
-            augmentation: applied to train stacks; None for none.
-            labels: the classes, in the order of their indices.
-            split: assigns rows to splits.
-            pattern: the data set's regular expression for clip ids, for splits that use it.
-            inputs: `stacks` or `landmarks`.
-            batch_size: stacks in a batch, of all processes together.
-            image_px: height and width of the images; None for their cached size.
-            num_workers: processes that load train stacks; 0 loads between steps.
-            seed: of order and augmentation.
-            overfit: train, validate and report on one batch of train stacks, without augmentation.
-
-        Raises:
-            UserError: the cache does not serve the interval.
+        With `overfit`, one batch of train stacks, without augmentation, is train and val.
         """
         super().__init__()
         settings = cache.settings
@@ -83,15 +63,11 @@ class StackDataModule(pl.LightningDataModule):
         self.overfit = overfit
         self.step = interval_step(interval, settings.interval, settings.segment_frames)
         self.num_images = num_images(settings.segment_frames, interval)
-        self.rows: dict[str, list[StackRow]] = {}
-        self.first_epoch = 0
+        self.rows: dict[str, list[StackRow]] = {}  # of each split, after `setup`
+        self.first_epoch = 0  # above 0 when training resumes
 
     def setup(self, stage: str | None = None) -> None:
-        """Read and split the manifest; once, although Lightning calls this again.
-
-        Raises:
-            UserError: a subject or clip is in two splits, or train or val is empty.
-        """
+        """Read and split the manifest; once, although Lightning calls this again."""
         if self.rows:
             return
         rows = split_rows(self.cache.manifest(), self.split, self.pattern)
@@ -106,11 +82,8 @@ class StackDataModule(pl.LightningDataModule):
     def class_weights(self, power: float = 1.0) -> list[float]:
         """Weight classes by the inverse of their share of the train stacks, to a power.
 
-        Args:
-            power: 1 weights all classes the same, 0 all stacks, and 0.5 is in between.
-
-        Returns:
-            C weights with mean 1 over the train stacks; 1 for a class without train stacks.
+        A power of 1 weights all classes the same, 0 all stacks, and 0.5 is in between. The weights
+        have mean 1 over the train stacks; the weight of a class without train stacks is 1.
         """
         counts = Counter(row.label for row in self.rows["train"])
         raw = {label: count**-power for label, count in counts.items()}
@@ -119,44 +92,31 @@ class StackDataModule(pl.LightningDataModule):
 
     def dataset(self, split: str, augmentation: Augmentation | None = None) -> StackDataset:
         """Return the dataset of a split."""
+        rows, labels = self.rows[split], self.labels
         return StackDataset(
-            self.cache,
-            self.rows[split],
-            self.labels,
-            self.step,
-            self.image_px,
-            self.inputs,
-            augmentation,
+            self.cache, rows, labels, self.step, self.image_px, self.inputs, augmentation
         )
 
     def train_dataloader(self) -> DataLoader:
         """Return augmented train batches, in a new order every epoch."""
-        loader = self._loader(
-            self.dataset("train", self.augmentation),
-            *self._share("train"),
-            shuffle=True,
-            workers=self.num_workers,
-        )
+        loader = self._loader("train", *self._share("train"), train=True)
         loader.sampler.set_epoch(self.first_epoch)  # Lightning does so when workers load already
         return loader
 
     def val_dataloader(self) -> DataLoader:
         """Return validation batches in the manifest's order; each stack in one process alone."""
-        return self._loader(self.dataset("val"), *self._share("val"))
+        return self._loader("val", *self._share("val"))
 
     def evaluation_dataloader(self, split: str) -> DataLoader:
         """Return batches of all stacks of a split, in the manifest's order."""
-        return self._loader(self.dataset(split), self.batch_size, None)
+        return self._loader(split, self.batch_size, range(len(self.rows[split])))
 
-    def _share(self, split: str) -> tuple[int, range | None]:
-        """Return this process's batch size and share of a split; None for all of it.
-
-        Raises:
-            UserError: the processes cannot share the batches.
-        """
+    def _share(self, split: str) -> tuple[int, range]:
+        """Return this process's batch size and share of a split."""
+        num = len(self.rows[split])
         if self.trainer is None or self.trainer.world_size == 1:
-            return self.batch_size, None
-        rank, world, num = self.trainer.global_rank, self.trainer.world_size, len(self.rows[split])
+            return self.batch_size, range(num)
+        rank, world = self.trainer.global_rank, self.trainer.world_size
         if self.batch_size % world:
             raise UserError(
                 f"loader.batch_size must be a multiple of the {world} processes of trainer=ddp, "
@@ -167,20 +127,15 @@ class StackDataModule(pl.LightningDataModule):
         share = share_of(rank, world, num, self.batch_size, pad=split == "train")
         return self.batch_size // world, share
 
-    def _loader(
-        self,
-        dataset: StackDataset,
-        batch_size: int,
-        share: range | None,
-        *,
-        shuffle: bool = False,
-        workers: int = 0,
-    ) -> DataLoader:
+    def _loader(self, split: str, batch_size: int, share: range, train: bool = False) -> DataLoader:
+        """Return a loader; only that of training shuffles, augments and has workers."""
+        dataset = self.dataset(split, self.augmentation if train else None)
+        workers = self.num_workers if train else 0
         single_thread_cv2()  # a worker that is forked while OpenCV has threads would hang
         return DataLoader(
             dataset,
             batch_size=batch_size,
-            sampler=SeededSampler(len(dataset), self.seed, shuffle, share=share),
+            sampler=SeededSampler(len(dataset), self.seed, shuffle=train, share=share),
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),

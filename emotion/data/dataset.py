@@ -18,24 +18,14 @@ Key = tuple[int, int]  # index of a stack, and the seed of its augmentation
 
 @dataclass(frozen=True)
 class StackDataset(Dataset):
-    """Loads the stacks of one split, or their landmarks.
-
-    Attributes:
-        cache: where the stacks are.
-        rows: of the manifest, in order.
-        labels: the classes, in the order of their indices.
-        step: take every `step`-th cached image.
-        image_px: height and width of the images.
-        inputs: `stacks` or `landmarks`, what a model takes.
-        augmentation: applied to every stack that is loaded; None for none. Landmarks have none.
-    """
+    """Loads the stacks of one split, or their landmarks, which are never augmented."""
 
     cache: Cache
     rows: Sequence[StackRow]
     labels: Sequence[str]
-    step: int
+    step: int  # take every `step`-th cached image
     image_px: int
-    inputs: str = "stacks"
+    inputs: str = "stacks"  # or "landmarks"
     augmentation: Augmentation | None = None
 
     def __len__(self) -> int:
@@ -43,12 +33,7 @@ class StackDataset(Dataset):
         return len(self.rows)
 
     def __getitem__(self, key: Key) -> Sample:
-        """Load a sample.
-
-        Returns:
-            (T, image_px, image_px) uint8 with channels last in memory, or (T, 468, 3) float32; and
-            the class index.
-        """
+        """Load what `images` or `landmarks` returns, and the class index."""
         label = self.labels.index(self.rows[key[0]].label)
         inputs = self.landmarks(key[0]) if self.inputs == "landmarks" else self.images(key)
         return inputs, label

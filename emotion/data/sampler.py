@@ -1,38 +1,28 @@
 """The order of an epoch, and how several processes share it."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from torch.utils.data import Sampler
 
 
+@dataclass(eq=False)
 class SeededSampler(Sampler[tuple[int, int]]):
     """Draws the order of an epoch and a seed for every stack in it, from one seed.
 
     The augmentation of a stack depends on the run's seed, the epoch and the stack alone, and not
-    on the number of workers or processes, or on where training was interrupted. Lightning calls
-    `set_epoch` before each epoch.
+    on the number of workers or processes, or on where training was interrupted.
     """
 
-    def __init__(
-        self, num_stacks: int, seed: int, shuffle: bool, *, share: range | None = None
-    ) -> None:
-        """Start at epoch 0.
-
-        Args:
-            num_stacks: number of stacks.
-            seed: the run's.
-            shuffle: draw a random order, instead of counting up.
-            share: places in the order that this process takes, see `share_of`; None for all.
-        """
-        self.num_stacks = num_stacks
-        self.seed = seed
-        self.shuffle = shuffle
-        self.share = range(num_stacks) if share is None else share
-        self.epoch = 0
+    num_stacks: int
+    seed: int
+    shuffle: bool
+    share: range  # of the order's places, for this process, see `share_of`
+    epoch: int = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that is drawn next."""
+        """Set the epoch that is drawn next; Lightning calls this before each epoch."""
         self.epoch = epoch
 
     def __len__(self) -> int:
@@ -52,18 +42,11 @@ class SeededSampler(Sampler[tuple[int, int]]):
 
 
 def share_of(rank: int, world: int, num_stacks: int, batch_size: int, pad: bool) -> range:
-    """Return the places in the order of an epoch that one of several processes takes.
+    """Return the places in the order of an epoch that one of `world` processes takes.
 
-    Args:
-        rank: number of the process.
-        world: number of processes; divides `batch_size`.
-        num_stacks: number of stacks.
-        batch_size: stacks in a batch of all processes together.
-        pad: give every process the same number of batches, which gradients need. If the last batch
-            has fewer stacks than there are processes, the others repeat stacks from the front.
-
-    Returns:
-        Places; those from `num_stacks` on stand for the first ones.
+    `batch_size` counts the stacks of all processes together. With `pad`, every process gets the
+    same number of batches, which gradients need: if the last batch has fewer stacks than there are
+    processes, the places from `num_stacks` on repeat the first stacks.
 
     >>> [list(share_of(rank, 2, 7, 4, pad=False)) for rank in (0, 1)]
     [[0, 2, 4, 6], [1, 3, 5]]

@@ -9,7 +9,7 @@ import re
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,11 +24,7 @@ ORDERS = 100  # random orders in which groups are assigned; the best result coun
 
 @dataclass(frozen=True)
 class Split(ABC):
-    """A rule that assigns stacks to train, val and test.
-
-    Attributes:
-        name: of the option in `conf/split`.
-    """
+    """A rule that assigns stacks to train, val and test; `name` is its option in `conf/split`."""
 
     name: str
 
@@ -47,12 +43,7 @@ class Split(ABC):
     @property
     def key(self) -> str:
         """The config key of this rule, for errors."""
-        return f"split={self.name}"
-
-    @property
-    def settings(self) -> dict:
-        """All settings, for the record of a run."""
-        return asdict(self)
+        return "data.split" if self.name == "data" else f"split={self.name}"
 
 
 @dataclass(frozen=True)
@@ -61,13 +52,8 @@ class DataSplit(Split):
 
     name: str = "data"
 
-    @property
-    def key(self) -> str:
-        """The config key of this rule, for errors."""
-        return "data.split"
-
     def assign(self, rows: Sequence[StackRow], pattern: str | None) -> list[str]:
-        """Return the manifest's splits, or grouped ones; see `Split.assign`."""
+        """Return the manifest's splits, or grouped ones."""
         if any(row.split for row in rows):
             return [row.split for row in rows]
         return GroupedSplit(name=self.name).assign(rows, pattern)
@@ -75,20 +61,14 @@ class DataSplit(Split):
 
 @dataclass(frozen=True)
 class IdSplit(Split):
-    """Assigns clips by a part of their names; unlisted values are train.
+    """Assigns clips by a part of their names; unlisted values are train."""
 
-    Attributes:
-        by: `subject`, or a group of the data set's pattern; clips of a list only have `id`.
-        val: values of that group, single (`"03"`) or as a range (`"0016-0020"`).
-        test: likewise.
-    """
-
-    by: str = "id"
-    val: Sequence[str] = ()
+    by: str = "id"  # or `subject`, or a group of the data set's pattern; a list has `id` alone
+    val: Sequence[str] = ()  # values of that group, single ("03") or as a range ("0016-0020")
     test: Sequence[str] = ()
 
     def assign(self, rows: Sequence[StackRow], pattern: str | None) -> list[str]:
-        """Look up the clips' names; see `Split.assign`."""
+        """Look up the clips' names."""
         groups = ["id"] if pattern is None else list(re.compile(pattern).groupindex)
         if self.by not in {"subject", *groups}:
             choices = ", ".join(dict.fromkeys([*groups, "subject"]))
@@ -97,7 +77,7 @@ class IdSplit(Split):
         return [named_split(self._value(row, pattern), split) for row in rows]
 
     def _value(self, row: StackRow, pattern: str | None) -> str:
-        """Return the part of a clip's name that decides."""
+        """Return the value that `val` and `test` may list."""
         if self.by == "subject":
             return row.subject
         if pattern is None:
@@ -107,22 +87,15 @@ class IdSplit(Split):
 
 @dataclass(frozen=True)
 class GroupedSplit(Split):
-    """Splits clips by shares, stratified by class as far as whole groups allow.
-
-    Attributes:
-        train: share of train, 0 to 1.
-        val: share of val.
-        test: share of test; 0 for two parts.
-        seed: of the assignment.
-    """
+    """Splits clips by shares, stratified by class as far as whole groups allow."""
 
     train: float = 0.7
     val: float = 0.15
-    test: float = 0.15
+    test: float = 0.15  # 0 for two parts
     seed: int = 0
 
     def assign(self, rows: Sequence[StackRow], pattern: str | None) -> list[str]:
-        """Assign whole groups; see `Split.assign`."""
+        """Assign whole groups."""
         shares = {name: share for name in SPLITS if (share := getattr(self, name))}
         groups = group_names(rows)
         if len(set(groups)) < len(shares):
@@ -136,20 +109,14 @@ class GroupedSplit(Split):
 
 @dataclass(frozen=True)
 class KFold(Split):
-    """Cross-validation: one of k parts is test, the next is val; stratified like `GroupedSplit`.
-
-    Attributes:
-        folds: k.
-        fold: the part that is test, counted from 0.
-        seed: of the assignment; must be the same for all folds.
-    """
+    """Cross-validation: one of k parts is test, the next is val; stratified like `GroupedSplit`."""
 
     folds: int = 5
-    fold: int = 0
-    seed: int = 0
+    fold: int = 0  # the part that is test
+    seed: int = 0  # of the assignment; must be the same for all folds
 
     def assign(self, rows: Sequence[StackRow], pattern: str | None) -> list[str]:
-        """Assign whole groups; see `Split.assign`."""
+        """Assign whole groups."""
         groups = group_names(rows)
         if len(set(groups)) < self.folds:
             raise UserError(
@@ -163,18 +130,13 @@ class KFold(Split):
 
 @dataclass(frozen=True)
 class LeaveOneSubjectOut(Split):
-    """One subject is test, the next are val, so that no test subject chooses its own best epoch.
+    """One subject is test, the next are val, so that the best epoch is never chosen on test."""
 
-    Attributes:
-        fold: index of the test subject in the sorted order of the subjects.
-        val_subjects: number of subjects after it (the first follows the last) that are val.
-    """
-
-    fold: int = 0
-    val_subjects: int = 1
+    fold: int = 0  # index of the test subject in the sorted order of the subjects
+    val_subjects: int = 1  # number of subjects after it; the first follows the last
 
     def assign(self, rows: Sequence[StackRow], pattern: str | None) -> list[str]:
-        """Look up the subjects; see `Split.assign`."""
+        """Look up the subjects."""
         subjects = sorted({row.subject for row in rows} - {""})
         if unknown := sorted({row.clip for row in rows if not row.subject}):
             raise UserError(
@@ -226,15 +188,11 @@ def assign_groups(
     Returns:
         Group -> index of its part; no part is empty.
     """
-    clips = {
-        (group, row.clip, row.label) for group, row in zip(group_names(rows), rows, strict=True)
-    }
-    groups = sorted({group for group, _, _ in clips})
-    labels = sorted({label for _, _, label in clips})
-    counts = np.zeros((len(groups), len(labels)))  # of clips
-    group_index = {group: index for index, group in enumerate(groups)}
-    for group, _, label in clips:
-        counts[group_index[group], labels.index(label)] += 1
+    names = group_names(rows)
+    clips = {(group, row.clip, row.label) for group, row in zip(names, rows, strict=True)}
+    clip_counts = Counter((group, label) for group, _, label in clips)
+    groups, labels = (sorted(set(each)) for each in zip(*clip_counts, strict=True))
+    counts = np.array([[clip_counts[g, label] for label in labels] for g in groups], float)
 
     generator = np.random.default_rng(seed)
     sizes = counts.sum(axis=1) * generator.uniform(0.7, 1, size=(ORDERS, len(groups)))
@@ -258,22 +216,23 @@ def assign_groups(
 
 
 def split_rows(rows: Sequence[StackRow], split: Split, pattern: str | None) -> list[StackRow]:
-    """Assign every row to a split, and check the result.
+    """Return rows with their splits, in their order; see `Split.assign` for `pattern`.
 
-    Args:
-        rows: of the manifest.
-        split: the rule.
-        pattern: see `Split.assign`.
-
-    Returns:
-        The rows in their order, with their splits.
+    A model recognizes a face that it was trained on, so that accuracy on it does not carry over to
+    unseen subjects: no subject or clip may be in two splits.
 
     Raises:
-        UserError: a clip or a subject is in two splits, or train or val is empty.
+        UserError: names the subjects or clips in two splits; or train or val is empty.
     """
     names = split.assign(rows, pattern)
     rows = [replace(row, split=name) for row, name in zip(rows, names, strict=True)]
-    check_leaks(rows, split.key)
+    for what in ("subject", "clip"):
+        if torn := find_torn((getattr(row, what), row.split) for row in rows):
+            named = "; ".join(f"{name} in {' and '.join(s)}" for name, s in torn.items())
+            raise UserError(
+                f"{split.key} puts the same {what} into two splits: {named}; "
+                "split=grouped, kfold and leave_one_subject_out keep them together"
+            )
     counts = Counter(row.split for row in rows)
     for name in ("train", "val"):
         if not counts[name]:
@@ -291,31 +250,6 @@ def split_rows(rows: Sequence[StackRow], split: Split, pattern: str | None) -> l
     return rows
 
 
-def check_leaks(rows: Sequence[StackRow], key: str) -> None:
-    """Check that no clip and no known subject is in two splits.
-
-    A model recognizes a face that it was trained on, so that accuracy on it does not carry over to
-    unseen subjects.
-
-    Args:
-        rows: with their splits.
-        key: the config key of the rule that assigned them.
-
-    Raises:
-        UserError: names the clips or subjects and their splits.
-    """
-    for what, torn in (
-        ("subject", find_torn((row.subject, row.split) for row in rows)),
-        ("clip", find_torn((row.clip, row.split) for row in rows)),
-    ):
-        if torn:
-            named = "; ".join(f"{name} in {' and '.join(s)}" for name, s in torn.items())
-            raise UserError(
-                f"{key} puts the same {what} into two splits: {named}; "
-                "split=grouped, kfold and leave_one_subject_out keep them together"
-            )
-
-
 @dataclass(frozen=True)
 class PartCounts:
     """What is in one part of a split: known subjects, and clips and stacks of each class."""
@@ -327,15 +261,13 @@ class PartCounts:
 
 def count_parts(rows: Sequence[StackRow]) -> dict[str, PartCounts]:
     """Count subjects, clips and stacks; return split -> counts for rows with their splits."""
-    labels = sorted({row.label for row in rows})
+    none = dict.fromkeys(sorted({row.label for row in rows}), 0)
     parts = {}
     for name in SPLITS:
         own = [row for row in rows if row.split == name]
-        clips = Counter(label for _, label in {(row.clip, row.label) for row in own})
-        stacks = Counter(row.label for row in own)
         parts[name] = PartCounts(
             subjects=tuple(sorted({row.subject for row in own} - {""})),
-            clips={label: clips[label] for label in labels},
-            stacks={label: stacks[label] for label in labels},
+            clips=none | Counter(label for _, label in {(row.clip, row.label) for row in own}),
+            stacks=none | Counter(row.label for row in own),
         )
     return parts

@@ -29,14 +29,7 @@ class LandmarkClassifier(nn.Module):
         self.register_buffer("bias", torch.zeros(num_classes))
 
     def forward(self, landmarks: torch.Tensor) -> torch.Tensor:
-        """Classify faces by their landmarks.
-
-        Args:
-            landmarks: (N, T, 468, 3) float, see `emotion.stacks.face_crop.normalize_landmarks`.
-
-        Returns:
-            (N, num_classes) logits.
-        """
+        """Return the (N, num_classes) logits of (N, T, 468, 3) float normalized landmarks."""
         features = describe(align(landmarks, self.reference), is_new(landmarks))
         return features @ self.weight.T + self.bias
 
@@ -81,15 +74,7 @@ class LandmarkClassifier(nn.Module):
 
 
 def align(landmarks: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
-    """Align faces with a reference by the affine map of least squares.
-
-    Args:
-        landmarks: (..., P, 3).
-        reference: (P, 3), centered.
-
-    Returns:
-        (..., P, 3).
-    """
+    """Align (..., P, 3) faces with a centered (P, 3) reference by the least-squares affine map."""
     centered = landmarks - landmarks.mean(dim=-2, keepdim=True)
     gram = centered.transpose(-1, -2) @ centered  # (..., 3, 3)
     return centered @ (inverse(gram) @ (centered.transpose(-1, -2) @ reference))
@@ -109,27 +94,17 @@ def cross(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def is_new(landmarks: torch.Tensor) -> torch.Tensor:
-    """Find the images that do not repeat the image before.
-
-    Args:
-        landmarks: (N, T, P, 3).
-
-    Returns:
-        (N, T), 1 or 0; the first image is always 1.
-    """
+    """Return (N, T) ones for images of (N, T, P, 3) landmarks that differ from the one before."""
     moved = (landmarks[:, 1:] - landmarks[:, :-1]).abs().sum(dim=(2, 3)) > 0  # (N, T - 1)
     return torch.cat([torch.ones_like(landmarks[:, :1, 0, 0]), moved.to(landmarks.dtype)], dim=1)
 
 
 def describe(aligned: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Compute the features that are classified.
+    """Return (N, 4 P) means and standard deviations of x and y over the images.
 
     Args:
         aligned: (N, T, P, 3).
         counts: (N, T), weight of each image.
-
-    Returns:
-        (N, 4 P), means and standard deviations of x and y over the images.
     """
     points = aligned[..., :2].flatten(start_dim=2)  # (N, T, 2 P)
     shares = (counts / counts.sum(dim=1, keepdim=True)).unsqueeze(-1)  # (N, T, 1)

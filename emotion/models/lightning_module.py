@@ -21,13 +21,10 @@ from emotion.stacks.landmarks import NUM_POINTS
 
 
 class ClassifierModule(pl.LightningModule):
-    """What the modules have in common: metrics, validation and prediction.
+    """Base class of the modules: metrics, validation and prediction.
 
     All hyperparameters are plain numbers and names, so that a checkpoint loads with
     `load_from_checkpoint(path)` and nothing else.
-
-    Attributes:
-        network: what classifies a batch.
     """
 
     network: nn.Module
@@ -35,25 +32,18 @@ class ClassifierModule(pl.LightningModule):
     def __init__(self, num_classes: int) -> None:
         """Build the metrics."""
         super().__init__()
-        phases = ("train", "val")
+        phases = ("train", "val")  # as a key, "train" alone would hide a method of the module
         self.metrics = nn.ModuleDict(
             {f"{phase}_": running_metrics(num_classes, f"{phase}/") for phase in phases}
-        )  # "train" alone would hide a method of the module
+        )
         self.losses = nn.ModuleDict({f"{phase}_": MeanMetric() for phase in phases})
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Classify a batch of what a dataset yields.
-
-        Returns:
-            (N, C) logits.
-        """
+        """Return the (N, C) logits of a batch."""
         return self.network(inputs)
 
     def validation_step(self, batch: Batch, _: int) -> None:
-        """Score a batch.
-
-        The loss is the plain cross-entropy, so that runs with other losses can be compared.
-        """
+        """Log metrics and plain cross-entropy, which compares runs with different train losses."""
         inputs, targets = batch
         logits = self(inputs)
         self._log("val", cross_entropy(logits, targets), logits, targets)
@@ -105,63 +95,31 @@ class EmotionModule(ClassifierModule):
         dropout: tuple[float, float] = (0.6, 0.5),
         fusion: str = "early",
         normalize: str = "range",
-        channels_last: bool = False,
+        channels_last: bool = False,  # the same results up to rounding, faster for some networks
         freeze_epochs: int = 0,
-        class_weights: Sequence[float] | None = None,
+        class_weights: Sequence[float] | None = None,  # of the train loss
         label_smoothing: float = 0.0,
-        mixup: float = 0.0,
+        mixup: float = 0.0,  # alpha of the Beta distribution, see `mix`
         optimizer: Mapping[str, Any] | None = None,
         schedule: Mapping[str, Any] | None = None,
     ) -> None:
         """Build the network with random weights.
 
-        Args:
-            backbone: see `StackClassifier`, also for `image_px`, `hidden`, `dropout`, `fusion`.
-            num_images: T.
-            labels: the classes, in the order of their indices.
-            image_px: height and width of the images.
-            hidden: width of the head's first layer.
-            dropout: probabilities before the head's first and second layer.
-            fusion: `early` or `late`.
-            normalize: how gray levels are normalized, see `normalized`.
-            channels_last: keep images and kernels with channels last in memory; the same results
-                up to rounding, faster for some networks and slower for others.
-            freeze_epochs: epochs that train the head alone; batch norm keeps its statistics too.
-            class_weights: weight of each class in the train loss; None weighs all the same.
-            label_smoothing: share of every train target that is spread over all classes.
-            mixup: alpha of the Beta distribution that pairs of train stacks are mixed by; 0 turns
-                mixup off.
-            optimizer: see `build_optimizer`; None for a module that is not trained.
-            schedule: see `build_schedule`; None for a module that is not trained.
-
-        Raises:
-            UserError: timm cannot build the backbone.
+        `StackClassifier`, `normalized`, `build_optimizer` and `build_schedule` describe their
+        arguments; a module that is not trained needs neither optimizer nor schedule. The first
+        `freeze_epochs` epochs train the head alone and keep the batch norm statistics.
         """
         super().__init__(len(labels))
         self.save_hyperparameters(logger=False)  # the loggers have the whole config
-        self.network = StackClassifier(
-            backbone,
-            num_images,
-            len(labels),
-            image_px=image_px,
-            hidden=hidden,
-            dropout=tuple(dropout),
-            fusion=fusion,
-        )
+        options = {"image_px": image_px, "hidden": hidden, "dropout": dropout, "fusion": fusion}
+        self.network = StackClassifier(backbone, num_images, len(labels), **options)
         self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.network.to(memory_format=self.memory_format)
         weight = None if class_weights is None else torch.tensor(class_weights)
         self.loss = nn.CrossEntropyLoss(weight, label_smoothing=label_smoothing)
 
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-        """Classify stacks.
-
-        Args:
-            inputs: (N, T, H, W) uint8, 0 to 255.
-
-        Returns:
-            (N, C) logits.
-        """
+        """Return the (N, C) logits of (N, T, H, W) uint8 stacks, 0 to 255."""
         return self.network(self._images(inputs))
 
     def example(self, num: int, image_px: int) -> torch.Tensor:
@@ -177,11 +135,7 @@ class EmotionModule(ClassifierModule):
         return normalized(images, self.hparams.normalize)
 
     def setup(self, stage: str) -> None:
-        """Try the backbone on a stack, because some refuse an image size only then.
-
-        Raises:
-            UserError: it cannot take these images.
-        """
+        """Try the backbone on a stack, because some refuse an image size only then."""
         image_px = self.hparams.image_px
         if stage != "fit" or image_px is None:
             return
@@ -202,10 +156,7 @@ class EmotionModule(ClassifierModule):
         self.log("train/lr", head["lr"], on_step=False, on_epoch=True, sync_dist=True)
 
     def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Return the loss of a batch.
-
-        With mixup, the train metrics compare with the class that has the larger share.
-        """
+        """Return the loss of a batch; with mixup, metrics use the class with the larger share."""
         stacks, targets = batch
         images = self._images(stacks)
         if alpha := self.hparams.mixup:
@@ -223,17 +174,11 @@ class EmotionModule(ClassifierModule):
         optimizer = build_optimizer(self.network, self.hparams.optimizer)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule, interval = build_schedule(optimizer, self.hparams.schedule, steps)
-        return {
-            "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": interval},
-        }
+        scheduler = {"scheduler": schedule, "interval": interval}
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuse to resume with a schedule that was built for another number of steps.
-
-        Raises:
-            UserError: the settings or the data have changed since.
-        """
+        """Refuse to resume with a schedule that was built for another number of steps."""
         if self._trainer is None:
             return
         steps = self.trainer.estimated_stepping_batches
@@ -261,14 +206,7 @@ class LandmarkModule(ClassifierModule):
         components: int = 80,
         shrinkage: float = 0.6,
     ) -> None:
-        """Build a classifier that is not fitted.
-
-        Args:
-            num_images: T.
-            labels: the classes, in the order of their indices.
-            components: see `LandmarkClassifier.fit`.
-            shrinkage: likewise.
-        """
+        """Build a classifier of T landmarks; `LandmarkClassifier.fit` has the other arguments."""
         super().__init__(len(labels))
         self.save_hyperparameters(logger=False)
         self.network = LandmarkClassifier(len(labels))
@@ -279,24 +217,15 @@ class LandmarkModule(ClassifierModule):
         return points.reshape(NUM_POINTS, 3).expand(num, self.hparams.num_images, -1, -1)
 
     def setup(self, stage: str) -> None:
-        """Check that there is one process.
-
-        Raises:
-            UserError: there are several.
-        """
+        """Refuse to be fitted in several processes."""
         if self.trainer.world_size > 1:
             raise UserError("model=landmarks is fitted in one process: leave out trainer=ddp")
 
     def on_fit_start(self) -> None:
         """Fit the classifier on all train stacks."""
         loader = self.trainer.datamodule.evaluation_dataloader("train")
-        landmarks, targets = zip(*loader, strict=True)
-        self.network.fit(
-            torch.cat(landmarks).numpy(),
-            torch.cat(targets).numpy(),
-            self.hparams.components,
-            self.hparams.shrinkage,
-        )
+        landmarks, targets = (torch.cat(each).numpy() for each in zip(*loader, strict=True))
+        self.network.fit(landmarks, targets, self.hparams.components, self.hparams.shrinkage)
 
     def training_step(self, batch: Batch, _: int) -> None:
         """Score a batch; return no loss, so that nothing is optimized."""
@@ -312,25 +241,15 @@ MODULES = {"stacks": EmotionModule, "landmarks": LandmarkModule}
 
 
 def build_module(inputs: str, **hyperparameters: Any) -> ClassifierModule:
-    """Build the module for a kind of inputs.
-
-    Args:
-        inputs: `stacks` or `landmarks`, see `conf/model`.
-        **hyperparameters: of its class, for example those of a checkpoint.
-    """
+    """Build the module for `stacks` or `landmarks` from the hyperparameters of its class."""
     return MODULES[inputs](**hyperparameters)
 
 
 def normalized(images: torch.Tensor, normalize: str) -> torch.Tensor:
-    """Normalize the gray levels of stacks.
+    """Normalize the gray levels of (N, T, H, W) stacks from 0 to 1.
 
-    Args:
-        images: (N, T, H, W), 0 to 1.
-        normalize: `range` leaves them; `stack` gives each stack mean 0 and standard deviation 1,
-            which removes light and skin color.
-
-    Returns:
-        (N, T, H, W).
+    `range` leaves them; `stack` gives each stack mean 0 and standard deviation 1, which removes
+    light and skin color.
     """
     if normalize == "range":
         return images

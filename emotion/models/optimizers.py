@@ -11,6 +11,8 @@ from torch.optim.lr_scheduler import ExponentialLR, LambdaLR, LRScheduler, OneCy
 from emotion.errors import UserError
 from emotion.models.stack_classifier import StackClassifier
 
+Schedule = tuple[LRScheduler, str]  # and whether it is updated after each `epoch` or `step`
+
 
 def build_optimizer(network: StackClassifier, settings: Mapping[str, Any]) -> Optimizer:
     """Build an optimizer with parameter groups for the backbone and the head, in this order.
@@ -41,18 +43,13 @@ def build_optimizer(network: StackClassifier, settings: Mapping[str, Any]) -> Op
         raise UserError(f"optimizer: torch.optim.{name} refuses its arguments: {error}") from error
 
 
-def build_schedule(
-    optimizer: Optimizer, settings: Mapping[str, Any], num_steps: int
-) -> tuple[LRScheduler, str]:
+def build_schedule(optimizer: Optimizer, settings: Mapping[str, Any], num_steps: int) -> Schedule:
     """Build a learning rate schedule.
 
     Args:
         optimizer: its learning rates are the highest of the schedule.
         settings: `name`, a key of `SCHEDULES`, and the arguments of that function.
         num_steps: optimizer steps of the whole training.
-
-    Returns:
-        The schedule, and whether it is updated after each `epoch` or `step`.
 
     Raises:
         UserError: the schedule is unknown or refuses its arguments.
@@ -67,20 +64,18 @@ def build_schedule(
         raise UserError(f"schedule={name} refuses its arguments: {error}") from error
 
 
-def exponential(
-    optimizer: Optimizer, num_steps: int, *, lr_decay: float
-) -> tuple[LRScheduler, str]:
+def exponential(optimizer: Optimizer, num_steps: int, *, lr_decay: float) -> Schedule:
     """Multiply the learning rates by a factor after each epoch."""
     return ExponentialLR(optimizer, lr_decay), "epoch"
 
 
-def onecycle(optimizer: Optimizer, num_steps: int, *, warmup: float) -> tuple[LRScheduler, str]:
+def onecycle(optimizer: Optimizer, num_steps: int, *, warmup: float) -> Schedule:
     """Increase the learning rates from a 25th over a share of the steps, then decrease to 0."""
     highest = [group["lr"] for group in optimizer.param_groups]
     return OneCycleLR(optimizer, highest, total_steps=num_steps, pct_start=warmup), "step"
 
 
-def cosine(optimizer: Optimizer, num_steps: int, *, warmup: float) -> tuple[LRScheduler, str]:
+def cosine(optimizer: Optimizer, num_steps: int, *, warmup: float) -> Schedule:
     """Warm up linearly from 0 over a share of the steps, then follow half a cosine."""
     up = round(warmup * num_steps)
 
@@ -92,14 +87,9 @@ def cosine(optimizer: Optimizer, num_steps: int, *, warmup: float) -> tuple[LRSc
     return LambdaLR(optimizer, factor), "step"
 
 
-def constant(optimizer: Optimizer, num_steps: int) -> tuple[LRScheduler, str]:
+def constant(optimizer: Optimizer, num_steps: int) -> Schedule:
     """Keep the learning rates."""
     return LambdaLR(optimizer, lambda epoch: 1.0), "epoch"
 
 
-SCHEDULES = {
-    "exponential": exponential,
-    "onecycle": onecycle,
-    "cosine": cosine,
-    "constant": constant,
-}
+SCHEDULES = {each.__name__: each for each in (exponential, onecycle, cosine, constant)}

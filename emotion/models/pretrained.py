@@ -1,7 +1,6 @@
 """Load pretrained weights into the backbone of a `StackClassifier`."""
 
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
@@ -13,6 +12,7 @@ import timm
 import torch
 from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from timm.models import load_state_dict
+from torch import nn
 
 from emotion.errors import UserError
 from emotion.models.stack_classifier import StackClassifier
@@ -22,12 +22,7 @@ HUB_TIMEOUT_S = 5.0
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Source of a backbone's weights.
-
-    Attributes:
-        loaded: whether the weights are pretrained; False if they are random.
-        source: the file or hub repository, or why the weights are random.
-    """
+    """Whether the weights are pretrained, and their source (or why they are random)."""
 
     loaded: bool
     source: str
@@ -63,22 +58,12 @@ def load_pretrained(
     else:
         path = Path(pretrained)
         source = str(path)
-    load_backbone(network, path, stem)
+    load_backbone(network.backbone, path, stem)
     return Pretrained(True, source)
 
 
-def load_backbone(network: StackClassifier, path: Path, stem: str) -> None:
-    """Load a state dict into the backbone of a network; ignore keys that the backbone lacks.
-
-    Args:
-        network: changed in place.
-        path: a state dict of the bare backbone or of a module that has a `backbone`, or a
-            checkpoint that holds one.
-        stem: how a first convolution over other than T channels is adapted.
-
-    Raises:
-        UserError: there is no such file, or the weights do not fit the backbone.
-    """
+def load_backbone(backbone: nn.Module, path: Path, stem: str) -> None:
+    """Load a state dict of the backbone, or of a module that has it; ignore other keys."""
     if not path.is_file():
         raise UserError(
             f"model.pretrained={path}: no such file (or auto, true, false); "
@@ -89,10 +74,12 @@ def load_backbone(network: StackClassifier, path: Path, stem: str) -> None:
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"model.pretrained={path}: not a state dict: {reason}") from error
-    backbone = network.backbone
-    weights = strip_prefix(weights)
+    prefix = "backbone."
+    inside = {key.split(prefix, 1)[1]: value for key, value in weights.items() if prefix in key}
+    weights = inside or dict(weights)
     own = backbone.state_dict()
-    for layer in stem_layers(backbone):
+    layers = backbone.pretrained_cfg.get("first_conv") or ()
+    for layer in [layers] if isinstance(layers, str) else layers:
         key = f"{layer}.weight"
         if key in weights and weights[key].shape[1] != own[key].shape[1]:
             weights[key] = adapt_stem(weights[key], own[key].shape[1], stem)
@@ -100,51 +87,30 @@ def load_backbone(network: StackClassifier, path: Path, stem: str) -> None:
         # timm resizes position embeddings to the image size in a function beside each network.
         resize = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
         weights = resize(weights, backbone) if resize else weights
-    missing = [key for key in own if key not in weights]
-    misshapen = [k for k in own if k in weights and weights[k].shape != own[k].shape]
-    if missing or misshapen:
-        wrong = f"{missing[0]} is missing" if missing else f"{misshapen[0]} has another shape"
-        raise UserError(f"model.pretrained={path} does not fit model.backbone: {wrong}")
+    for key, value in own.items():
+        if key not in weights or weights[key].shape != value.shape:
+            wrong = "has another shape" if key in weights else "is missing"
+            raise UserError(f"model.pretrained={path} does not fit model.backbone: {key} {wrong}")
     backbone.load_state_dict({key: weights[key] for key in own})
 
 
-def stem_layers(backbone: torch.nn.Module) -> tuple[str, ...]:
-    """Return the names of the layers that take the images."""
-    names = backbone.pretrained_cfg.get("first_conv") or ()
-    return (names,) if isinstance(names, str) else tuple(names)
-
-
-def strip_prefix(weights: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Return the backbone's part of a larger network's state dict, without its prefix."""
-    marker = "backbone."
-    inside = {k.split(marker, 1)[1]: v for k, v in weights.items() if marker in k}
-    return inside or dict(weights)
-
-
 def adapt_stem(kernel: torch.Tensor, num_images: int, stem: str) -> torch.Tensor:
-    """Adapt a first convolution over colors to T images.
+    """Adapt a first convolution over colors, (F, C, h, w), to T images, (F, T, h, w).
 
     Args:
-        kernel: (F, C, h, w), over C colors.
+        kernel: over C colors.
         num_images: T.
         stem: `mean`, every image gets the mean over the colors, as in the seed; or `balanced`, the
             sum over the colors divided by T, so that T copies of a gray image give the response
             that the gray picture gave (the inflation of Carreira and Zisserman, "Quo Vadis, Action
             Recognition?", CVPR 2017, over channels).
-
-    Returns:
-        (F, T, h, w).
     """
     gray = kernel.mean(dim=1) if stem == "mean" else kernel.sum(dim=1) / num_images
     return gray.unsqueeze(1).repeat(1, num_images, 1, 1)
 
 
 def imagenet_weights(backbone: str) -> Path:
-    """Return the file of a backbone's ImageNet weights; download it if it is not cached.
-
-    Raises:
-        UserError: neither the hub's local cache nor the hub has the weights.
-    """
+    """Return the file of a backbone's ImageNet weights; download it if it is not cached."""
     repository = timm.get_pretrained_cfg(backbone).hf_hub_id
     if not repository:
         raise UserError(f"timm has no pretrained weights for {backbone}")
@@ -168,8 +134,7 @@ def imagenet_weights(backbone: str) -> Path:
 def hub_answers() -> bool:
     """Check, once in a process, whether the hub can be reached.
 
-    The hub's client retries for most of a minute for every model; a connection that is not there
-    after a few seconds will not carry weights either.
+    The hub's client retries for most of a minute for every model.
     """
     if constants.HF_HUB_OFFLINE:
         return False

@@ -6,64 +6,48 @@ predictions silently.
 """
 
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from emotion.errors import UserError
-from emotion.executors import PIXEL_PACKAGES
+from emotion.executors import pixel_versions
 from emotion.files import unfinished
 from emotion.stacks.sampling import interval_step, num_images
 from emotion.stacks.settings import CacheSettings
 
 RECIPE_FILE = "recipe.json"
-VERSION = 2  # counts up when a key changes its meaning
-PACKAGES = (*PIXEL_PACKAGES, "torch", "timm")
+VERSION = 2  # of the JSON; counts up when a key changes its meaning
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Recipe(BaseModel):
-    """How clips become a model's inputs, and how its logits become an answer.
-
-    Attributes:
-        version: of the JSON.
-        title: of the model, for people.
-        data: the training data, and what a reader must know of it.
-        labels: the C classes, in the order of their indices.
-        settings: how clips are cut and cropped.
-        interval: frames from one image of a stack to the next, as the model takes them.
-        image_px: height and width of these images.
-        versions: package -> version, of those that may change crops or logits.
-        inputs: whether the model takes stacks or landmarks.
-        temperature: what logits are divided by before softmax; 1 if not calibrated.
-        unsure_below: a clip with a lower top probability is unsure; 0 if no threshold was set.
-        neutral_label: the class of a resting face; None if there is none.
-        neutral: mean log-probabilities of the validation stacks of that class, which a person's
-            own neutral clips are compared with; empty if there are none.
-    """
+    """How clips become a model's inputs, and how its logits become an answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     version: Literal[2] = VERSION
     title: str
-    data: str
-    labels: Annotated[tuple[str, ...], Field(min_length=1)]
+    data: str  # the training data, and what a reader must know of it
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]  # in the order of their indices
     settings: CacheSettings
-    interval: int
+    interval: int  # frames from one image of a stack to the next, as the model takes them
     image_px: Annotated[int, Field(ge=1)]
-    versions: Mapping[str, str]
+    versions: Mapping[str, str]  # of the packages that may change crops or logits
     inputs: Literal["stacks", "landmarks"] = "stacks"
-    temperature: Annotated[Finite, Field(gt=0)] = 1.0
-    unsure_below: Annotated[Finite, Field(ge=0, le=1)] = 0.0
-    neutral_label: str | None = None
+    temperature: Annotated[Finite, Field(gt=0)] = 1.0  # logits are divided by it; 1: uncalibrated
+    unsure_below: Annotated[Finite, Field(ge=0, le=1)] = 0.0  # top probability; 0: no threshold
+    neutral_label: str | None = None  # the class of a resting face
+    # Mean log-probabilities of the validation stacks of that class, which a person's own neutral
+    # clips are compared with; empty if there are none.
     neutral: tuple[Finite, ...] = ()
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
-        """Check what no single field shows."""
+        """Check the fields against each other."""
         interval_step(self.interval, self.settings.interval, self.settings.segment_frames)
         if len(set(self.labels)) < len(self.labels):
             raise UserError("labels must be unique")
@@ -93,17 +77,13 @@ class Recipe(BaseModel):
     def from_json(cls, text: str, source: str) -> "Recipe":
         """Read what `to_json` returned.
 
-        Args:
-            text: the JSON.
-            source: where it is from, for the error.
-
         Raises:
-            UserError: it is foreign, damaged or of another version; names the first wrong key.
+            UserError: it is foreign, damaged or of another version; names the source and the key.
         """
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            wrong = [*error.errors()]
+            wrong = error.errors()
             first = next((each for each in wrong if each["loc"] == ("version",)), wrong[0])
             key = ".".join(map(str, first["loc"])) or "the recipe"
             raise UserError(
@@ -118,11 +98,7 @@ class Recipe(BaseModel):
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        """Read a recipe from a file.
-
-        Raises:
-            UserError: the file does not exist, is foreign or damaged.
-        """
+        """Read a recipe from a file; raise UserError if it is missing, foreign or damaged."""
         try:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -136,20 +112,13 @@ class Recipe(BaseModel):
 
     def changed_packages(self) -> list[str]:
         """List the packages that may change a crop and have another version here."""
-        here = package_versions()
         return [
-            f"{name} {here[name]} instead of {self.versions[name]}"
-            for name in PIXEL_PACKAGES
-            if name in self.versions and here[name] != self.versions[name]
+            f"{name} {here} instead of {self.versions[name]}"
+            for name, here in pixel_versions().items()
+            if self.versions.get(name, here) != here
         ]
 
 
 def package_versions() -> dict[str, str]:
-    """Return the installed version of each of `PACKAGES`, "none" if it is not installed."""
-    versions = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            versions[name] = "none"
-    return versions
+    """Return package -> installed version, of those that may change crops or logits."""
+    return pixel_versions() | {name: version(name) for name in ("torch", "timm")}

@@ -23,12 +23,7 @@ class UnweightedAverageRecall(MulticlassConfusionMatrix):
 
 
 def running_metrics(num_classes: int, prefix: str) -> MetricCollection:
-    """Return metrics over (N, C) logits or probabilities and (N,) class indices.
-
-    Args:
-        num_classes: C.
-        prefix: goes before the names `accuracy`, `uar` and `macro_f1`.
-    """
+    """Return metrics over (N, C) logits or probabilities and (N,) class indices."""
     return MetricCollection(
         {
             "accuracy": MulticlassAccuracy(num_classes, average="micro"),

@@ -23,26 +23,12 @@ class StackClassifier(nn.Module):
         num_images: int,
         num_classes: int,
         *,
-        image_px: int | None = None,
-        hidden: int = 512,
-        dropout: tuple[float, float] = (0.6, 0.5),
-        fusion: str = "early",
+        image_px: int | None = None,  # for networks of one image size (ViT, Swin); None: their own
+        hidden: int = 512,  # width of the head's first layer
+        dropout: tuple[float, float] = (0.6, 0.5),  # before the head's first and second layer
+        fusion: str = "early",  # or "late"
     ) -> None:
-        """Build the network with random weights.
-
-        Args:
-            backbone: name of an image network in timm.
-            num_images: T.
-            num_classes: number of logits.
-            image_px: height and width of the images, for networks that are built for one size
-                (ViT, Swin); None for their default size.
-            hidden: width of the head's first layer.
-            dropout: probabilities before its first and its second layer.
-            fusion: `early` or `late`.
-
-        Raises:
-            UserError: timm has no such network, or cannot build it like this.
-        """
+        """Build the network of a backbone of timm with random weights."""
         super().__init__()
         self.fusion = fusion
         self.frozen = False
@@ -68,14 +54,7 @@ class StackClassifier(nn.Module):
         self.backbone.train(not frozen)
 
     def forward(self, stacks: torch.Tensor) -> torch.Tensor:
-        """Classify stacks.
-
-        Args:
-            stacks: (N, T, H, W) float.
-
-        Returns:
-            (N, num_classes) logits.
-        """
+        """Return the (N, num_classes) logits of (N, T, H, W) float stacks."""
         num, num_images = stacks.shape[:2]
         if self.fusion == "late":
             stacks = stacks.reshape(num * num_images, 1, *stacks.shape[2:])
@@ -87,15 +66,7 @@ class StackClassifier(nn.Module):
 
 
 def build_backbone(name: str, channels: int, image_px: int | None) -> nn.Module:
-    """Build a timm network without a classifier.
-
-    Args:
-        name: of the network.
-        channels: of its input.
-        image_px: see `StackClassifier`.
-
-    Returns:
-        A network that gives (N, F) pooled features for (N, channels, H, W) images.
+    """Build a timm network that gives (N, F) pooled features for (N, channels, H, W) images.
 
     Raises:
         UserError: there is no such network, or timm cannot build it for these images.

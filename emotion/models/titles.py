@@ -9,10 +9,7 @@ TITLES = {
 
 
 def model_title(backbone: str | None) -> str:
-    """Return a model's title, which follows its backbone so that a table never mixes up two.
-
-    Args:
-        backbone: name of a timm network; None for the landmark classifier.
+    """Return the title of a timm network, or of the landmark classifier, which has no backbone.
 
     >>> model_title("mobilenetv3_large_100"), model_title("resnet18"), model_title(None)
     ('MobileNetV3-Large', 'resnet18', 'Landmarks')

@@ -1,11 +1,12 @@
-"""Random variation: each part against another library or plain arithmetic, and seeded.
+"""Augmentation against other libraries and plain arithmetic, and its seeds.
 
-What was done to a stack is measured from outside: its images are ramps that hold their own x and
-y, so that each pixel of the result tells from where it came.
+The affine map of a stack is measured from its result: the images are ramps of their own x and y, so
+that each pixel of the result contains the coordinates it came from.
 """
 
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import cache
 
 import cv2
 import numpy as np
@@ -17,8 +18,8 @@ from torchvision.transforms import functional as tv
 
 from emotion.data.augmentation import Augmentation
 
-HEIGHT, WIDTH = 192, 256
-CENTRE = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
+HEIGHT, WIDTH = 96, 128
+CENTER = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
 SEEDS = range(40)
 SEED_CONFIG = {  # seed.md: Augmentation
     "flip": 0.5,
@@ -34,6 +35,15 @@ SEED_CONFIG = {  # seed.md: Augmentation
 }
 
 
+@pytest.fixture(scope="module")
+def options(compose: Callable) -> dict[str, Augmentation]:
+    """Return the augmentations of `conf/augmentation` that the tests use."""
+    return {
+        option: instantiate(compose("train", [f"augmentation={option}"]).augmentation)
+        for option in ("none", "seed", "strong")
+    }
+
+
 def vary(augmentation: Augmentation, stack: np.ndarray, seed: int = 0) -> np.ndarray:
     return augmentation(stack, np.random.default_rng(seed))
 
@@ -42,38 +52,40 @@ def random_stack(height: int = 64, width: int = 64, num_images: int = 18) -> np.
     return np.random.default_rng(9).integers(0, 256, (height, width, num_images), np.uint8)
 
 
+@cache
 def smooth_picture() -> np.ndarray:
-    noise = np.random.default_rng(3).random((12, 16), np.float32)
+    noise = np.random.default_rng(3).random((6, 8), np.float32)
     return (255 * cv2.resize(noise, (WIDTH, HEIGHT))).astype(np.uint8)
 
 
+@cache
 def ramps() -> np.ndarray:
-    """Make a stack of a picture, of white, and of 32 images that hold x and y, (192, 256, 34).
+    """Make a stack of a picture, of white, and of 8 ramps each of x and of y, (96, 128, 18).
 
-    Sixteen images together count sixteenths of a pixel: the first climbs from 0 to 255 at the
-    first pixels, the second goes on from there, and so forth.
+    The 8 images add up to sixteenths of a pixel: the first rises from 0 to 255 over the first
+    pixels, the second continues from there, and so on.
     """
-    y, x = np.mgrid[:HEIGHT, :WIDTH][..., None] * np.ones(16, int)
-    climbs = [np.clip(16 * place - 255 * np.arange(16), 0, 255) for place in (x, y)]
+    y, x = np.mgrid[:HEIGHT, :WIDTH][..., None] * np.ones(8, int)
+    climbs = [np.clip(16 * place - 255 * np.arange(8), 0, 255) for place in (x, y)]
     white = np.full((HEIGHT, WIDTH), 255)
     return np.dstack([smooth_picture(), white, *climbs]).astype(np.uint8)
 
 
 def measure(varied: np.ndarray) -> tuple[bool, float, float, np.ndarray]:
-    """Find by least squares what was done to `ramps()`.
+    """Fit the affine map that was applied to `ramps()` by least squares.
 
     Returns:
-        Whether flipped; degrees, counted from x to y; scale; shift of the centre in pixels.
+        Whether flipped; degrees, counted from x to y; scale; shift of the center in pixels.
     """
     covered = (varied[..., 1] == 255).astype(np.uint8)
     inside = cv2.erode(covered, np.ones((3, 3)), borderType=cv2.BORDER_CONSTANT, borderValue=0) > 0
     v, u = np.nonzero(inside)
     places = np.c_[u, v, np.ones_like(u)]
-    came_from = varied[inside][:, 2:].reshape(-1, 2, 16).sum(axis=2) / 16  # x, y
+    came_from = varied[inside][:, 2:].reshape(-1, 2, 8).sum(axis=2) / 16  # x, y
     fit, *_ = np.linalg.lstsq(places, came_from, rcond=None)
-    assert np.abs(places @ fit - came_from).max() < 0.15  # an affine map, and nothing else
+    assert np.abs(places @ fit - came_from).max() < 0.15  # the map is affine
     linear = np.linalg.inv(fit[:2].T)
-    shift = linear @ (CENTRE - fit[2]) - CENTRE
+    shift = linear @ (CENTER - fit[2]) - CENTER
     flipped = np.linalg.det(linear) < 0
     linear = linear @ np.diag([-1 if flipped else 1, 1])
     scale = np.sqrt(np.linalg.det(linear))
@@ -81,8 +93,8 @@ def measure(varied: np.ndarray) -> tuple[bool, float, float, np.ndarray]:
     return flipped, np.rad2deg(np.arctan2(linear[1, 0], linear[0, 0])), scale, shift
 
 
-def test_none_changes_nothing(compose: Callable):
-    augmentation = instantiate(compose("train", ["augmentation=none"]).augmentation)
+def test_none_returns_the_stack_unchanged(options: dict):
+    augmentation = options["none"]
     stack = random_stack()
     for seed in SEEDS:
         np.testing.assert_array_equal(vary(augmentation, stack, seed), stack)
@@ -93,7 +105,7 @@ def test_flip_mirrors_left_and_right():
     np.testing.assert_array_equal(vary(Augmentation(flip=1.0), stack), np.flip(stack, axis=1))
 
 
-def test_flip_comes_as_often_as_it_says():
+def test_flip_has_its_probability():
     stack = random_stack(8, 8, 1)
     generator = np.random.default_rng(0)
     augmentation = Augmentation(flip=0.3)
@@ -101,7 +113,7 @@ def test_flip_comes_as_often_as_it_says():
     assert np.mean(flips) == pytest.approx(0.3, abs=0.04)
 
 
-def test_pure_rotation_turns_about_the_centre_by_up_to_its_angle():
+def test_rotation_about_the_center_covers_its_range():
     angles = []
     for seed in SEEDS:
         flipped, angle, scale, shift = measure(vary(Augmentation(rotation_deg=30), ramps(), seed))
@@ -113,15 +125,15 @@ def test_pure_rotation_turns_about_the_centre_by_up_to_its_angle():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_pure_rotation_is_opencvs_rotation_about_the_centre(seed: int):
+def test_rotation_equals_opencvs(seed: int):
     varied = vary(Augmentation(rotation_deg=30), ramps(), seed)
     _, angle, _, _ = measure(varied)
-    matrix = cv2.getRotationMatrix2D(CENTRE, -angle, 1.0)  # OpenCV counts from y to x
+    matrix = cv2.getRotationMatrix2D(CENTER, -angle, 1.0)  # OpenCV counts from y to x
     expected = cv2.warpAffine(ramps(), matrix, (WIDTH, HEIGHT))
     assert np.abs(varied.astype(float) - expected).mean() < 0.5
 
 
-def test_pure_shift_moves_by_up_to_its_share_of_height_and_width():
+def test_shift_covers_its_fraction_of_height_and_width():
     shifts = []
     for seed in SEEDS:
         flipped, angle, scale, shift = measure(vary(Augmentation(shift=0.2), ramps(), seed))
@@ -132,10 +144,10 @@ def test_pure_shift_moves_by_up_to_its_share_of_height_and_width():
     low, high = np.min(shifts, axis=0), np.max(shifts, axis=0)
     assert (low > -0.201).all() and (low < -0.14).all()
     assert (high > 0.14).all() and (high < 0.201).all()
-    assert abs(np.corrcoef(np.transpose(shifts))[0, 1]) < 0.5  # each axis by its own
+    assert abs(np.corrcoef(np.transpose(shifts))[0, 1]) < 0.5  # each axis has its own shift
 
 
-def test_pure_scale_keeps_the_centre_and_stays_in_its_bounds():
+def test_scale_about_the_center_covers_its_range():
     scales = []
     for seed in SEEDS:
         augmentation = Augmentation(scale_min=0.75, scale_max=1.05)
@@ -148,13 +160,13 @@ def test_pure_scale_keeps_the_centre_and_stays_in_its_bounds():
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_flip_and_affine_together_are_what_torchvision_makes_one_by_one(seed: int):
+def test_flip_and_affine_map_equal_torchvisions(seed: int):
     augmentation = Augmentation(
         flip=0.5, rotation_deg=30, shift=0.2, scale_min=0.75, scale_max=1.05
     )
     varied = vary(augmentation, ramps(), seed)
     flipped, angle, scale, shift = measure(varied)
-    # torchvision shifts by whole pixels only, so let it shift a picture that is moved by the rest.
+    # torchvision shifts by whole pixels only; `rest` is the remaining shift.
     whole = np.round(shift)
     rest = np.array([[1, 0, shift[0] - whole[0]], [0, 1, shift[1] - whole[1]]])
     picture = torch.from_numpy(smooth_picture().astype(np.float32))[None]
@@ -173,17 +185,17 @@ def test_flip_and_affine_together_are_what_torchvision_makes_one_by_one(seed: in
     inside[:4] = inside[-4:] = inside[:, :4] = inside[:, -4:] = False
     assert inside.mean() > 0.3
     assert np.abs(varied[..., 0] - expected)[inside].mean() < 1
-    assert np.abs(expected - smooth_picture())[inside].mean() > 10  # something was done
+    assert np.abs(expected - smooth_picture())[inside].mean() > 10  # the picture has changed
 
 
-def test_what_moves_in_from_outside_is_black():
+def test_pixels_from_outside_the_image_are_black():
     varied = vary(Augmentation(scale_min=0.5, scale_max=0.5), np.full((40, 40, 3), 200, np.uint8))
     assert (varied[:9] == 0).all() and (varied[:, -9:] == 0).all()
     assert (varied[12:28, 12:28] == 200).all()
 
 
 @pytest.mark.parametrize("sigma", [0.4, 1.0])
-def test_blur_is_a_gaussian_of_three_pixels(sigma: float):
+def test_blur_is_a_gaussian_with_a_kernel_of_3(sigma: float):
     stack = random_stack(32, 40, 5)
     augmentation = Augmentation(blur=1.0, blur_sigma_min=sigma, blur_sigma_max=sigma)
     weights = np.exp(-(np.array([-1, 0, 1]) ** 2) / (2 * sigma**2))
@@ -194,7 +206,7 @@ def test_blur_is_a_gaussian_of_three_pixels(sigma: float):
     np.testing.assert_allclose(vary(augmentation, stack)[1:-1, 1:-1], expected, atol=1.5)
 
 
-def test_blur_comes_as_often_as_it_says_and_with_sigmas_of_its_range():
+def test_blur_has_its_probability_and_range_of_sigmas():
     point = np.zeros((5, 5, 1), np.uint8)
     point[2, 2] = 255
     generator = np.random.default_rng(0)
@@ -209,7 +221,7 @@ def test_blur_comes_as_often_as_it_says_and_with_sigmas_of_its_range():
 
 
 def rectangles(augmentation: Augmentation, seeds: range) -> list[tuple[int, int, int, int]]:
-    """Erase in white stacks; give top, left, height and width of what is black, exactly filled."""
+    """Erase in white stacks; return top, left, height and width of each black rectangle."""
     found = []
     for seed in seeds:
         varied = vary(augmentation, np.full((HEIGHT, WIDTH, 2), 255, np.uint8), seed)
@@ -223,7 +235,7 @@ def rectangles(augmentation: Augmentation, seeds: range) -> list[tuple[int, int,
     return found
 
 
-def test_erasing_keeps_to_its_area_and_ratio():
+def test_erased_rectangles_have_the_configured_area_and_ratio():
     augmentation = Augmentation(erase=1.0, erase_area_min=0.02, erase_area_max=0.1)
     areas, ratios = [], []
     for _, _, tall, wide in rectangles(augmentation, range(200)):
@@ -236,7 +248,7 @@ def test_erasing_keeps_to_its_area_and_ratio():
         ratios.append(tall / wide)
     assert min(areas) < 0.03 and max(areas) > 0.09
     assert min(ratios) < 0.4 and max(ratios) > 2.5
-    assert np.median(ratios) == pytest.approx(1, abs=0.25)  # as often upright as lying
+    assert np.median(ratios) == pytest.approx(1, abs=0.25)  # tall as often as wide
 
 
 def test_erasing_reaches_every_part_of_the_image():
@@ -246,7 +258,7 @@ def test_erasing_reaches_every_part_of_the_image():
     assert (left / (WIDTH - wide)).min() < 0.05 and (left / (WIDTH - wide)).max() > 0.95
 
 
-def test_erasing_comes_as_often_as_it_says():
+def test_erasing_has_its_probability():
     stack = np.full((16, 16, 1), 255, np.uint8)
     generator = np.random.default_rng(0)
     augmentation = Augmentation(erase=0.2)
@@ -254,7 +266,7 @@ def test_erasing_comes_as_often_as_it_says():
     assert np.mean(erased) == pytest.approx(0.2, abs=0.04)
 
 
-def test_erasing_leaves_all_pixels_outside_its_rectangle():
+def test_erasing_keeps_pixels_outside_the_rectangle():
     stack = random_stack(64, 48)
     stack[stack == 0] = 1
     varied = vary(Augmentation(erase=1.0), stack)
@@ -263,7 +275,7 @@ def test_erasing_leaves_all_pixels_outside_its_rectangle():
     np.testing.assert_array_equal(varied[~black], stack[~black])
 
 
-def test_contrast_is_a_straight_line_through_mid_gray():
+def test_contrast_is_linear_around_mid_gray():
     levels = np.tile(np.arange(256, dtype=np.uint8), (8, 1))[..., None].repeat(3, axis=2)
     gains = []
     for seed in SEEDS:
@@ -275,7 +287,7 @@ def test_contrast_is_a_straight_line_through_mid_gray():
     assert 0.58 < min(gains) < 0.7 and 1.3 < max(gains) < 1.42
 
 
-def test_brightness_adds_the_same_to_all_levels_and_stays_in_range():
+def test_brightness_adds_one_offset_and_clips():
     levels = np.tile(np.arange(256, dtype=np.uint8), (8, 1))[..., None].repeat(3, axis=2)
     added = []
     for seed in SEEDS:
@@ -287,8 +299,8 @@ def test_brightness_adds_the_same_to_all_levels_and_stays_in_range():
 
 
 @pytest.mark.parametrize("option", ["seed", "strong"])
-def test_all_images_of_a_stack_are_varied_alike(compose: Callable, option: str):
-    augmentation = instantiate(compose("train", [f"augmentation={option}"]).augmentation)
+def test_all_images_of_a_stack_get_the_same_augmentation(options: dict, option: str):
+    augmentation = options[option]
     picture = random_stack(40, 40, 1)
     for seed in SEEDS:
         varied = vary(augmentation, picture.repeat(18, axis=2), seed)
@@ -297,8 +309,10 @@ def test_all_images_of_a_stack_are_varied_alike(compose: Callable, option: str):
 
 @pytest.mark.parametrize("option", ["none", "seed", "strong"])
 @pytest.mark.parametrize("num_images", [1, 2, 3, 4, 6, 9, 18, 90])
-def test_form_is_kept_and_the_input_untouched(compose: Callable, option: str, num_images: int):
-    augmentation = instantiate(compose("train", [f"augmentation={option}"]).augmentation)
+def test_shape_and_dtype_are_kept_and_the_input_is_not_modified(
+    options: dict, option: str, num_images: int
+):
+    augmentation = options[option]
     stack = random_stack(24, 32, num_images)
     before = stack.copy()
     for seed in SEEDS:
@@ -310,19 +324,19 @@ def test_form_is_kept_and_the_input_untouched(compose: Callable, option: str, nu
 
 
 @pytest.mark.parametrize("num_images", [1, 18])
-def test_an_image_is_varied_alike_in_a_stack_of_any_length(compose: Callable, num_images: int):
-    augmentation = instantiate(compose("train", ["augmentation=strong"]).augmentation)
+def test_augmentation_does_not_depend_on_the_number_of_images(options: dict, num_images: int):
+    augmentation = options["strong"]
     stack = random_stack(40, 40, 18)
     for seed in SEEDS:
         alone = vary(augmentation, stack[..., :num_images], seed)
         np.testing.assert_array_equal(alone, vary(augmentation, stack, seed)[..., :num_images])
 
 
-def test_generator_alone_decides(compose: Callable):
-    augmentation = instantiate(compose("train", ["augmentation=seed"]).augmentation)
+def test_result_depends_on_the_generator_alone(options: dict):
+    augmentation = options["seed"]
     stack = random_stack()
     first = [vary(augmentation, stack, seed) for seed in range(10)]
-    np.random.seed(1)  # noqa: NPY002  no other source of chance counts
+    np.random.seed(1)  # noqa: NPY002  other generators have no effect
     cv2.setRNGSeed(1)
     torch.manual_seed(1)
     again = [vary(augmentation, stack, seed) for seed in range(10)]
@@ -332,20 +346,19 @@ def test_generator_alone_decides(compose: Callable):
     assert not np.array_equal(augmentation(stack, generator), augmentation(stack, generator))
 
 
-def test_seed_config_holds_the_seeds_numbers(compose: Callable):
-    cfg = compose("train", ["augmentation=seed"])
-    augmentation = asdict(instantiate(cfg.augmentation))
+def test_seed_config_has_the_seed_projects_values(options: dict):
+    augmentation = asdict(options["seed"])
     assert {key: augmentation[key] for key in SEED_CONFIG} == SEED_CONFIG
     assert augmentation["blur"] == 1.0  # the seed blurs every stack
     assert augmentation["erase_ratio"] == pytest.approx(3.3)  # and 1 / 3.3 = 0.303 for its 0.3
     assert augmentation["contrast"] == augmentation["brightness"] == 0
 
 
-def test_training_varies_as_the_seed_does_unless_told_otherwise(compose: Callable):
-    assert compose("train").augmentation == compose("train", ["augmentation=seed"]).augmentation
+def test_default_augmentation_is_the_seed_projects(compose: Callable, options: dict):
+    assert instantiate(compose("train").augmentation) == options["seed"]
 
 
-def test_strength_0_leaves_the_flip_alone():
+def test_strength_0_keeps_only_the_flip():
     still = Augmentation(
         flip=0.5, rotation_deg=30, shift=0.2, scale_min=0.7, scale_max=1.2, blur=1.0, erase=1.0,
         contrast=0.4, brightness=0.2, strength=0.0,

@@ -1,4 +1,4 @@
-"""Batches: every interval from one cache, varied anew in every epoch, the same for a seed."""
+"""Batches: every interval from one cache, augmentation per epoch, reproducible by seed."""
 
 import csv
 import time
@@ -25,7 +25,7 @@ from emotion.stacks.cache import Cache
 
 LABELS = ["Anger", "Happy", "Neutral", "Sad", "Shock"]
 NO_CHANGE = Augmentation()
-PATIENCE_S = 10  # for a worker, before its test fails: one that hangs would do so forever
+PATIENCE_S = 10  # a worker that hangs fails its test after this time
 VARIED = Augmentation(flip=0.5, rotation_deg=30, shift=0.2, blur=0.5, erase=0.5)
 
 Make = Callable[..., StackDataModule]
@@ -71,7 +71,7 @@ def test_batches_have_an_image_for_every_interval(make: Make, interval: int, ima
 
 
 @pytest.mark.parametrize("image_px", [None, 224])
-def test_images_are_as_cached_unless_another_size_is_asked_for(make: Make, image_px: int | None):
+def test_images_keep_their_cached_size_by_default(make: Make, image_px: int | None):
     datamodule = make(30, image_px=image_px)
     assert datamodule.image_px == 224
     stacks, _ = next(iter(datamodule.val_dataloader()))
@@ -79,11 +79,11 @@ def test_images_are_as_cached_unless_another_size_is_asked_for(make: Make, image
 
 
 @pytest.mark.parametrize(("interval", "step"), [(5, 1), (10, 2), (15, 3)])
-def test_channels_are_the_cached_images_of_that_interval(
+def test_channels_are_cached_images_at_the_interval(
     make: Make, demo_cache: Cache, interval: int, step: int
 ):
     rows = rows_of(demo_cache, "val")
-    assert all(row["has_face"] == "1" * 18 for row in rows)  # so nothing stands in for a face
+    assert all(row["has_face"] == "1" * 18 for row in rows)  # so no image is filled from another
     batches = make(interval, image_px=None).val_dataloader()
     stacks = torch.cat([stacks for stacks, _ in batches]).numpy()
     assert len(stacks) == len(rows) == 10
@@ -92,14 +92,14 @@ def test_channels_are_the_cached_images_of_that_interval(
         np.testing.assert_array_equal(stack, cached[::step])
 
 
-def test_smaller_images_are_area_means_of_the_cached_ones(make: Make, demo_cache: Cache):
+def test_smaller_images_are_area_means_of_cached_images(make: Make, demo_cache: Cache):
     stacks, _ = next(iter(make(10, image_px=56).val_dataloader()))
     cached = tifffile.imread(demo_cache.directory / rows_of(demo_cache, "val")[0]["stack"])[::2]
     means = cached.reshape(9, 56, 4, 56, 4).mean(axis=(2, 4))
     np.testing.assert_allclose(stacks[0], means, atol=1)
 
 
-def test_labels_are_places_in_the_list_of_classes(make: Make, demo_cache: Cache):
+def test_labels_are_class_indices(make: Make, demo_cache: Cache):
     datamodule = make()
     assert datamodule.labels == LABELS
     for split in ("val", "test"):
@@ -109,7 +109,7 @@ def test_labels_are_places_in_the_list_of_classes(make: Make, demo_cache: Cache)
         assert sorted(expected) == [0, 0, 1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def test_label_stays_with_its_stack_when_shuffled(make: Make, demo_cache: Cache):
+def test_shuffling_keeps_labels_with_their_stacks(make: Make, demo_cache: Cache):
     stacks, labels = epoch(make(image_px=None).train_dataloader(), 0)
     by_content = {
         tifffile.imread(demo_cache.directory / row["stack"])[::2].tobytes(): row["label"]
@@ -121,10 +121,10 @@ def test_label_stays_with_its_stack_when_shuffled(make: Make, demo_cache: Cache)
     assert not by_content  # every stack once
 
 
-def test_missing_faces_are_filled_from_the_interval_alone(
+def test_missing_faces_are_filled_from_images_of_the_interval(
     make: Make, demo_cache: Cache, tmp_path: Path
 ):
-    # A copy of one row, whose images at the cached places 0, 1, 2, 4 count as without a face.
+    # A copy of one row, in whose has_face the cached images 0, 1, 2, 4 have no face.
     row = rows_of(demo_cache, "val")[0]
     rows = [
         row | {"has_face": "000101111111111111"},
@@ -139,7 +139,7 @@ def test_missing_faces_are_filled_from_the_interval_alone(
         writer.writerows(rows)
     cached = tifffile.imread(directory / row["stack"])
     for interval, taken in [
-        # sampled places 0, 2, 4 have none, so the first crop among 0, 2, 4, 6, ... leads
+        # places 0, 2, 4 have no face; the first crop among 0, 2, 4, 6, ... replaces them
         (10, [6, 6, 6, 6, 8, 10, 12, 14, 16]),
         (15, [3, 3, 6, 9, 12, 15]),
         (5, [3, 3, 3, 3, 3, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17]),
@@ -156,7 +156,7 @@ def test_missing_faces_are_filled_from_the_interval_alone(
         np.testing.assert_array_equal(stack, cached[taken])
 
 
-def test_every_epoch_has_its_own_order_and_variation(make: Make):
+def test_every_epoch_has_its_own_order_and_augmentation(make: Make):
     plain = make().train_dataloader()
     (first, _), (second, _) = epoch(plain, 0), epoch(plain, 1)
     assert not torch.equal(first, second)
@@ -166,10 +166,10 @@ def test_every_epoch_has_its_own_order_and_variation(make: Make):
     assert not {s.numpy().tobytes() for s in first} & {s.numpy().tobytes() for s in second}
 
 
-def test_lightning_starts_a_new_epoch_of_its_own_accord(make: Make, tmp_path: Path):
+def test_lightning_sets_the_epoch_of_the_sampler(make: Make, tmp_path: Path):
     epochs: dict[int, list[bytes]] = {}
 
-    class Onlooker(pl.LightningModule):
+    class Recorder(pl.LightningModule):
         def __init__(self) -> None:
             super().__init__()
             self.weight = torch.nn.Parameter(torch.zeros(1))
@@ -195,7 +195,7 @@ def test_lightning_starts_a_new_epoch_of_its_own_accord(make: Make, tmp_path: Pa
         default_root_dir=tmp_path,
     )
     datamodule = make(30, augmentation=VARIED, seed=3)
-    trainer.fit(Onlooker(), datamodule=datamodule)
+    trainer.fit(Recorder(), datamodule=datamodule)
     assert list(epochs) == [0, 1, 2]
     assert len(set(epochs[0] + epochs[1] + epochs[2])) == 30
     loader = make(30, augmentation=VARIED, seed=3).train_dataloader()
@@ -204,7 +204,7 @@ def test_lightning_starts_a_new_epoch_of_its_own_accord(make: Make, tmp_path: Pa
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_one_seed_gives_one_epoch_with_any_number_of_workers(make: Make, workers: int):
+def test_a_seed_gives_the_same_epoch_with_any_number_of_workers(make: Make, workers: int):
     expected = make(augmentation=VARIED, seed=5).train_dataloader()
     again = make(augmentation=VARIED, seed=5, num_workers=workers).train_dataloader()
     again.timeout = PATIENCE_S * workers
@@ -213,17 +213,17 @@ def test_one_seed_gives_one_epoch_with_any_number_of_workers(make: Make, workers
             assert torch.equal(one, other)
 
 
-def test_a_worker_starts_though_this_process_has_used_opencvs_threads(make: Make):
+def test_a_worker_starts_after_this_process_used_opencv_threads(make: Make):
     cv2.setNumThreads(2)
     cv2.GaussianBlur(np.zeros((224, 224, 18), np.uint8), (3, 3), 1.0)
-    time.sleep(0.3)  # until its threads have gone to sleep
+    time.sleep(0.3)  # until its threads are idle
     loader = make(num_workers=1).train_dataloader()
     loader.timeout = PATIENCE_S
     stacks, _ = epoch(loader, 0)
     assert len(stacks) == 10
 
 
-def test_another_seed_gives_another_epoch(make: Make):
+def test_seeds_give_different_epochs(make: Make):
     plain = [epoch(make(seed=seed).train_dataloader(), 0)[1].tolist() for seed in range(4)]
     assert len({tuple(order) for order in plain}) > 1
     stacks = [
@@ -236,7 +236,7 @@ def test_another_seed_gives_another_epoch(make: Make):
     assert not stacks[0] & stacks[1]
 
 
-def test_evaluation_is_never_varied_and_in_the_manifests_order(make: Make, demo_cache: Cache):
+def test_evaluation_has_no_augmentation_and_the_manifests_order(make: Make, demo_cache: Cache):
     datamodule = make(augmentation=VARIED, image_px=None, num_workers=1)
     for split, loader in [
         ("val", datamodule.val_dataloader()),
@@ -293,7 +293,7 @@ def test_a_test_split_may_be_empty(demo_cache: Cache, tmp_path: Path):
     }
 
 
-def test_another_split_of_the_same_cache(make: Make, demo_cache: Cache):
+def test_a_cache_serves_any_split(make: Make, demo_cache: Cache):
     manifest = (demo_cache.directory / "manifest.csv").read_bytes()
     seen = []
     for fold in range(3):
@@ -311,7 +311,7 @@ def test_another_split_of_the_same_cache(make: Make, demo_cache: Cache):
     assert (demo_cache.directory / "manifest.csv").read_bytes() == manifest
 
 
-def test_a_warning_comes_once_though_lightning_sets_up_again(
+def test_a_warning_is_logged_once_when_setup_runs_twice(
     demo_cache: Cache, make: Make, caplog: pytest.LogCaptureFixture
 ):
     ids = IdSplit("ids", val=["0001"], test=["0002"])
@@ -331,13 +331,13 @@ def test_loading_changes_no_cached_file(make: Make, demo_cache: Cache):
 
 
 def cached_landmarks(cache: Cache, split: str, step: int) -> np.ndarray:
-    """Read the landmarks of a split's stacks, all of whose images show a face."""
+    """Read the landmarks of a split's stacks; every image of them has a face."""
     paths = [f"landmarks/{row['clip']}_0001.npy" for row in rows_of(cache, split)]
     return np.array([np.load(cache.directory / path)[::step] for path in paths])
 
 
 @pytest.mark.parametrize(("interval", "step"), [(5, 1), (15, 3)])
-def test_landmarks_come_in_place_of_stacks(make: Make, demo_cache: Cache, interval: int, step: int):
+def test_batches_of_landmarks(make: Make, demo_cache: Cache, interval: int, step: int):
     datamodule = make(interval, augmentation=VARIED, inputs="landmarks")
     landmarks, labels = epoch(datamodule.val_dataloader(), 0)
     assert landmarks.dtype == torch.float32
@@ -348,13 +348,13 @@ def test_landmarks_come_in_place_of_stacks(make: Make, demo_cache: Cache, interv
     assert {each.numpy().tobytes() for each in varied} == {each.tobytes() for each in expected}
 
 
-def test_a_dataset_of_landmarks_still_has_the_images(make: Make):
+def test_a_dataset_of_landmarks_loads_images_too(make: Make):
     dataset = make(inputs="landmarks").dataset("val")
     assert torch.equal(dataset.images((3, 0)), make().dataset("val")[3, 0][0])
 
 
 @pytest.mark.parametrize(("interval", "num_images"), [(5, 18), (15, 6)])
-def test_a_stills_image_is_at_every_place_of_its_stack(
+def test_a_still_fills_its_whole_stack(
     make: Make, cache_of: Callable, stills: Path, interval: int, num_images: int
 ):
     cache = cache_of(stills, data="stills")
@@ -382,7 +382,7 @@ def test_a_stills_image_is_at_every_place_of_its_stack(
         assert torch.equal(stack, stack[:1].expand_as(stack)) and stack.any()
 
 
-def test_class_weights_are_scikit_learns(make: Make):
+def test_class_weights_equal_scikit_learns(make: Make):
     datamodule = make()
     rows = datamodule.rows["train"]
     datamodule.rows["train"] = [
@@ -402,7 +402,7 @@ def test_class_weights_are_scikit_learns(make: Make):
     assert weights == dict.fromkeys(LABELS, 1.0)
 
 
-def test_overfitting_is_one_batch_of_all_classes_unvaried(make: Make, demo_cache: Cache):
+def test_overfit_uses_one_batch_of_all_classes_without_augmentation(make: Make, demo_cache: Cache):
     datamodule = make(augmentation=VARIED, batch_size=5, overfit=True, image_px=None)
     stacks, labels = epoch(datamodule.train_dataloader(), 3)
     cached = {
@@ -411,11 +411,11 @@ def test_overfitting_is_one_batch_of_all_classes_unvaried(make: Make, demo_cache
     }
     assert sorted(labels.tolist()) == [0, 1, 2, 3, 4]
     assert {stack.numpy().tobytes() for stack in stacks} <= cached
-    judged = [replace(row, split="train") for row in datamodule.rows["val"]]
-    assert judged == datamodule.rows["train"] and not datamodule.rows["test"]
+    val = [replace(row, split="train") for row in datamodule.rows["val"]]
+    assert val == datamodule.rows["train"] and not datamodule.rows["test"]
 
 
-def test_training_goes_on_with_the_order_of_its_epoch_though_workers_load_ahead(make: Make):
+def test_a_resumed_run_starts_with_the_order_of_its_epoch(make: Make):
     datamodule = make(seed=3, num_workers=1)
     datamodule.first_epoch = 2
     _, labels = zip(*datamodule.train_dataloader(), strict=True)

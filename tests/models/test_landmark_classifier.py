@@ -1,4 +1,4 @@
-"""The classifier of landmarks against NumPy and scikit-learn, and in the network."""
+"""The landmark classifier against NumPy and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from emotion.models.landmark_classifier import LandmarkClassifier, align, descri
 
 
 def faces(num: int, num_images: int = 4, num_classes: int = 3, seed: int = 0):
-    """Draw stacks of one face that moves otherwise in each class; returns them and targets."""
+    """Draw stacks of one face that moves differently in each class; return them and targets."""
     generator = np.random.default_rng(seed)
     face = np.random.default_rng(99).normal(size=(468, 3))
     moves = np.random.default_rng(98).normal(size=(num_classes, 468, 3))
@@ -26,13 +26,13 @@ def classify(classifier: LandmarkClassifier, landmarks: np.ndarray) -> np.ndarra
         return classifier(torch.from_numpy(landmarks)).numpy()
 
 
-def test_inverse_is_the_inverse():
+def test_inverse_equals_numpys():
     matrices = np.random.default_rng(0).normal(size=(5, 2, 3, 3))
     actual = inverse(torch.from_numpy(matrices)).numpy()
     np.testing.assert_allclose(actual, np.linalg.inv(matrices), rtol=1e-9)
 
 
-def test_any_affine_map_of_a_face_is_undone():
+def test_alignment_inverts_any_affine_map():
     generator = np.random.default_rng(0)
     face = generator.normal(size=(468, 3))
     face -= face.mean(axis=0)
@@ -41,7 +41,7 @@ def test_any_affine_map_of_a_face_is_undone():
     np.testing.assert_allclose(aligned.numpy(), np.broadcast_to(face, (2, 3, 468, 3)), atol=1e-8)
 
 
-def test_alignment_is_the_one_of_least_squares():
+def test_alignment_is_the_least_squares_solution():
     generator = np.random.default_rng(1)
     face, reference = generator.normal(size=(2, 468, 3))
     reference -= reference.mean(axis=0)
@@ -61,19 +61,19 @@ def test_features_are_means_and_deviations_of_x_and_y():
     np.testing.assert_allclose(describe(torch.from_numpy(landmarks), counts).numpy(), expected)
 
 
-def test_images_that_repeat_the_one_before_do_not_count():
+def test_repeated_images_have_no_weight():
     stacks = faces(6)[0]  # (6, 4, 468, 3)
     own = torch.from_numpy(stacks)
     filled = own[:, [0, 0, 1, 2, 3, 3, 3]]
     assert is_new(own).all()
     assert is_new(filled).tolist() == [[1, 0, 1, 1, 1, 0, 0]] * 6
     torch.testing.assert_close(describe(filled, is_new(filled)), describe(own, is_new(own)))
-    still = own[:, [2, 2, 2]]  # deviates nowhere
+    still = own[:, [2, 2, 2]]  # no deviation
     assert is_new(still).sum() == 6 and not describe(still, is_new(still))[:, 936:].any()
 
 
 @pytest.mark.parametrize(("components", "shrinkage"), [(10, 0.6), (25, 0.2), (80, 1.0), (500, 0.5)])
-def test_it_is_the_discriminant_of_scikit_learn(components: int, shrinkage: float):
+def test_logits_equal_scikit_learns_discriminant(components: int, shrinkage: float):
     landmarks, targets = faces(60)
     others, _ = faces(40, seed=1)
     classifier = LandmarkClassifier(3)
@@ -87,7 +87,9 @@ def test_it_is_the_discriminant_of_scikit_learn(components: int, shrinkage: floa
     discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
     discriminant.fit(pca.transform(features(landmarks)), targets)
     expected = discriminant.decision_function(pca.transform(features(others)))
-    expected -= np.log(discriminant.priors_)  # which weigh its covariance too; ours are equal
+    expected -= np.log(
+        discriminant.priors_
+    )  # the priors also weight the covariance; ours are equal
     actual = classify(classifier, others)
     np.testing.assert_allclose(
         actual - actual.mean(axis=1, keepdims=True),
@@ -95,7 +97,7 @@ def test_it_is_the_discriminant_of_scikit_learn(components: int, shrinkage: floa
         atol=1e-4 * np.abs(expected).max(),
     )
     assert actual.argmax(axis=1).tolist() == expected.argmax(axis=1).tolist()
-    assert len(set(actual.argmax(axis=1))) == 3  # or else anything would have passed
+    assert len(set(actual.argmax(axis=1))) == 3  # the test would pass trivially with one class
 
 
 def test_a_class_without_stacks_is_never_predicted():
@@ -108,14 +110,14 @@ def test_a_class_without_stacks_is_never_predicted():
     assert (probabilities[:, [1, 3]] == 0).all()
 
 
-def test_one_stack_of_each_class_is_told_by_the_nearest():
+def test_fit_with_one_stack_of_each_class():
     landmarks, targets = faces(3)
     classifier = LandmarkClassifier(3)
     classifier.fit(landmarks, targets)
     assert classify(classifier, landmarks).argmax(axis=1).tolist() == targets.tolist()
 
 
-def test_a_face_turned_and_stretched_is_the_same_to_it():
+def test_logits_do_not_change_with_pose_and_proportions():
     landmarks, targets = faces(30)
     classifier = LandmarkClassifier(3)
     classifier.fit(landmarks, targets)

@@ -1,4 +1,4 @@
-"""The Lightning modules: losses by hand, training on small batches, checkpoints."""
+"""The Lightning modules: losses computed by hand, training on small batches, checkpoints."""
 
 import subprocess
 import sys
@@ -21,14 +21,12 @@ from emotion.models.lightning_module import (
 from emotion.models.stack_classifier import num_parameters
 
 SMALL = "mobilenetv3_small_050"
-
-
 ADAM = {"name": "Adam", "lr": 3e-3}
 
 
 @pytest.fixture
 def fit():
-    """Give a function that trains a module on batches for some epochs; returns the trainer."""
+    """Return a function that trains a module on batches and returns the trainer."""
 
     def fit_module(module, batches, epochs=1, callbacks=(), **settings):
         trainer = pl.Trainer(
@@ -61,7 +59,7 @@ def random_batches(num=2, size=6, seed=0):
     ]
 
 
-def test_recipe_is_the_seeds(compose):
+def test_default_hyperparameters_are_the_seed_projects(compose):
     cfg = compose("train")
     assert dict(cfg.optimizer) == {
         "name": "Adam", "lr": 1e-4, "backbone_lr": None, "weight_decay": 1e-5,
@@ -82,14 +80,14 @@ def test_recipe_is_the_seeds(compose):
     assert (small_module().network.head[1].out_features, cfg.model.hidden) == (512, 512)
 
 
-def test_input_is_scaled_to_one_and_not_normalised():
+def test_inputs_are_scaled_to_1_and_not_normalized_by_default():
     torch.manual_seed(0)
     module = EmotionModule(SMALL, 6, ["a", "b", "c"]).eval()
     stacks = torch.randint(256, (2, 6, 64, 64), dtype=torch.uint8)
     torch.testing.assert_close(module(stacks), module.network(stacks.float() / 255))
 
 
-def test_channels_last_changes_rounding_alone():
+def test_channels_last_changes_only_rounding():
     torch.manual_seed(0)
     first = EmotionModule(SMALL, 6, ["a", "b"]).eval()
     last = EmotionModule(SMALL, 6, ["a", "b"], channels_last=True).eval()
@@ -99,14 +97,14 @@ def test_channels_last_changes_rounding_alone():
     assert last.network.backbone.conv_stem.weight.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_it_can_learn_by_heart(fit):
+def test_training_overfits_one_batch(fit):
     module = small_module(dropout=(0.0, 0.0))
     trainer = fit(module, random_batches(num=1), epochs=40)
     assert trainer.callback_metrics["train/loss"] < 0.1
     assert trainer.callback_metrics["train/accuracy"] == 1
 
 
-def test_loss_weighs_classes_and_smooths_labels_as_written():
+def test_loss_with_class_weights_and_label_smoothing():
     module = small_module(class_weights=[1.0, 2.0, 0.5], label_smoothing=0.3)
     logits, targets = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
     weights = torch.tensor([1.0, 2.0, 0.5])
@@ -116,10 +114,10 @@ def test_loss_weighs_classes_and_smooths_labels_as_written():
     torch.testing.assert_close(module.loss(logits, targets), expected)
 
 
-def test_mixed_stacks_have_the_loss_of_their_mixed_targets(fit):
+def test_mixup_loss_is_the_cross_entropy_of_mixed_targets(fit):
     seen = {}
 
-    class Onlooker(pl.Callback):
+    class Recorder(pl.Callback):
         def on_train_batch_start(self, trainer, module, batch, index):
             torch.manual_seed(5)
 
@@ -128,7 +126,7 @@ def test_mixed_stacks_have_the_loss_of_their_mixed_targets(fit):
 
     module = small_module(mixup=0.4, dropout=(0.0, 0.0), optimizer={"name": "SGD", "lr": 0.0})
     (batch,) = random_batches(num=1)
-    fit(module, [batch], callbacks=[Onlooker()])
+    fit(module, [batch], callbacks=[Recorder()])
     torch.manual_seed(5)
     share = torch.distributions.Beta(0.4, 0.4).sample().item()
     share, order = max(share, 1 - share), torch.randperm(6)
@@ -140,17 +138,17 @@ def test_mixed_stacks_have_the_loss_of_their_mixed_targets(fit):
     assert seen["loss"] == pytest.approx(-(soft * log_p).sum(dim=1).mean().item(), rel=1e-4)
 
 
-def test_frozen_backbone_stays_to_the_last_statistic_and_learns_later(fit):
+def test_freeze_epochs_keep_backbone_weights_and_statistics(fit):
     states = []
 
-    class Onlooker(pl.Callback):
+    class Recorder(pl.Callback):
         def on_train_epoch_end(self, trainer, module):
             parts = (module.network.backbone, module.network.head)
             states.append([{k: v.clone() for k, v in p.state_dict().items()} for p in parts])
 
     module = small_module(freeze_epochs=2)
     first = {k: v.clone() for k, v in module.network.backbone.state_dict().items()}
-    fit(module, random_batches(), epochs=3, callbacks=[Onlooker()], limit_val_batches=1)
+    fit(module, random_batches(), epochs=3, callbacks=[Recorder()], limit_val_batches=1)
     for backbone, _ in states[:2]:
         assert all(torch.equal(backbone[key], value) for key, value in first.items())
     assert not torch.equal(states[0][1]["1.weight"], states[1][1]["1.weight"])
@@ -159,7 +157,7 @@ def test_frozen_backbone_stays_to_the_last_statistic_and_learns_later(fit):
 
 
 @pytest.mark.slow
-def test_compiling_leaves_names_and_numbers(monkeypatch):
+def test_compiling_keeps_parameter_names_and_logits(monkeypatch):
     import torch._dynamo
 
     module = small_module().eval()
@@ -172,7 +170,7 @@ def test_compiling_leaves_names_and_numbers(monkeypatch):
     torch._dynamo.reset()
 
 
-def test_a_backbone_that_refuses_the_image_size_is_named_before_training(fit):
+def test_a_backbone_that_rejects_the_image_size_raises_before_training(fit):
     module = small_module(backbone="test_maxvit", image_px=50)
     with pytest.raises(UserError, match=r"model\.backbone=test_maxvit .* 50 px") as caught:
         fit(module, random_batches())
@@ -190,7 +188,7 @@ def test_checkpoint_loads_without_hydra(tmp_path):
     code = f"""
 import sys
 import torch
-torch.load({str(tmp_path / "x.ckpt")!r}, weights_only=True)  # holds no objects but plain ones
+torch.load({str(tmp_path / "x.ckpt")!r}, weights_only=True)  # contains plain types only
 from emotion.models.lightning_module import EmotionModule
 module = EmotionModule.load_from_checkpoint({str(tmp_path / "x.ckpt")!r})
 assert list(module.hparams.labels) == ["a", "b"] and module.hparams.num_images == 6
@@ -199,7 +197,7 @@ assert not [name for name in sys.modules if name.split(".")[0] in ("hydra", "ome
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_gray_levels_are_normalized_as_by_hand():
+def test_normalized_stacks_have_mean_0_and_deviation_1():
     images = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
     stacks = images.double().numpy()
     assert torch.equal(normalized(images, "range"), images)
@@ -262,7 +260,7 @@ def test_landmarks_are_fitted_in_closed_form_and_evaluated_like_a_network(tmp_pa
     assert module.example(2, 32).shape == (2, 6, 468, 3)
 
 
-def test_the_kind_of_inputs_chooses_the_module():
+def test_build_module_by_inputs():
     settings = {"num_images": 6, "labels": ["a", "b"]}
     assert type(build_module("landmarks", **settings)) is LandmarkModule
     assert type(build_module("stacks", backbone=SMALL, **settings)) is EmotionModule

@@ -1,4 +1,4 @@
-"""Learning rates and weight groups, against numbers worked out by hand."""
+"""Learning rates and parameter groups against values computed by hand."""
 
 import math
 
@@ -19,7 +19,7 @@ def network():
 
 @pytest.fixture
 def settings(compose):
-    """Give a function that reads the optimizer's or schedule's settings of an option."""
+    """Return a function that composes the settings of an option of a config group."""
     return lambda group, option: dict(compose("train", [f"{group}={option}"])[group])
 
 
@@ -38,13 +38,13 @@ def rates(network, schedule, num_steps, lr=1.0, backbone_lr=None):
     ("option", "kind", "lr", "decay"),
     [("adam", torch.optim.Adam, 1e-4, 1e-5), ("adamw", torch.optim.AdamW, 1e-3, 0.05)],
 )
-def test_options_of_the_group(network, settings, option, kind, lr, decay):
+def test_optimizer_options(network, settings, option, kind, lr, decay):
     optimizer = build_optimizer(network, settings("optimizer", option))
     assert type(optimizer) is kind
     assert [(g["lr"], g["weight_decay"]) for g in optimizer.param_groups] == [(lr, decay)] * 2
 
 
-def test_every_weight_is_in_one_group_and_the_backbone_may_have_its_own_rate(network):
+def test_backbone_and_head_are_parameter_groups_with_their_own_rates(network):
     optimizer = build_optimizer(network, {"name": "Adam", "lr": 1e-3, "backbone_lr": 1e-5})
     backbone, head = optimizer.param_groups
     assert (backbone["lr"], head["lr"]) == (1e-5, 1e-3)
@@ -53,7 +53,7 @@ def test_every_weight_is_in_one_group_and_the_backbone_may_have_its_own_rate(net
     assert {id(p) for p in head["params"]} == {id(p) for p in network.head.parameters()}
 
 
-def test_exponential_is_the_seeds(network, settings):
+def test_exponential_is_the_seed_projects(network, settings):
     schedule = settings("schedule", "exponential")
     assert rates(network, schedule, 3, lr=1e-4) == [
         [pytest.approx(1e-4 * 0.985**epoch)] * 2 for epoch in range(3)
@@ -62,7 +62,7 @@ def test_exponential_is_the_seeds(network, settings):
     assert build_schedule(optimizer, schedule, 3)[1] == "epoch"
 
 
-def test_onecycle_leads_up_and_down_to_nothing(network, settings):
+def test_onecycle_rises_and_decreases_to_0(network, settings):
     seen = rates(network, settings("schedule", "onecycle"), 100, lr=1.0, backbone_lr=0.1)
     head = [rate for _, rate in seen]
     assert head[0] == pytest.approx(1 / 25) and head[29] == max(head) == pytest.approx(1.0)
@@ -70,7 +70,7 @@ def test_onecycle_leads_up_and_down_to_nothing(network, settings):
     assert all(backbone == pytest.approx(0.1 * rate) for backbone, rate in seen)
 
 
-def test_cosine_leads_up_a_line_and_down_half_a_cosine(network, settings):
+def test_cosine_has_a_linear_warmup_and_half_a_cosine(network, settings):
     head = [rate for _, rate in rates(network, settings("schedule", "cosine"), 100)]
     assert head[:5] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
     assert head[5] == 1.0
@@ -78,7 +78,7 @@ def test_cosine_leads_up_a_line_and_down_half_a_cosine(network, settings):
     assert 0 < head[-1] < 0.001
 
 
-def test_constant_stays(network, settings):
+def test_constant_keeps_the_rates(network, settings):
     assert rates(network, settings("schedule", "constant"), 5) == [[1.0, 1.0]] * 5
 
 
@@ -92,6 +92,6 @@ def test_constant_stays(network, settings):
         ({"name": "SGD", "lr": 1}, {"name": "constant", "warmup": 1}, "schedule=constant .*warmup"),
     ],
 )
-def test_wrong_settings_are_named(network, optimizer, schedule, message):
+def test_errors_name_wrong_settings(network, optimizer, schedule, message):
     with pytest.raises(UserError, match=message):
         build_schedule(build_optimizer(network, optimizer), schedule, 10)

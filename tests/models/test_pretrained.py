@@ -1,4 +1,4 @@
-"""Pretrained weights: adapted stems against convolutions of pictures, files, and the hub."""
+"""Pretrained weights: adapted first convolutions, files, and the hub."""
 
 import pytest
 import timm
@@ -14,7 +14,7 @@ SMALL = "mobilenetv3_small_050"
 
 @pytest.fixture
 def no_hub(monkeypatch, tmp_path):
-    """A hub that refuses every connection, and an empty local cache."""
+    """Set a hub that refuses every connection, and an empty local cache."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
     hub_answers.cache_clear()
@@ -23,7 +23,7 @@ def no_hub(monkeypatch, tmp_path):
 
 
 def rgb_weights(path, backbone=SMALL):
-    """Write weights of a backbone over colors, as a hub has them; return its state dict."""
+    """Write RGB weights of a backbone, as on the hub; return the state dict."""
     torch.manual_seed(1)
     weights = timm.create_model(backbone, pretrained=False).state_dict()
     save_file(weights, path)
@@ -40,7 +40,7 @@ def test_mean_stem_repeats_the_mean_kernel():
 
 
 @pytest.mark.parametrize("num_images", [6, 18])
-def test_balanced_stem_responds_to_a_still_stack_as_to_the_gray_picture(num_images):
+def test_balanced_stem_gives_equal_responses_for_a_still_and_a_gray_picture(num_images):
     kernel = torch.randn(4, 3, 3, 3)
     gray = torch.rand(1, 1, 16, 16)
     picture = torch.nn.functional.conv2d(gray.expand(1, 3, 16, 16), kernel)
@@ -52,7 +52,7 @@ def test_balanced_stem_responds_to_a_still_stack_as_to_the_gray_picture(num_imag
 
 @pytest.mark.parametrize("stem", ["mean", "balanced"])
 @pytest.mark.parametrize(("fusion", "channels"), [("early", 6), ("late", 1)])
-def test_weights_over_colors_load_from_a_file(tmp_path, stem, fusion, channels):
+def test_rgb_weights_load_from_a_file(tmp_path, stem, fusion, channels):
     weights = rgb_weights(tmp_path / "weights.safetensors")
     network = StackClassifier(SMALL, 6, 5, fusion=fusion)
     loaded = load_pretrained(network, SMALL, str(tmp_path / "weights.safetensors"), stem)
@@ -88,7 +88,7 @@ def test_weights_of_a_trained_classifier_load_into_another(tmp_path):
         torch.testing.assert_close(network.backbone.state_dict()[key], value)
 
 
-def test_files_that_do_not_fit_are_refused(tmp_path):
+def test_files_that_do_not_fit_raise(tmp_path):
     network = StackClassifier(SMALL, 6, 5)
     rgb_weights(tmp_path / "other.safetensors", "mobilenetv3_small_075")
     (tmp_path / "text.pth").write_text("not weights")
@@ -104,12 +104,12 @@ def test_auto_falls_back_and_contacts_the_hub_once(no_hub):
     assert hub_answers.cache_info().misses == 1
 
 
-def test_true_fails_where_auto_falls_back(no_hub):
+def test_true_raises_without_weights(no_hub):
     with pytest.raises(UserError, match=timm.get_pretrained_cfg(SMALL).hf_hub_id):
         load_pretrained(StackClassifier(SMALL, 6, 5), SMALL, True, "mean")
 
 
-def test_auto_takes_weights_from_the_local_cache(no_hub, tmp_path):
+def test_auto_loads_weights_from_the_local_cache(no_hub, tmp_path):
     repository = timm.get_pretrained_cfg(SMALL).hf_hub_id
     folder = tmp_path / "hub" / f"models--{repository.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
@@ -123,7 +123,7 @@ def test_auto_takes_weights_from_the_local_cache(no_hub, tmp_path):
     torch.testing.assert_close(network.backbone.state_dict()["bn1.weight"], weights["bn1.weight"])
 
 
-def test_false_leaves_random_weights():
+def test_false_keeps_random_weights():
     network = StackClassifier(SMALL, 6, 5)
     before = network.backbone.conv_stem.weight.clone()
     assert not load_pretrained(network, SMALL, False, "mean").loaded

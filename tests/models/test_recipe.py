@@ -1,4 +1,4 @@
-"""Recipes survive their file to the last digit; anything else is refused."""
+"""Recipes: exact round trips, and errors for foreign or damaged files."""
 
 import json
 import re
@@ -16,7 +16,7 @@ SETTINGS = CacheSettings(
     interval=5,
     by="time",
     start="first_face",
-    min_face_fraction=0.1 + 0.2,  # a number that needs all its digits
+    min_face_fraction=0.1 + 0.2,  # needs all digits of a float64
     tracking="sampled",
     follow="central",
     margin=0.1,
@@ -37,13 +37,13 @@ RECIPE = Recipe(
 )
 
 
-def test_it_survives_its_file(tmp_path):
+def test_round_trip_through_a_file(tmp_path):
     RECIPE.write(tmp_path / "run" / "recipe.json")
     assert Recipe.read(tmp_path / "run" / "recipe.json") == RECIPE
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["recipe.json"]
 
 
-def test_every_fact_stands_once_in_the_file():
+def test_the_file_has_no_derived_values():
     written = json.loads(RECIPE.to_json())
     assert (written["interval"], written["settings"]["interval"]) == (15, 5)
     assert written["labels"] == ["Anger", "Fröhlich"]
@@ -89,13 +89,13 @@ def damaged(change):
         (damaged(lambda v: v.update(inputs="faces")), "inputs"),
     ],
 )
-def test_a_foreign_or_damaged_recipe_is_refused_in_a_line_that_names_the_key(text, key):
+def test_errors_of_foreign_or_damaged_recipes_name_the_key(text, key):
     with pytest.raises(UserError, match=rf"^some/recipe\.json: .*\b{key}\b") as caught:
         Recipe.from_json(text, "some/recipe.json")
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_that_cannot_be_read_is_named(tmp_path):
+def test_errors_of_unreadable_files_name_the_file(tmp_path):
     path = tmp_path / "recipe.json"
     with pytest.raises(UserError, match=re.escape(str(path))):
         Recipe.read(path)
@@ -104,7 +104,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
         Recipe.read(path)
 
 
-def test_packages_that_may_change_crops_are_compared():
+def test_changed_packages():
     here = package_versions()
     assert here["av"] == version("av") and here["torch"] == version("torch")
     assert RECIPE.model_copy(update={"versions": here}).changed_packages() == []
@@ -112,7 +112,7 @@ def test_packages_that_may_change_crops_are_compared():
     assert other.changed_packages() == [f"mediapipe {version('mediapipe')} instead of 0.8.0"]
 
 
-def test_the_neutral_baseline_and_the_kind_of_inputs_survive_too(tmp_path):
+def test_round_trip_of_neutral_baseline_and_inputs(tmp_path):
     changed = {"neutral": (-1 / 3, -2.5), "neutral_label": "Anger", "inputs": "landmarks"}
     recipe = RECIPE.model_copy(update=changed)
     recipe.write(tmp_path / "recipe.json")

@@ -1,4 +1,4 @@
-"""Networks on stacks: any timm backbone, any number of images, early and late fusion."""
+"""Stack classifiers: any timm backbone, any number of images, early and late fusion."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ import torch
 from emotion.errors import UserError
 from emotion.models.stack_classifier import StackClassifier, num_parameters
 
-SMALL = "mobilenetv3_small_050"  # the same design as the large one, quick to build
+SMALL = "mobilenetv3_small_050"  # the architecture of the large one, fast to build
 
 
 @pytest.mark.parametrize(
@@ -17,8 +17,8 @@ SMALL = "mobilenetv3_small_050"  # the same design as the large one, quick to bu
         pytest.param("tf_efficientnetv2_m", 53_520_033, marks=pytest.mark.slow),
     ],
 )
-def test_parameter_counts_are_the_seeds(backbone, parameters):
-    with torch.device("meta"):  # no time for random weights
+def test_parameter_counts_are_the_seed_projects(backbone, parameters):
+    with torch.device("meta"):  # skips random weights
         network = StackClassifier(backbone, num_images=18, num_classes=5)
     assert num_parameters(network) == parameters
 
@@ -37,14 +37,14 @@ def test_logits_for_any_number_of_images(num_images):
         ("test_convnext", 64),
         ("test_resnet", 32),
         ("test_efficientnet", 32),
-        ("mobilenetv4_conv_small_050", 32),  # another network of the class MobileNetV3
+        ("mobilenetv4_conv_small_050", 32),  # also an instance of the class MobileNetV3
         pytest.param("vit_tiny_patch16_224", 64, marks=pytest.mark.slow),
         pytest.param("swin_tiny_patch4_window7_224", 112, marks=pytest.mark.slow),
         pytest.param("vgg11", 64, marks=pytest.mark.slow),  # pools to 4096 pre-logits
     ],
 )
 @pytest.mark.parametrize("fusion", ["early", "late"])
-def test_any_backbone_pools_and_learns_from_its_first_layer_on(backbone, image_px, fusion):
+def test_any_backbone_pools_and_has_gradients_in_its_first_layer(backbone, image_px, fusion):
     network = StackClassifier(backbone, 4, 5, image_px=image_px, fusion=fusion)
     size = image_px or 160  # the default of the test networks
     logits = network(torch.rand(2, 4, size, size))
@@ -57,7 +57,7 @@ def test_any_backbone_pools_and_learns_from_its_first_layer_on(backbone, image_p
     ("backbone", "image_px"),
     [("mobilenetv9", 64), ("test_vit", -5)],
 )
-def test_a_backbone_that_cannot_be_built_is_refused_in_a_line(backbone, image_px):
+def test_a_backbone_that_cannot_be_built_raises(backbone, image_px):
     with pytest.raises(UserError, match=rf"model\.backbone.*{backbone}") as caught:
         StackClassifier(backbone, 6, 5, image_px=image_px)
     assert "\n" not in str(caught.value)
@@ -68,7 +68,7 @@ def late(num_images=4):
     return StackClassifier(SMALL, num_images, 5, fusion="late").eval()
 
 
-def test_the_head_takes_the_mean_over_places_without_mobilenets_last_layer():
+def test_the_head_takes_pooled_features_before_mobilenets_last_layer():
     network, stacks = StackClassifier(SMALL, 4, 5).eval(), torch.rand(2, 4, 64, 64)
     features = network.backbone.forward_features(stacks).mean(dim=(2, 3))
     torch.testing.assert_close(network(stacks), network.head(features), rtol=1e-4, atol=1e-5)
@@ -88,7 +88,7 @@ def test_late_fusion_ignores_the_order_of_images():
     assert not torch.allclose(early(stacks[:, [2, 0, 3, 1]]), early(stacks), rtol=1e-4, atol=1e-6)
 
 
-def test_for_a_single_image_early_and_late_fusion_agree():
+def test_early_and_late_fusion_are_equal_for_one_image():
     network, stacks = late(1), torch.rand(2, 1, 64, 64)
     early = StackClassifier(SMALL, 1, 5).eval()
     early.load_state_dict(network.state_dict())

@@ -1,4 +1,4 @@
-"""Synchronized batch norm keeps what a timm layer computes, activation included."""
+"""Synchronized batch norm computes the same as timm's layers, including their activation."""
 
 from types import SimpleNamespace
 
@@ -11,7 +11,7 @@ from emotion.models.sync_batch_norm import TimmSyncBatchNorm
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
-def test_batch_norm_is_converted_for_gpus_alone_and_computes_the_same(device):
+def test_batch_norm_is_converted_only_on_gpus_and_computes_the_same(device):
     torch.manual_seed(0)
     module = EmotionModule("mobilenetv3_small_050", 6, ["a", "b"]).eval()
     stacks = torch.randint(256, (2, 6, 64, 64), dtype=torch.uint8)
