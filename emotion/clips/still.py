@@ -29,19 +29,14 @@ class Still:
     294 with a replicated edge. In all of them the crop, whose margin grows with the face, reaches
     into the border, with 15 % of its area; without a border it would be cut off and stretched. Face
     boxes are relative to the frame, border included.
-
-    Attributes:
-        path: the file.
-        fps: 30, without meaning.
-        num_frames: 1 once the picture has been read, else 0.
     """
 
-    fps = 30.0
+    fps = 30.0  # without meaning
 
     def __init__(self, path: Path) -> None:
         """Store the path without reading the file."""
         self.path = path
-        self.num_frames = 0
+        self.num_frames = 0  # read so far, as of `Video`
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the picture in its border, or raise a VideoError."""

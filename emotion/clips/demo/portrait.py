@@ -21,10 +21,7 @@ HALF_CANVAS = 1.45  # face units from center to border of the canvas: room for h
 CANVAS_OVER_FRAME = 1.15  # makes the canvas no coarser than the largest face in a frame
 SHIFT = 4  # OpenCV draws at 1/16 pixel; at whole pixels, slow motion would jump
 SHADE_ONE = 160  # uint8 level of shade 1.0, which leaves room for highlights up to 1.6
-ALONG, ACROSS = (
-    np.linspace(0, 1, 11),
-    np.linspace(-1, 1, 21),
-)  # along brow or lid, across lips
+ALONG, ACROSS = np.linspace(0, 1, 11), np.linspace(-1, 1, 21)  # brow or lid, lips
 LATTICE_PX = 16  # frame pixels between the points where the warp is computed; linear in between
 
 

@@ -50,10 +50,10 @@ def render_clips(
         UserError: if a name has an unknown label or no number; nothing is written then.
     """
     clips = [(path, *parse_name(path)) for path in paths]
-    missing = [clip for clip in clips if not clip[0].exists()]
     jobs = [
         delayed(_write_on_one_core)(path, label, seed, number, video)
-        for path, label, number in missing
+        for path, label, number in clips
+        if not path.exists()
     ]
     for _ in Parallel(num_workers, return_as="generator_unordered")(jobs):
         if on_done:
