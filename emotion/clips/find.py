@@ -202,8 +202,7 @@ def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str
 
 def listed_id(path: Path, root: Path) -> str:
     """Return the id of an absolute path without `..`: a path that stays in the cache's folder."""
-    try:
-        inside = path.relative_to(os.path.normpath(root))
-    except ValueError:
-        inside = "outside" / path.relative_to(path.anchor)
+    root = os.path.normpath(root)
+    is_inside = path.is_relative_to(root)
+    inside = path.relative_to(root) if is_inside else "outside" / path.relative_to(path.anchor)
     return inside.with_suffix("").as_posix()

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -21,6 +22,7 @@ def open_clip(path: Path) -> "Video | Still":
     return Still(path) if path.suffix.lower() in STILL_SUFFIXES else Video(path)
 
 
+@dataclass
 class Still:
     """A picture as a clip of one frame, surrounded by a black border.
 
@@ -31,12 +33,9 @@ class Still:
     boxes are relative to the frame, border included.
     """
 
-    fps = 30.0  # without meaning
-
-    def __init__(self, path: Path) -> None:
-        """Store the path without reading the file."""
-        self.path = path
-        self.num_frames = 0  # read so far, as of `Video`
+    path: Path
+    num_frames: int = 0  # read so far, as of `Video`
+    fps: float = 30.0  # without meaning
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the picture in its border, or raise a VideoError."""

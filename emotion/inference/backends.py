@@ -136,36 +136,33 @@ def backend_name(path: Path) -> str:
 
 
 def find_model(path: Path) -> Path:
-    """Find the model of a path: a checkpoint, an ONNX file, or the folder of a run.
+    """Find the model of a path: a checkpoint, an ONNX file, or a folder.
+
+    A run's folder has the checkpoint that the run was evaluated with, another one model file.
 
     Raises:
         UserError: there is no model, or more than one.
     """
     path = path.expanduser()
-    if path.is_dir():
-        return model_in(path)
     if not path.exists():
         raise UserError(f"model_path={path}: no such file or folder")
-    if path.suffix not in PACKAGES:
-        raise UserError(
-            f"model_path={path} must be a checkpoint (.ckpt), an ONNX file (.onnx) or the folder "
-            "of a run"
-        )
-    return path
-
-
-def model_in(run_dir: Path) -> Path:
-    """Find the checkpoint that a run was evaluated with, or the only model file of a folder."""
-    runs = sorted(path.parent.name for path in run_dir.glob(f"*/{RECIPE_FILE}"))
+    if not path.is_dir():
+        if path.suffix not in PACKAGES:
+            raise UserError(
+                f"model_path={path} must be a checkpoint (.ckpt), an ONNX file (.onnx) or the "
+                "folder of a run"
+            )
+        return path
+    runs = sorted(recipe.parent.name for recipe in path.glob(f"*/{RECIPE_FILE}"))
     if runs:
-        raise UserError(f"model_path={run_dir} has {len(runs)} runs, give one: {', '.join(runs)}")
-    record = read_record(run_dir)
-    if isinstance(record, FinishedRun) and (run_dir / record.checkpoint).is_file():
-        return run_dir / record.checkpoint
-    found = sorted(run_dir.glob("*.ckpt")) or sorted(run_dir.glob("*.onnx"))
+        raise UserError(f"model_path={path} has {len(runs)} runs, give one: {', '.join(runs)}")
+    record = read_record(path)
+    if isinstance(record, FinishedRun) and (path / record.checkpoint).is_file():
+        return path / record.checkpoint
+    found = sorted(path.glob("*.ckpt")) or sorted(path.glob("*.onnx"))
     if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "no .ckpt and no .onnx file"
-        raise UserError(f"model_path={run_dir} has {names}: give one model file")
+        names = ", ".join(file.name for file in found) or "no .ckpt and no .onnx file"
+        raise UserError(f"model_path={path} has {names}: give one model file")
     return found[0]
 
 

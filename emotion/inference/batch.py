@@ -28,9 +28,7 @@ class Predictor:
         """Predict clips; an error in one clip is reported in its answer and stops no other.
 
         A single clip is predicted in this process, others in `num_workers`, None for one per core.
-
-        Raises:
-            UserError: the model cannot be loaded, or the stride is not allowed.
+        A wrong model or stride raises a UserError.
         """
         named = list(zip(clips, output_names(clips), strict=True))
         if len(clips) == 1:

@@ -39,11 +39,7 @@ DARK, LIGHT, FAINT = (24, 26, 30), (240, 240, 240), (62, 66, 74)
 def render(answer: Answer, by: str, unsure_below: float, folder: Path) -> None:
     """Decode a clip again and write its pictures, each atomically; the cover if it has a label.
 
-    Args:
-        answer: with windows.
-        by: how its frames are numbered, `sampling.by`.
-        unsure_below: threshold of the top probability.
-        folder: for the pictures.
+    The answer has windows; `by` is how its frames are numbered, `sampling.by`.
 
     Raises:
         VideoError: the clip cannot be read any more.
@@ -150,8 +146,8 @@ def annotate(
 
     Args:
         frame: (H, W, 3) uint8 RGB.
-        box: of the face, or None.
-        probabilities: of each label, or None.
+        box: of the face.
+        probabilities: of each label.
         unsure_below: threshold of the top probability.
         note: text in place of the bars, if there are no probabilities.
 
@@ -216,12 +212,9 @@ def draw_bars(
 
 
 def timeline(answer: Answer, thumbnails: Sequence[np.ndarray], unsure_below: float) -> Figure:
-    """Draw the probabilities over the time of a clip.
+    """Draw the probabilities over the time of a clip, and the threshold if it is above 0.
 
-    Args:
-        answer: with windows.
-        thumbnails: (h, w, 3) uint8 RGB, of evenly spaced frames, at least one.
-        unsure_below: drawn as a line, if above 0.
+    The thumbnails, (h, w, 3) uint8 RGB, are of evenly spaced frames; at least one.
     """
     colors = dict(zip(answer.probabilities or (), cycle(COLORS)))
     height_px, width_px = thumbnails[0].shape[:2]

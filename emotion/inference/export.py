@@ -43,11 +43,9 @@ FLOAT32_FILE, INT8_FILE = "model.onnx", "model.int8.onnx"
 
 
 def export(run: Run, num_threads: int) -> ExportedFile:
-    """Write `model.onnx` to a run's folder if its probabilities are those of PyTorch.
+    """Write `model.onnx` to a run's folder, or raise a UserError.
 
-    Raises:
-        UserError: they are not, and nothing is written; or the checkpoint or the stacks cannot be
-            read, or ONNX Runtime is not installed.
+    Nothing is written if its probabilities are not those of PyTorch.
     """
     import_onnxruntime(FLOAT32_FILE)
     path = run.folder / FLOAT32_FILE

@@ -120,15 +120,10 @@ def watch(recognizer: EmotionRecognizer, source: Pictures, stride: int) -> Itera
     Yields:
         Every frame. The first prediction is made at `min_frames` frames, padded like the tail of a
         clip; from `segment_frames` on, each is of the last `segment_frames` frames.
-
-    Raises:
-        UserError: `EmotionRecognizer.check_stride` does not allow the stride.
-        VideoError: the clip cannot be read.
     """
     recognizer.check_stride(stride)
     settings = recognizer.settings
-    crops: deque[np.ndarray | None] = deque(maxlen=settings.num_images)
-    landmarks: deque[np.ndarray | None] = deque(maxlen=settings.num_images)
+    crops, landmarks = (deque(maxlen=settings.num_images) for _ in range(2))
     box = probabilities = None
     cropper = face_cropper.__wrapped__(settings)  # not the cached one, which `predict` uses
     for frame in crop_frames(source, cropper, settings.interval, by="time"):
@@ -169,13 +164,7 @@ def watch_to_files(
 ) -> None:
     """Watch a source until it ends, Ctrl-C, or its window is closed; log each prediction.
 
-    Args:
-        recognizer: the model.
-        source: a camera, or a clip.
-        stride: frames from one prediction to the next.
-        folder: for `live.jsonl`.
-        window: whether to show the annotated frames in a window.
-        render: whether to write them to `live.mp4`.
+    `live.jsonl` in the folder gets the predictions, `live.mp4` the annotated frames with `render`.
     """
     threshold = recognizer.unsure_below
     with ExitStack() as stack, suppress(KeyboardInterrupt):

@@ -37,10 +37,7 @@ def import_onnxruntime(needed_for: str) -> "onnxruntime":
 
 
 def read_onnx(path: Path) -> tuple[bytes, Recipe, dict[str, str]]:
-    """Read and check an exported model.
-
-    Returns:
-        The file's content, its recipe, and all its metadata.
+    """Check an exported model; return its content, its recipe and all its metadata.
 
     Raises:
         UserError: the file is missing, damaged, not of this project or of an older version of it,

@@ -69,7 +69,7 @@ class EmotionRecognizer:
             raise UserError(f"unsure_below must be 0 to 1, got {threshold}")
         self.settings = replace(settings, min_frames=least or settings.min_frames)
         self.unsure_below = self.recipe.unsure_below if threshold is None else threshold
-        self._shift = np.zeros(len(self.labels))  # (C,), added to logits, see `set_neutral`
+        self._shift = np.zeros(len(self.recipe.labels))  # (C,), added to logits, see `set_neutral`
 
     @classmethod
     def load(
@@ -91,11 +91,6 @@ class EmotionRecognizer:
             log.warning("warning: %s, which the model was trained with: crops may differ", change)
         return cls(backend, recipe, **options)
 
-    @property
-    def labels(self) -> Sequence[str]:
-        """The classes, in the order of their indices."""
-        return self.recipe.labels
-
     def set_neutral(self, clips: Sequence[str | PathLike], share: float = PERSON_SHARE) -> None:
         """Set the neutral clips of the person whose clips are predicted next.
 
@@ -104,7 +99,7 @@ class EmotionRecognizer:
         replaces the last one; a call without clips removes the correction.
 
         Args:
-            clips: neutral clips of this person, a few seconds each; one is enough.
+            clips: of this person, a few seconds each; one is enough.
             share: of the difference, 0 to 1. With all of it, the noise of a single clip counts
                 fully (docs/results.md).
 
@@ -114,7 +109,7 @@ class EmotionRecognizer:
         """
         if not 0 <= share <= 1:
             raise UserError(f"share must be 0 to 1, got {share}")
-        self._shift = np.zeros(len(self.labels))
+        self._shift = np.zeros(len(self.recipe.labels))
         if not clips:
             return
         label = self.recipe.neutral_label
@@ -241,7 +236,7 @@ class EmotionRecognizer:
 
     def _by_label(self, probabilities: np.ndarray) -> Probabilities:
         """Name probabilities, (C,), by their labels."""
-        return dict(zip(self.labels, probabilities.tolist(), strict=True))
+        return dict(zip(self.recipe.labels, probabilities.tolist(), strict=True))
 
     def _classify(self, segment: Segment) -> SegmentAnswer:
         """Classify a segment, or give the reason why it would make no training stack."""

@@ -38,13 +38,7 @@ class Portrait:
     """
 
     def __init__(self, person: Identity, rng: np.random.Generator, size_px: int = 256) -> None:
-        """Draw the static parts.
-
-        Args:
-            person: whom to draw.
-            rng: source of the texture of skin and hair, and of the light.
-            size_px: height and width of the frames.
-        """
+        """Draw the static parts, with random texture and light, for frames of this size."""
         self.person = person
         self.size_px = size_px
         self.side = 2 * round(CANVAS_OVER_FRAME * size_px / 2)  # canvas pixels, even
@@ -58,7 +52,7 @@ class Portrait:
         Args:
             intensities: (12, 2) float, 0 to 1: unit in the order of `ACTION_UNITS`, side (left and
                 right in the image).
-            pose: position and rotation of the head.
+            pose: of the head.
             background: (size_px, size_px, 3) uint8 BGR.
 
         Returns:
