@@ -150,24 +150,19 @@ def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> N
     columns = ["clip", "segment", "start_s", "stop_s", "label", "unsure", "num_faces"]
     columns += [PROBABILITY + label for label in labels] + ["reason"]
 
-    def row(answer: Answer, part: Answer | SegmentAnswer, **values: Any) -> dict[str, Any]:
-        probabilities = rounded(part.probabilities) or {}
-        return {
-            "clip": answer.clip,
-            "label": part.label,
-            "num_faces": part.num_faces,
-            **{PROBABILITY + label: p for label, p in probabilities.items()},
-            **values,
-        }
-
     rows = []
     for answer in answers:
-        reason = "; ".join(answer.reasons)
-        times = {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)} if answer.fps else {}
-        rows.append(row(answer, answer, segment=0, unsure=answer.unsure, reason=reason, **times))
+        whole = {"segment": 0, "unsure": answer.unsure, "reason": "; ".join(answer.reasons)}
+        if answer.fps:
+            whole |= {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)}
+        parts = [(answer, whole)]
         for part in answer.segments:
-            times = answer.times(part)
-            rows.append(row(answer, part, segment=part.number, reason=part.reason, **times))
+            values = {"segment": part.number, "reason": part.reason, **answer.times(part)}
+            parts.append((part, values))
+        for part, values in parts:
+            values |= {"clip": answer.clip, "label": part.label, "num_faces": part.num_faces}
+            probabilities = rounded(part.probabilities) or {}
+            rows.append(values | {PROBABILITY + label: p for label, p in probabilities.items()})
     write_table(path, columns, rows)
 
 
