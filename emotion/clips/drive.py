@@ -41,10 +41,6 @@ def fetch_clips(root: Path, download_id: str) -> None:
     The folder appears when all clips are in it. An interrupted run is resumed; a second run at the
     same time waits for the first.
 
-    Args:
-        root: the folder of the clips.
-        download_id: id of a ZIP on Google Drive; "" for none.
-
     Raises:
         UserError: if there is no id, or the ZIP cannot be downloaded or fails a check.
     """
@@ -83,11 +79,7 @@ def fetch_clips(root: Path, download_id: str) -> None:
 
 
 def download(archive: Path, download_id: str, root: Path) -> None:
-    """Download a file from Google Drive, or its missing rest, unless it exists.
-
-    Raises:
-        UserError: if Google Drive cannot be reached or refuses the file, or if it is too large.
-    """
+    """Download a file from Google Drive, or its missing rest, unless it exists."""
     if archive.exists():
         return
     import gdown  # takes 0.16 s, which runs that have their clips need not spend
@@ -136,9 +128,6 @@ def unpack(archive: Path, root: Path) -> None:
 
     The common folder of all clips in the ZIP becomes `root`, which appears when it is
     complete. Files outside the common folder and hidden files are skipped.
-
-    Raises:
-        UserError: if the ZIP is damaged or hostile; names the file in it.
     """
     folder = archive.with_suffix(".unpacking")
     try:
@@ -214,11 +203,7 @@ def flaw_of(member: ZipInfo) -> str | None:
 
 
 def clip_members(zipped: ZipFile) -> Mapping[PurePosixPath, ZipInfo]:
-    """Return the files in the common folder of the clips, by their paths below it.
-
-    Raises:
-        BadZipFile: if there are no clips, or if two files have the same path.
-    """
+    """Return the files in the common folder of the clips, by their paths below it."""
     files: dict[PurePosixPath, ZipInfo] = {}
     for member in zipped.infolist():
         path = PurePosixPath(member.filename)

@@ -6,17 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from glob import glob
+from itertools import count, zip_longest
 from pathlib import Path
 
-from emotion.clips.naming import (
-    KINDS,
-    SPLITS,
-    STILL_SUFFIXES,
-    VIDEO_SUFFIXES,
-    Clip,
-    Dropped,
-    Scheme,
-)
+from emotion.clips.naming import KINDS, SPLITS, STILL_SUFFIXES, Clip, Dropped, Scheme
 from emotion.errors import UserError
 
 LIST_FORMAT = "a list is a UTF-8 CSV file with the columns path,label[,subject][,split]"
@@ -34,10 +27,7 @@ def find_clips(
         clip_list: see `read_list`; None uses all files of the scheme's kind below `root`.
 
     Returns:
-        The clips, and the files or rows that are not clips.
-
-    Raises:
-        UserError: if the folder or the list is missing or has no clip of the scheme.
+        The clips (at least one), and the files or rows that are not clips.
     """
     if clip_list is not None:
         clips, dropped = read_list(clip_list, root, scheme)
@@ -55,13 +45,12 @@ def find_clips(
 
 def limit_clips(clips: Iterable[Clip], max_per_class: int | None) -> list[Clip]:
     """Keep the first `max_per_class` clips of every class in each split; all of them for None."""
-    seen: dict[tuple[str, str], int] = defaultdict(int)
-    kept = []
-    for clip in clips:
-        seen[clip.label, clip.split] += 1
-        if max_per_class is None or seen[clip.label, clip.split] <= max_per_class:
-            kept.append(clip)
-    return kept
+    places = defaultdict(count)  # of the next clip in its class and split
+    return [
+        clip
+        for clip in clips
+        if max_per_class is None or next(places[clip.label, clip.split]) < max_per_class
+    ]
 
 
 def clip_files(root: Path, kind: str) -> list[Path]:
@@ -91,22 +80,20 @@ def files_below(root: Path, kind: str) -> list[Path]:
 
 
 def named_clips(named: str, key: str = "clips") -> list[Path]:
-    """Find the clips that a user names on the command line.
+    """Find the clips that a user names on the command line with the config key `key`.
 
-    Args:
-        named: a file; a folder with video files, or else pictures, in or below it; or a pattern
-            such as `clips/*.mp4` or `clips/**/*.mov`. `~` is the home folder.
-        key: the config key, for errors.
+    `named` is a file; a folder with video files, or else pictures, in or below it; or a pattern
+    such as `clips/*.mp4` or `clips/**/*.mov`. `~` is the home folder.
     """
     path = Path(named).expanduser()
     if path.is_dir():
         if not (paths := files_below(path, "clips") or files_below(path, "stills")):
-            suffixes = ", ".join([*sorted(VIDEO_SUFFIXES), *sorted(STILL_SUFFIXES)])
+            suffixes = ", ".join(name for _, names in KINDS.values() for name in sorted(names))
             raise UserError(f"{key}={named}: no video files or pictures ({suffixes}) in it")
         return paths
     if os.path.lexists(path):
         return [path]
-    paths = sorted(Path(found) for found in glob(str(path), recursive=True))
+    paths = sorted(map(Path, glob(str(path), recursive=True)))
     if not (paths := [path for path in paths if not path.is_dir()]):
         raise UserError(f"{key}={named}: no such file or folder, and no file matches the pattern")
     return paths
@@ -131,18 +118,11 @@ def read_names(
 
 
 def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], list[Dropped]]:
-    """Read a data set's clips from a CSV file.
+    """Read a data set's clips from a CSV file, UTF-8 with or without a byte order mark.
 
-    Args:
-        clip_list: the file, UTF-8 with or without a byte order mark. Its first line names the
-            columns: `path` (absolute or relative to `root`), `label`, and optionally `subject` and
-            `split`. A row with an empty `split` follows the scheme's rule, or is `train` if other
-            rows have a split.
-        root: the data set's folder.
-        scheme: how to read the rows.
-
-    Raises:
-        UserError: if the file is missing, empty, not CSV, or holds an invalid value.
+    Its first line names the columns: `path` (absolute or relative to `root`), `label`, and
+    optionally `subject` and `split`. A row with an empty `split` follows the scheme's rule, or is
+    `train` if other rows have a split.
     """
     columns, rows = read_rows(clip_list)
     if scheme.has_split and scheme.split_by not in {"id", *columns}:
@@ -158,9 +138,8 @@ def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], 
         path = Path(os.path.normpath(root / row["path"]))
         where = f"line {line}"
         if flaw := unusable(row["path"], path, scheme.kind):
-            dropped.append(
-                Dropped(row["path"] or "no path", f"{clip_list.name} lists {flaw}", where)
-            )
+            reason = f"{clip_list.name} lists {flaw}"
+            dropped.append(Dropped(row["path"] or "no path", reason, where))
             continue
         clip_id = listed_id(path, root)
         if clip_id in clips:
@@ -205,10 +184,7 @@ def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str
             reader = csv.reader(file)
             columns = [name.strip() for name in next(reader, [])]
             rows = [
-                (
-                    reader.line_num,
-                    dict.fromkeys(columns, "") | dict(zip(columns, values, strict=False)),
-                )
+                (reader.line_num, dict(zip_longest(columns, values[: len(columns)], fillvalue="")))
                 for values in ([value.strip() for value in row] for row in reader)
                 if any(values)
             ]
@@ -226,8 +202,7 @@ def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str
 
 def listed_id(path: Path, root: Path) -> str:
     """Return the id of an absolute path without `..`: a path that stays in the cache's folder."""
-    try:
-        inside = path.relative_to(os.path.normpath(root))
-    except ValueError:
-        inside = "outside" / path.relative_to(path.anchor)
+    root = os.path.normpath(root)
+    is_inside = path.is_relative_to(root)
+    inside = path.relative_to(root) if is_inside else "outside" / path.relative_to(path.anchor)
     return inside.with_suffix("").as_posix()

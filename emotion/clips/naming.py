@@ -20,37 +20,25 @@ SPLITS = ("train", "val", "test")
 class Clip:
     """A video file or a picture of one person who shows one emotion.
 
-    Attributes:
-        path: the file.
-        id: its path relative to the data set's root, with `/` and without suffix; names its stacks.
-            A listed clip outside the root has the id `outside/<absolute path>`.
-        label: its class.
-        subject: the person, or "" if unknown.
-        split: `train`, `val` or `test`; "" if the data set has no split of its own.
+    The id names its stacks: its path relative to the data set's root, with `/` and without suffix,
+    or `outside/<absolute path>` if a list has a clip outside the root.
     """
 
     path: Path
     id: str
     label: str
-    subject: str
-    split: str
+    subject: str  # "" if unknown
+    split: str  # train, val or test; "" if the data set has no split of its own
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A clip, or one segment of it, without a stack.
+    """A clip, or one segment of it, without a stack."""
 
-    Attributes:
-        clip: the clip's id.
-        reason: the cause, worded so that other clips can share it.
-        detail: the numbers of this clip.
-        segment: counted from 1; 0 for the whole clip.
-    """
-
-    clip: str
-    reason: str
-    detail: str = ""
-    segment: int = 0
+    clip: str  # its id
+    reason: str  # worded so that other clips can share it
+    detail: str = ""  # the numbers of this clip
+    segment: int = 0  # counted from 1; 0 for the whole clip
 
 
 @dataclass(frozen=True)
@@ -78,11 +66,7 @@ class Scheme:
     kind: str = "clips"
 
     def __post_init__(self) -> None:
-        """Check the pattern.
-
-        Raises:
-            UserError: if it is not a regular expression or lacks a group.
-        """
+        """Check that the pattern is a regular expression with the groups, or raise a UserError."""
         if self.pattern is None:
             return
         try:
@@ -127,10 +111,7 @@ class Scheme:
     def interpret(
         self, path: Path, clip_id: str, fields: Mapping[str, str | None]
     ) -> Clip | Dropped:
-        """Convert the fields of a name or row to a clip.
-
-        The fields are `label` and, where known, `subject` and the one named by `split_by`.
-        """
+        """Make a clip of `label` and, where known, `subject` and the field named by `split_by`."""
         label = self.label_map.get(fields["label"], fields["label"])
         if label is None:
             return Dropped(clip_id, f"label {fields['label']} is left out by data.label_map")
@@ -140,9 +121,8 @@ class Scheme:
                 f"label {label} is not in data.labels ({', '.join(self.labels)}): add it there, or "
                 "map it to one of them, or to null, in data.label_map",
             )
-        split = ""
-        if self.has_split:
-            split = named_split(fields.get(self.split_by) or "", self.split)
+        value = fields.get(self.split_by) or ""
+        split = named_split(value, self.split) if self.has_split else ""
         return Clip(path, clip_id, label, fields.get("subject") or "", split)
 
 
@@ -166,13 +146,7 @@ def matches(value: str, entries: Iterable[str]) -> bool:
 
 
 def find_torn(placed: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
-    """Find names that are in more than one split.
-
-    Args:
-        placed: pairs of a name (a clip's id, a subject) and its split; empty names are ignored.
-
-    Returns:
-        Name -> its splits, sorted, for every name in more than one.
+    """Find names (ids, subjects) that are in more than one split, and these splits, sorted.
 
     >>> find_torn([("ann", "train"), ("bea", "val"), ("ann", "val"), ("", "val"), ("", "test")])
     {'ann': ['train', 'val']}

@@ -13,20 +13,12 @@ FRAMES = 8  # frames decoded in advance; of 4K video, 100 MB
 class ReadAhead:
     """Reads frames in a background thread while the caller works on earlier ones.
 
-    Attributes:
-        fps: frames per second of the source.
-        num_dropped: frames that were dropped because the caller was late.
+    With `drop_late`, the oldest frame of a full queue is dropped and counted in `num_dropped`, as a
+    camera needs it; else the source waits.
     """
 
     def __init__(self, source: Pictures, frames: int = FRAMES, drop_late: bool = False) -> None:
-        """Store the source without reading it.
-
-        Args:
-            source: a clip that has not been read yet, or a camera.
-            frames: length of the queue.
-            drop_late: drop the oldest frame of a full queue, as a camera needs it, instead of
-                making the source wait.
-        """
+        """Store a source that has not been read yet."""
         self.fps = source.fps
         self.num_dropped = 0
         self._source = source

@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -21,6 +22,7 @@ def open_clip(path: Path) -> "Video | Still":
     return Still(path) if path.suffix.lower() in STILL_SUFFIXES else Video(path)
 
 
+@dataclass
 class Still:
     """A picture as a clip of one frame, surrounded by a black border.
 
@@ -29,19 +31,11 @@ class Still:
     294 with a replicated edge. In all of them the crop, whose margin grows with the face, reaches
     into the border, with 15 % of its area; without a border it would be cut off and stretched. Face
     boxes are relative to the frame, border included.
-
-    Attributes:
-        path: the file.
-        fps: 30, without meaning.
-        num_frames: 1 once the picture has been read, else 0.
     """
 
-    fps = 30.0
-
-    def __init__(self, path: Path) -> None:
-        """Store the path without reading the file."""
-        self.path = path
-        self.num_frames = 0
+    path: Path
+    num_frames: int = 0  # read so far, as of `Video`
+    fps: float = 30.0  # without meaning
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the picture in its border, or raise a VideoError."""

@@ -31,6 +31,7 @@ FORMATS = (
     *("mjpeg", "ogg", "mxf", "ivf", "gif", "mp3", "wav", "aac", "flac"),
     *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),
 )
+ONLY_CLIPS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
 
 
 class VideoError(ValueError):
@@ -39,15 +40,10 @@ class VideoError(ValueError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded frame, whose colors are converted on demand.
-
-    Attributes:
-        frame: the decoder's output.
-        time_s: presentation time by the clip's clock, in seconds; None if the clip lacks it.
-    """
+    """A decoded frame, whose colors are converted on demand."""
 
     frame: av.VideoFrame
-    time_s: float | None
+    time_s: float | None  # presentation time by the clip's clock; None if the clip lacks it
     _converter: VideoReformatter
 
     def rgb(self) -> np.ndarray:
@@ -58,13 +54,9 @@ class Picture:
 
 
 class Pictures(Protocol):
-    """A source of frames: a clip, a still, or a camera.
+    """A source of frames: a clip, a still, or a camera."""
 
-    Attributes:
-        fps: approximate frames per second.
-    """
-
-    fps: float
+    fps: float  # approximate
 
     def pictures(self) -> Iterator[Picture]:
         """Yield the frames in presentation order."""
@@ -74,7 +66,6 @@ class Video:
     """One pass over a clip.
 
     Attributes:
-        path: the file.
         fps: frames per second by the header; 30 if it is missing or invalid.
         num_frames: frames decoded so far. Headers can be wrong, so the total is known only when
             `pictures` is exhausted.
@@ -84,10 +75,7 @@ class Video:
         """Open a clip, or raise a VideoError."""
         self.path = path
         try:
-            self._container = av.open(
-                str(path),
-                options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"},
-            )
+            self._container = av.open(str(path), options=ONLY_CLIPS)
         except (av.FFmpegError, OSError) as error:
             raise VideoError(why_unreadable(path, error, "video")) from None
         try:
@@ -147,10 +135,7 @@ def video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 def why_unreadable(path: Path, error: Exception, noun: str) -> str:
-    """Return why opening a file, which should be a `noun`, raised an error.
-
-    The words can be shared by other files.
-    """
+    """Return why opening a file, which should be a `noun`, raised an error; names no file."""
     if path.is_symlink() and not path.exists():
         return "it is a symbolic link to a file that does not exist"
     if isinstance(error, FileNotFoundError):

@@ -15,37 +15,31 @@ from emotion.tables import write_table
 
 Probabilities = Mapping[str, float]  # label -> calibrated probability; they sum to 1
 DIGITS = 6  # of probabilities in files
+SEGMENT_KEYS = ("number", "num_frames", "num_faces", "face_frames", "reason")  # in JSON
 MAX_CLIPS = 40  # in the terminal's table; the files list all clips
 
 
 @dataclass(frozen=True)
 class SampledFace:
-    """The face of the followed person in a sampled frame.
-
-    Attributes:
-        frame: the frame's number.
-        box: where the crop was cut out.
-        sharpness: variance of the crop's Laplacian.
-    """
+    """The face of the followed person in a sampled frame."""
 
     frame: int
-    box: Box
-    sharpness: float
+    box: Box  # where the crop was cut out
+    sharpness: float  # variance of the crop's Laplacian
 
 
 @dataclass(frozen=True)
 class Window:
-    """A part of a clip that the model classified as one stack.
+    """A part of a clip that the model classified as one stack."""
 
-    Attributes:
-        first_frame: number of its first frame in the clip.
-        num_frames: number of its frames.
-        probabilities: of each label; None if too few frames show a face.
-    """
-
-    first_frame: int
+    first_frame: int  # its number in the clip
     num_frames: int
-    probabilities: Probabilities | None
+    probabilities: Probabilities | None  # None if too few frames show a face
+
+    @property
+    def stop_frame(self) -> int:
+        """The number of the first frame after the window."""
+        return self.first_frame + self.num_frames
 
     @property
     def middle(self) -> float:
@@ -60,81 +54,58 @@ class Window:
 
 @dataclass(frozen=True)
 class SegmentAnswer(Window):
-    """A segment, cut as in training.
+    """A segment, cut as in training."""
 
-    Attributes:
-        number: counted from 1 in the clip.
-        num_faces: the largest number of faces in one frame.
-        face_frames: number of sampled frames that show the person's face.
-        reason: why there are no probabilities, or "".
-    """
-
-    number: int
-    num_faces: int
-    face_frames: int
-    reason: str = ""
+    number: int  # counted from 1 in the clip
+    num_faces: int  # the largest number of faces in one frame
+    face_frames: int  # number of sampled frames that show the person's face
+    reason: str = ""  # why there are no probabilities
 
 
 @dataclass(frozen=True)
 class Answer:
-    """The answer of a model for a clip.
-
-    Attributes:
-        clip: the file.
-        label: the most probable emotion, or None if no segment could be classified.
-        probabilities: of each label, the mean over the classified segments, or None.
-        unsure: whether the top probability is below the threshold.
-        segments: all segments of the clip, with and without probabilities.
-        num_faces: the largest number of faces in one frame.
-        reasons: why there is no label, or why the label may be wrong.
-        failed: whether the file could not be read.
-        fps: frames per second; 30 with `sampling.by=time`.
-        num_frames: number of frames of the clip.
-        windows: one every `stride` frames, if a stride was given.
-        faces: the person's face in each sampled frame that shows it.
-    """
+    """The answer of a model for a clip."""
 
     clip: str
-    label: str | None = None
-    probabilities: Probabilities | None = None
-    unsure: bool = False
-    segments: Sequence[SegmentAnswer] = ()
-    num_faces: int = 0
-    reasons: Sequence[str] = ()
-    failed: bool = False
-    fps: float = 0.0
+    label: str | None = None  # the most probable emotion; None if no segment could be classified
+    probabilities: Probabilities | None = None  # mean over the classified segments, or None
+    unsure: bool = False  # whether the top probability is below the threshold
+    segments: Sequence[SegmentAnswer] = ()  # with and without probabilities
+    num_faces: int = 0  # the largest number of faces in one frame
+    reasons: Sequence[str] = ()  # why there is no label, or why the label may be wrong
+    failed: bool = False  # whether the file could not be read
+    fps: float = 0.0  # 30 with `sampling.by=time`
     num_frames: int = 0
-    windows: Sequence[Window] = ()
-    faces: Sequence[SampledFace] = ()
+    windows: Sequence[Window] = ()  # one every `stride` frames, if a stride was given
+    faces: Sequence[SampledFace] = ()  # one for each sampled frame that shows the person's face
 
     def seconds(self, frame: float) -> float:
         """Convert a frame number to seconds from the start of the clip."""
         return round(frame / self.fps, 3)
+
+    def times(self, part: Window) -> dict[str, float]:
+        """Return when a part of the clip starts and stops."""
+        return {
+            "start_s": self.seconds(part.first_frame),
+            "stop_s": self.seconds(part.stop_frame),
+        }
 
     def to_json(self) -> str:
         """Return everything except the faces as one line of JSON."""
 
         def values_of(window: Window) -> dict[str, Any]:
             return {
-                "start_s": self.seconds(window.first_frame),
-                "stop_s": self.seconds(window.first_frame + window.num_frames),
+                **self.times(window),
                 "label": window.label,
                 "probabilities": rounded(window.probabilities),
             }
 
-        keys = ("number", "num_frames", "num_faces", "face_frames", "reason")
-        answer = {
-            "clip": self.clip,
-            "label": self.label,
-            "unsure": self.unsure,
+        keys = ("clip", "label", "unsure", "probabilities", "num_faces", "reasons", "failed")
+        answer = {key: getattr(self, key) for key in (*keys, "fps", "num_frames")}
+        answer |= {
             "probabilities": rounded(self.probabilities),
-            "num_faces": self.num_faces,
-            "reasons": list(self.reasons),
-            "failed": self.failed,
-            "fps": self.fps,
-            "num_frames": self.num_frames,
             "segments": [
-                {**values_of(segment), **{key: getattr(segment, key) for key in keys}}
+                values_of(segment) | {key: getattr(segment, key) for key in SEGMENT_KEYS}
                 for segment in self.segments
             ],
             "windows": [values_of(window) for window in self.windows],
@@ -179,37 +150,24 @@ def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> N
     columns = ["clip", "segment", "start_s", "stop_s", "label", "unsure", "num_faces"]
     columns += [PROBABILITY + label for label in labels] + ["reason"]
 
-    def row(answer: Answer, part: Answer | SegmentAnswer, **values: Any) -> dict[str, Any]:
-        probabilities = rounded(part.probabilities) or {}
-        return {
-            "clip": answer.clip,
-            "label": part.label,
-            "num_faces": part.num_faces,
-            **{PROBABILITY + label: p for label, p in probabilities.items()},
-            **values,
-        }
-
     rows = []
     for answer in answers:
-        reason = "; ".join(answer.reasons)
-        times = {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)} if answer.fps else {}
-        rows.append(row(answer, answer, segment=0, unsure=answer.unsure, reason=reason, **times))
+        whole = {"segment": 0, "unsure": answer.unsure, "reason": "; ".join(answer.reasons)}
+        if answer.fps:
+            whole |= {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)}
+        parts = [(answer, whole)]
         for part in answer.segments:
-            start_s = answer.seconds(part.first_frame)
-            stop_s = answer.seconds(part.first_frame + part.num_frames)
-            values = {"segment": part.number, "start_s": start_s, "stop_s": stop_s}
-            rows.append(row(answer, part, reason=part.reason, **values))
+            values = {"segment": part.number, "reason": part.reason, **answer.times(part)}
+            parts.append((part, values))
+        for part, values in parts:
+            values |= {"clip": answer.clip, "label": part.label, "num_faces": part.num_faces}
+            probabilities = rounded(part.probabilities) or {}
+            rows.append(values | {PROBABILITY + label: p for label, p in probabilities.items()})
     write_table(path, columns, rows)
 
 
 def answers_table(answers: Sequence[Answer], names: Sequence[str], labels: Sequence[str]) -> Table:
-    """Make the terminal's table: a row per clip, and one per segment if there are several.
-
-    Args:
-        answers: of the clips; the first 40 are shown.
-        names: a short name for each clip.
-        labels: of the model.
-    """
+    """Make the terminal's table of the first 40 clips, and of segments if there are several."""
     table = Table("clip", "emotion", *labels, "note")
     table.columns[0].overflow = "fold"
     for column in table.columns[2:-1]:
@@ -227,8 +185,7 @@ def answers_table(answers: Sequence[Answer], names: Sequence[str], labels: Seque
         if answer.label is None or len(answer.segments) < 2:
             continue
         for part in answer.segments:
-            start_s = part.first_frame / answer.fps
-            stop_s = (part.first_frame + part.num_frames) / answer.fps
+            start_s, stop_s = part.first_frame / answer.fps, part.stop_frame / answer.fps
             times = f"  {start_s:.1f} to {stop_s:.1f} s"
             cells = percents(part.probabilities)
             table.add_row(times, part.label or "-", *cells, part.reason, style="dim")

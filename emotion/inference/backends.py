@@ -26,22 +26,14 @@ class Backend(Protocol):
     """Runs a network."""
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
-        """Classify stacks or landmarks, whichever the recipe's `inputs` names.
+        """Return the (N, C) float32 logits of stacks or landmarks, as the recipe's `inputs` names.
 
-        Args:
-            inputs: (N, T, image_px, image_px) uint8, 0 to 255; or (N, T, 468, 3) float32.
-
-        Returns:
-            (N, C) float32 logits.
+        Stacks are (N, T, image_px, image_px) uint8, 0 to 255; landmarks (N, T, 468, 3) float32.
         """
 
 
 class PyTorchBackend:
-    """Runs the network of a checkpoint with PyTorch; implements `Backend`.
-
-    Attributes:
-        module: the Lightning module, on the CPU and in evaluation mode.
-    """
+    """Runs the network of a checkpoint on the CPU with PyTorch; implements `Backend`."""
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
         """Load a checkpoint with a recipe beside it."""
@@ -53,10 +45,8 @@ class PyTorchBackend:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
         settings = checkpoint["hyper_parameters"]
         recipe = read_recipe(path)
-        if (tuple(settings["labels"]), settings["num_images"]) != (
-            recipe.labels,
-            recipe.num_images,
-        ):
+        own = tuple(settings["labels"]), settings["num_images"]
+        if own != (recipe.labels, recipe.num_images):
             raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
         self.module = build_module(recipe.inputs, **settings).eval()
         self.module.load_state_dict(checkpoint["state_dict"])
@@ -75,19 +65,10 @@ class PyTorchBackend:
 
 
 class OnnxBackend:
-    """Runs an exported model with ONNX Runtime; implements `Backend`.
-
-    Attributes:
-        recipe: of the model.
-        metadata: of the file.
-    """
+    """Runs an exported model with ONNX Runtime; implements `Backend`."""
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
-        """Load a file that `emotion.inference.export` wrote.
-
-        Raises:
-            UserError: see `read_onnx`; or ONNX Runtime cannot run it.
-        """
+        """Load a file that `emotion.inference.export` wrote; raises as `read_onnx`."""
         onnxruntime = import_onnxruntime(path.name)
         data, self.recipe, self.metadata = read_onnx(path)
         options = onnxruntime.SessionOptions()
@@ -101,16 +82,14 @@ class OnnxBackend:
             reason = " ".join(str(error).split())[:200]
             raise UserError(f"{path} cannot be run by ONNX Runtime: {reason}") from None
         recipe = self.recipe
-        shapes = {
-            "stacks": ("tensor(uint8)", [recipe.num_images, recipe.image_px, recipe.image_px]),
-            "landmarks": ("tensor(float)", [recipe.num_images, NUM_POINTS, 3]),
-        }
+        types = {"stacks": "tensor(uint8)", "landmarks": "tensor(float)"}
+        inputs = (recipe.inputs, types[recipe.inputs], list(random_inputs(recipe, 1).shape[1:]))
         found = [
             (node.name, node.type, node.shape[1:])
             for node in (*self._session.get_inputs(), *self._session.get_outputs())
         ]
         logits = (OUTPUT, "tensor(float)", [len(recipe.labels)])
-        if found != [(recipe.inputs, *shapes[recipe.inputs]), logits]:
+        if found != [inputs, logits]:
             raise UserError(f"{path} is damaged: its model does not match its recipe")
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
@@ -120,21 +99,11 @@ class OnnxBackend:
 
 
 def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
-    """Load a model and run it once.
-
-    Args:
-        path: of a checkpoint or an ONNX file, see `find_model`.
-        num_threads: threads of the network.
-
-    Raises:
-        UserError: it is damaged or foreign, or its package is not installed.
-    """
+    """Load a checkpoint or an ONNX file and run it once, or raise a UserError."""
     recipe = read_recipe(path)
     with one_line_errors(path):
         backend = {".ckpt": PyTorchBackend, ".onnx": OnnxBackend}[path.suffix](path, num_threads)
-        num_classes = backend.classify(random_inputs(recipe, 1)).shape[1]
-    if num_classes != len(recipe.labels):
-        raise UserError(f"{path} has {num_classes} classes, its recipe {len(recipe.labels)}")
+        backend.classify(random_inputs(recipe, 1))
     return backend, recipe
 
 
@@ -142,8 +111,7 @@ def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> np.ndarray:
     """Draw `num` random stacks or landmarks, as `Backend.classify` takes them."""
     generator = np.random.default_rng(seed)
     if recipe.inputs == "landmarks":
-        shape = (num, recipe.num_images, NUM_POINTS, 3)
-        return generator.normal(size=shape).astype(np.float32)
+        return generator.normal(size=(num, recipe.num_images, NUM_POINTS, 3)).astype(np.float32)
     shape = (num, recipe.num_images, recipe.image_px, recipe.image_px)
     return generator.integers(256, size=shape, dtype=np.uint8)
 
@@ -157,11 +125,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def backend_name(path: Path) -> str:
-    """Return the name and the version of the package that runs a model.
-
-    Raises:
-        UserError: it is not installed.
-    """
+    """Return the name and the version of the package that runs a model, or raise a UserError."""
     title, package = PACKAGES[path.suffix]
     try:
         return f"{title} {version(package)}"
@@ -172,43 +136,33 @@ def backend_name(path: Path) -> str:
 
 
 def find_model(path: Path) -> Path:
-    """Find a model's file.
+    """Find the model of a path: a checkpoint, an ONNX file, or a folder.
 
-    Args:
-        path: a checkpoint, an ONNX file, or the folder of a run.
+    A run's folder has the checkpoint that the run was evaluated with, another one model file.
 
     Raises:
         UserError: there is no model, or more than one.
     """
     path = path.expanduser()
-    if path.is_dir():
-        return model_in(path)
     if not path.exists():
         raise UserError(f"model_path={path}: no such file or folder")
-    if path.suffix not in PACKAGES:
-        raise UserError(
-            f"model_path={path} must be a checkpoint (.ckpt), an ONNX file (.onnx) or the folder "
-            "of a run"
-        )
-    return path
-
-
-def model_in(run_dir: Path) -> Path:
-    """Find the checkpoint that a run was evaluated with, or the only model file of a folder.
-
-    Raises:
-        UserError: there is no model, or more than one.
-    """
-    runs = sorted(path.parent.name for path in run_dir.glob(f"*/{RECIPE_FILE}"))
+    if not path.is_dir():
+        if path.suffix not in PACKAGES:
+            raise UserError(
+                f"model_path={path} must be a checkpoint (.ckpt), an ONNX file (.onnx) or the "
+                "folder of a run"
+            )
+        return path
+    runs = sorted(recipe.parent.name for recipe in path.glob(f"*/{RECIPE_FILE}"))
     if runs:
-        raise UserError(f"model_path={run_dir} has {len(runs)} runs, give one: {', '.join(runs)}")
-    record = read_record(run_dir)
-    if isinstance(record, FinishedRun) and (run_dir / record.checkpoint).is_file():
-        return run_dir / record.checkpoint
-    found = sorted(run_dir.glob("*.ckpt")) or sorted(run_dir.glob("*.onnx"))
+        raise UserError(f"model_path={path} has {len(runs)} runs, give one: {', '.join(runs)}")
+    record = read_record(path)
+    if isinstance(record, FinishedRun) and (path / record.checkpoint).is_file():
+        return path / record.checkpoint
+    found = sorted(path.glob("*.ckpt")) or sorted(path.glob("*.onnx"))
     if len(found) != 1:
-        names = ", ".join(path.name for path in found) or "no .ckpt and no .onnx file"
-        raise UserError(f"model_path={run_dir} has {names}: give one model file")
+        names = ", ".join(file.name for file in found) or "no .ckpt and no .onnx file"
+        raise UserError(f"model_path={path} has {names}: give one model file")
     return found[0]
 
 
@@ -220,7 +174,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:  # torch, timm and ONNX Runtime each have exceptions of their own
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        reason = str(error).partition("\n")[0] or type(error).__name__
         if isinstance(error, KeyError):
             reason = f"it has no {error}"
         raise UserError(

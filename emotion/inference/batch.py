@@ -15,34 +15,20 @@ from emotion.inference.recognizer import EmotionRecognizer
 
 @dataclass(frozen=True)
 class Predictor:
-    """Predicts clips with one model; small enough to be sent to worker processes.
-
-    Attributes:
-        model: the model's file.
-        min_frames: see `EmotionRecognizer`.
-        unsure_below: see `EmotionRecognizer`.
-        neutral: neutral clips of the person, see `EmotionRecognizer.set_neutral`.
-        stride: frames from one window to the next; None for no windows.
-        rendered: folder for the pictures, with a folder below it for each clip; None for none.
-    """
+    """Predicts clips with one `EmotionRecognizer`; small enough to be sent to worker processes."""
 
     model: Path
     min_frames: int | None = None
     unsure_below: float | None = None
-    neutral: tuple[Path, ...] = ()
-    stride: int | None = None
-    rendered: Path | None = None
+    neutral: tuple[Path, ...] = ()  # see `EmotionRecognizer.set_neutral`
+    stride: int | None = None  # frames from one window to the next; None for no windows
+    rendered: Path | None = None  # for the pictures, in a folder for each clip; None for none
 
     def predict_all(self, clips: Sequence[Path], num_workers: int | None) -> list[Answer]:
         """Predict clips; an error in one clip is reported in its answer and stops no other.
 
-        Args:
-            clips: the files.
-            num_workers: number of worker processes; None for one per core. A single clip is
-                predicted in this process.
-
-        Raises:
-            UserError: the model cannot be loaded, or the stride is not allowed.
+        A single clip is predicted in this process, others in `num_workers`, None for one per core.
+        A wrong model or stride raises a UserError.
         """
         named = list(zip(clips, output_names(clips), strict=True))
         if len(clips) == 1:
@@ -59,16 +45,8 @@ class Predictor:
         return [answers[clip] for clip in clips]
 
     def predict(self, clip: Path, name: str) -> Answer:
-        """Predict a clip and draw its pictures.
-
-        Args:
-            clip: the file.
-            name: of the folder for its pictures.
-
-        Raises:
-            UserError: the model cannot be loaded, or the stride is not allowed.
-        """
-        recognizer = loaded(self.model, self.min_frames, self.unsure_below, self.neutral)
+        """Predict a clip and draw its pictures into the folder `name`; raises as `predict_all`."""
+        recognizer = loaded(self)
         recognizer.check_stride(self.stride)
         try:
             answer = recognizer.predict(clip, self.stride)
@@ -93,17 +71,15 @@ def predict_in_worker(predictor: Predictor, named: tuple[Path, str]) -> Answer:
 
 
 @lru_cache(maxsize=1)
-def loaded(
-    model: Path, min_frames: int | None, unsure_below: float | None, neutral: tuple[Path, ...]
-) -> EmotionRecognizer:
+def loaded(predictor: Predictor) -> EmotionRecognizer:
     """Load a model and process the person's neutral clips once per process."""
     recognizer = EmotionRecognizer.load(
-        model,
-        min_frames=min_frames,
-        unsure_below=unsure_below,
+        predictor.model,
+        min_frames=predictor.min_frames,
+        unsure_below=predictor.unsure_below,
         read_ahead=parent_process() is None,
     )
-    recognizer.set_neutral(neutral)
+    recognizer.set_neutral(predictor.neutral)
     return recognizer
 
 
@@ -121,8 +97,6 @@ def output_names(clips: Sequence[Path]) -> list[str]:
     paths = [Path(os.path.abspath(clip)) for clip in clips]
     above = os.path.commonpath([path.parent for path in paths])
     below = [path.relative_to(above) for path in paths]
-    times = Counter(path.with_suffix("") for path in below)
-    return [
-        (path if times[path.with_suffix("")] > 1 else path.with_suffix("")).as_posix()
-        for path in below
-    ]
+    short = [path.with_suffix("") for path in below]
+    times = Counter(short)
+    return [str(path if times[name] > 1 else name) for path, name in zip(below, short, strict=True)]

@@ -1,9 +1,9 @@
 """Draw answers: the annotated clip, the timeline, and the cover frame."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import groupby, pairwise
+from itertools import cycle, groupby, pairwise
 from pathlib import Path
 
 import av
@@ -12,18 +12,12 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageFont
+from PIL.ImageDraw import ImageDraw as Draw
 
 from emotion.clips.still import open_clip
 from emotion.files import unfinished
-from emotion.inference.answer import (
-    Answer,
-    Probabilities,
-    SampledFace,
-    Window,
-    summary,
-    top_label,
-)
+from emotion.inference.answer import Answer, Probabilities, SampledFace, Window, summary, top_label
 from emotion.stacks.sampling import number_frames
 from emotion.stacks.segment import Box
 
@@ -38,17 +32,14 @@ COLORS = (  # RGB; distinct for color-blind readers (Okabe and Ito), and readabl
     (230, 97, 1), (240, 200, 40), (150, 160, 170), (86, 180, 233), (204, 121, 167),
     (0, 158, 115), (0, 114, 178), (213, 94, 0),
 )  # fmt: skip
+Color = tuple[int, int, int]
 DARK, LIGHT, FAINT = (24, 26, 30), (240, 240, 240), (62, 66, 74)
 
 
 def render(answer: Answer, by: str, unsure_below: float, folder: Path) -> None:
-    """Decode a clip again and write its pictures, each atomically.
+    """Decode a clip again and write its pictures, each atomically; the cover if it has a label.
 
-    Args:
-        answer: with windows.
-        by: how its frames are numbered, `sampling.by`.
-        unsure_below: threshold of the top probability.
-        folder: for `annotated.mp4`, `timeline.png` and, if there is a label, `cover.jpg`.
+    The answer has windows; `by` is how its frames are numbered, `sampling.by`.
 
     Raises:
         VideoError: the clip cannot be read any more.
@@ -65,7 +56,8 @@ def render(answer: Answer, by: str, unsure_below: float, folder: Path) -> None:
             if number in shown:
                 thumbnails[number] = thumbnail(frame)
             if number == cover:
-                write_picture(folder / COVER, frame)
+                with unfinished(folder / COVER) as temporary:
+                    Image.fromarray(frame).save(temporary, quality=95)
             running = probabilities_at(answer.windows, number)
             write(annotate(frame, boxes.at(number), running, unsure_below))
     with unfinished(folder / TIMELINE) as temporary:
@@ -83,11 +75,7 @@ def cover_frame(answer: Answer) -> int | None:
     if label is None or not windows:
         return None
     peak = max(windows, key=lambda window: window.probabilities[label])
-    inside = [
-        face
-        for face in answer.faces
-        if peak.first_frame <= face.frame < peak.first_frame + peak.num_frames
-    ]
+    inside = [f for f in answer.faces if peak.first_frame <= f.frame < peak.stop_frame]
     near = [face for face in inside if abs(face.frame - peak.middle) <= NEAR_PEAK * peak.num_frames]
     return max(near or inside, key=lambda face: face.sharpness).frame
 
@@ -95,13 +83,8 @@ def cover_frame(answer: Answer) -> int | None:
 def probabilities_at(windows: Sequence[Window], frame: float) -> Probabilities | None:
     """Interpolate probabilities linearly between the middles of windows.
 
-    Args:
-        windows: in the order of time.
-        frame: the frame's number. Before the first middle and after the last one, the
-            probabilities are constant.
-
-    Returns:
-        The probabilities; None if the nearest window has none.
+    They are constant before the first middle and after the last one, and None if the nearest window
+    has none.
     """
     if not windows:
         return None
@@ -123,34 +106,26 @@ class FaceTrack:
     def __init__(self, faces: Sequence[SampledFace]) -> None:
         """Use the faces of a clip, in the order of time."""
         self._frames = np.array([face.frame for face in faces])
-        self._boxes = np.array([face.box for face in faces], dtype=float).reshape(-1, 4)
-        gaps = np.diff(self._frames)
-        self._interval = int(gaps.min()) if gaps.size else 1
+        self._boxes = np.array([face.box for face in faces], dtype=float)
+        self._interval = min(np.diff(self._frames), default=1)
 
     def at(self, frame: int) -> Box | None:
         """Interpolate the box at a frame; None without a face.
 
         A sampled frame without a face ends a track at the sampled frame before it.
         """
-        after = int(np.searchsorted(self._frames, frame))
-        if after < len(self._frames) and self._frames[after] == frame:
-            return tuple(self._boxes[after].astype(int).tolist())
-        if after == 0:
+        before = int(np.searchsorted(self._frames, frame, side="right")) - 1
+        if before < 0:
             return None
-        before = after - 1
-        if after == len(self._frames):  # the last frames of a clip, between samples
-            close = frame - self._frames[before] < self._interval
-            return tuple(self._boxes[before].astype(int).tolist()) if close else None
-        if self._frames[after] - self._frames[before] > self._interval:
+        box, past = self._boxes[before], frame - self._frames[before]
+        if past and before + 1 < len(self._frames):
+            gap = self._frames[before + 1] - self._frames[before]
+            if gap > self._interval:
+                return None
+            box = (1 - past / gap) * box + past / gap * self._boxes[before + 1]
+        elif past >= self._interval:  # else one of the last frames of a clip, between samples
             return None
-        share = (frame - self._frames[before]) / (self._frames[after] - self._frames[before])
-        moved = (1 - share) * self._boxes[before] + share * self._boxes[after]
-        return tuple(moved.round().astype(int).tolist())
-
-
-def colors_of(labels: Sequence[str]) -> dict[str, tuple[int, int, int]]:
-    """Assign an RGB color to each label."""
-    return {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
+        return tuple(box.round().astype(int).tolist())
 
 
 def font(size_px: float, bold: bool = False) -> ImageFont.FreeTypeFont:
@@ -171,10 +146,10 @@ def annotate(
 
     Args:
         frame: (H, W, 3) uint8 RGB.
-        box: of the face, or None.
-        probabilities: of each label, or None.
+        box: of the face.
+        probabilities: of each label.
         unsure_below: threshold of the top probability.
-        note: text below a frame without probabilities.
+        note: text in place of the bars, if there are no probabilities.
 
     Returns:
         (H', W', 3) uint8 RGB, of even height and width, its short side at least 480 px.
@@ -189,33 +164,26 @@ def annotate(
     text_px = max(13, width // 48)
     strip = np.full((2 * round(1.9 * text_px), width, 3), DARK, np.uint8)
     picture = Image.fromarray(np.vstack([frame, strip]))
-    draw = ImageDraw.Draw(picture)
-    colors = colors_of(list(probabilities or ()))
+    draw = Draw(picture)
     label = top_label(probabilities)
     sure = label is not None and probabilities[label] >= unsure_below
     if box is not None:
         corners = tuple(round(edge * scale) for edge in box)
-        color = colors[label] if sure else LIGHT
+        color = COLORS[list(probabilities).index(label) % len(COLORS)] if sure else LIGHT
         draw.rectangle(corners, outline=color, width=max(2, text_px // 7))
         if label is not None:
-            text = summary(probabilities, unsure_below)
-            draw_tag(draw, corners, text, color, font(text_px, bold=True))
+            draw_tag(draw, corners, summary(probabilities, unsure_below), color, text_px)
     if probabilities is None:
         place = (width / 2, height + strip.shape[0] / 2)
         draw.text(place, note, fill=LIGHT, font=font(text_px), anchor="mm")
     else:
-        draw_bars(draw, probabilities, colors, (width, height), text_px)
+        draw_bars(draw, probabilities, width, height, text_px)
     return np.asarray(picture)
 
 
-def draw_tag(
-    draw: ImageDraw.ImageDraw,
-    corners: Box,
-    text: str,
-    color: tuple[int, int, int],
-    letters: ImageFont.FreeTypeFont,
-) -> None:
+def draw_tag(draw: Draw, corners: Box, text: str, color: Color, text_px: int) -> None:
     """Write a text above a box, or inside it if there is no room."""
+    letters = font(text_px, bold=True)
     left, top = corners[:2]
     _, _, right, bottom = draw.textbbox((0, 0), text, font=letters)
     pad = letters.size // 4
@@ -226,38 +194,29 @@ def draw_tag(
 
 
 def draw_bars(
-    draw: ImageDraw.ImageDraw,
-    probabilities: Probabilities,
-    colors: Mapping[str, tuple[int, int, int]],
-    size: tuple[int, int],
-    text_px: int,
+    draw: Draw, probabilities: Probabilities, width: int, height: int, text_px: int
 ) -> None:
-    """Draw each label's name, percentage and bar below a frame of `size`, (width, height)."""
-    width, height = size
+    """Draw each label's name, percentage and bar below a frame of this width and height."""
     cell = width / len(probabilities)
     gap = cell * 0.07
     names = font(min(text_px, cell / 8.5))  # "Neutral 100%" takes 8 times its height
+    line, low, high = (height + part * text_px for part in (0.6, 2.2, 2.9))
     for place, (label, probability) in enumerate(probabilities.items()):
         left, right = place * cell + gap, (place + 1) * cell - gap
-        line = height + 0.6 * text_px
-        top = label == top_label(probabilities)
-        color = LIGHT if top else (170, 174, 180)
+        color = LIGHT if label == top_label(probabilities) else (170, 174, 180)
         draw.text((left, line), label, fill=color, font=names)
         draw.text((right, line), f"{probability:.0%}", fill=color, font=names, anchor="ra")
-        low, high = height + 2.2 * text_px, height + 2.9 * text_px
         draw.rectangle((left, low, right, high), fill=FAINT)
-        draw.rectangle((left, low, left + (right - left) * probability, high), fill=colors[label])
+        stop = left + (right - left) * probability
+        draw.rectangle((left, low, stop, high), fill=COLORS[place % len(COLORS)])
 
 
 def timeline(answer: Answer, thumbnails: Sequence[np.ndarray], unsure_below: float) -> Figure:
-    """Draw the probabilities over the time of a clip.
+    """Draw the probabilities over the time of a clip, and the threshold if it is above 0.
 
-    Args:
-        answer: with windows.
-        thumbnails: (h, w, 3) uint8 RGB, of evenly spaced frames, at least one.
-        unsure_below: drawn as a line, if above 0.
+    The thumbnails, (h, w, 3) uint8 RGB, are of evenly spaced frames; at least one.
     """
-    colors = colors_of(list(answer.probabilities or ()))
+    colors = dict(zip(answer.probabilities or (), cycle(COLORS)))
     height_px, width_px = thumbnails[0].shape[:2]
     strip = 9.0 / len(thumbnails) * height_px / width_px
     with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
@@ -266,10 +225,8 @@ def timeline(answer: Answer, thumbnails: Sequence[np.ndarray], unsure_below: flo
         film.imshow(np.hstack(thumbnails), aspect="auto")
         film.axis("off")
         text = summary(answer.probabilities, unsure_below)
-        if answer.label is None:
-            text = "; ".join(answer.reasons)
-        title = f"{Path(answer.clip).name}: {text}"
-        film.set_title(title, fontsize=11, loc="left")
+        text = text if answer.label else "; ".join(answer.reasons)
+        film.set_title(f"{Path(answer.clip).name}: {text}", fontsize=11, loc="left")
         end_s = answer.seconds(answer.num_frames)
         for span in spans_without(answer.windows, answer.num_frames):
             start_s, stop_s = map(answer.seconds, span)
@@ -296,15 +253,11 @@ def draw_line(axis: Axes, answer: Answer, label: str, color: tuple[float, float,
     windows = answer.windows
     middles = [answer.seconds(window.middle) for window in windows]
     values = [w.probabilities[label] if w.probabilities else np.nan for w in windows]
-    winner = label == answer.label
-    width = 2.6 if winner else 1.4
+    width = 2.6 if label == answer.label else 1.4
     axis.plot(middles, values, "o-", color=color, linewidth=width, markersize=3, label=label)
-    ends = [0.0, answer.seconds(answer.num_frames)]
-    for end, middle, value in (
-        (ends[0], middles[0], values[0]),
-        (ends[1], middles[-1], values[-1]),
-    ):
-        axis.plot([end, middle], [value, value], color=color, linewidth=0.5 * width, alpha=0.6)
+    for place, end in ((0, 0.0), (-1, answer.seconds(answer.num_frames))):
+        level = [values[place]] * 2
+        axis.plot([end, middles[place]], level, color=color, linewidth=0.5 * width, alpha=0.6)
 
 
 def spans_without(windows: Sequence[Window], num_frames: int) -> Iterator[tuple[float, float]]:
@@ -326,12 +279,6 @@ def thumbnail(frame: np.ndarray) -> np.ndarray:
     """Resize a frame, (H, W, 3) uint8 RGB, for the timeline."""
     width = max(1, round(frame.shape[1] * THUMBNAIL_PX / frame.shape[0]))
     return cv2.resize(frame, (width, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
-
-
-def write_picture(path: Path, frame: np.ndarray) -> None:
-    """Write (H, W, 3) uint8 RGB as JPEG, atomically."""
-    with unfinished(path) as temporary:
-        Image.fromarray(frame).save(temporary, quality=95)
 
 
 @contextmanager

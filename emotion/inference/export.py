@@ -19,14 +19,7 @@ import numpy as np
 from emotion.errors import UserError
 from emotion.evaluation.predictions import calibrate
 from emotion.files import unfinished
-from emotion.inference.backends import (
-    OUTPUT,
-    Backend,
-    OnnxBackend,
-    PyTorchBackend,
-    load_model,
-    random_inputs,
-)
+from emotion.inference.backends import OUTPUT, Backend, OnnxBackend, load_model, random_inputs
 from emotion.inference.onnx_file import RECIPE_KEY, import_onnxruntime, write_onnx
 from emotion.inference.quantization import quantize
 from emotion.models.recipe import Recipe
@@ -50,17 +43,14 @@ FLOAT32_FILE, INT8_FILE = "model.onnx", "model.int8.onnx"
 
 
 def export(run: Run, num_threads: int) -> ExportedFile:
-    """Write `model.onnx` to a run's folder if its probabilities are those of PyTorch.
+    """Write `model.onnx` to a run's folder, or raise a UserError.
 
-    Raises:
-        UserError: they are not, and nothing is written; or the checkpoint or the stacks cannot be
-            read, or ONNX Runtime is not installed.
+    Nothing is written if its probabilities are not those of PyTorch.
     """
     import_onnxruntime(FLOAT32_FILE)
     path = run.folder / FLOAT32_FILE
     path.unlink(missing_ok=True)  # an old file must not pass for this one
     before, recipe = load_model(run.checkpoint, num_threads)
-    assert isinstance(before, PyTorchBackend)
     rows = spread(run.rows("val"), REAL_STACKS)
     batches = {
         "random": (random_inputs(recipe, num, seed) for seed, num in enumerate(RANDOM_BATCHES)),
@@ -78,19 +68,15 @@ def export(run: Run, num_threads: int) -> ExportedFile:
                     f"from PyTorch's by {difference:.2g}, more than {TOLERANCE:g}"
                 )
             largest = max(largest, difference)
-    return ExportedFile(
-        path,
-        "float32",
-        f"probabilities differ from PyTorch's by at most {largest:.1g}, on {sum(RANDOM_BATCHES)} "
-        f"random and {len(rows)} val stacks",
-    )
+    result = f"probabilities differ from PyTorch's by at most {largest:.1g}"
+    stacks = f"{sum(RANDOM_BATCHES)} random and {len(rows)} val stacks"
+    return ExportedFile(path, "float32", f"{result}, on {stacks}")
 
 
 def export_int8(run: Run, num_threads: int) -> ExportedFile:
-    """Write `model.int8.onnx`, quantized from `model.onnx`, if its accuracy is as good.
+    """Write `model.int8.onnx`, quantized from `model.onnx`, or raise a UserError.
 
-    Raises:
-        UserError: validation accuracy falls by `MAX_LOSS` or more, and nothing is written.
+    Nothing is written if validation accuracy falls by `MAX_LOSS` or more.
     """
     source, path = run.folder / FLOAT32_FILE, run.folder / INT8_FILE
     path.unlink(missing_ok=True)
@@ -100,7 +86,7 @@ def export_int8(run: Run, num_threads: int) -> ExportedFile:
     with unfinished(path) as temporary:
         model = quantize(source, train, run.recipe.inputs)
         write_onnx(model, temporary, describe(run, "int8"))
-        backends = (OnnxBackend(source, num_threads), OnnxBackend(temporary, num_threads))
+        backends = [OnnxBackend(file, num_threads) for file in (source, temporary)]
         before, after = (
             np.concatenate([backend.classify(each).argmax(1) for each in batches_of(run, rows)])
             for backend in backends
@@ -184,9 +170,8 @@ def main() -> None:
         description="Export a run's model to one ONNX file, checked against PyTorch, and its card.",
     )
     parser.add_argument("run_dir", type=Path, help="folder of a finished run")
-    parser.add_argument(
-        "--int8", action="store_true", help="write an int8 model too, if it is as accurate"
-    )
+    int8 = "write an int8 model too, if it is as accurate"
+    parser.add_argument("--int8", action="store_true", help=int8)
     arguments = parser.parse_args()
     refusal = None
     try:

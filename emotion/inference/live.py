@@ -38,21 +38,13 @@ CLOSING_KEYS = (ord("q"), 27)  # 27 is Esc
 
 @dataclass(frozen=True)
 class LiveFrame:
-    """A frame with the latest prediction.
+    """A frame with the latest prediction."""
 
-    Attributes:
-        number: of the frame, 30 per second.
-        picture: the frame.
-        box: of the face in the last sampled frame, or None.
-        probabilities: of the last prediction; None before the first, or if it found no face.
-        is_answer: whether the prediction was made at this frame.
-    """
-
-    number: int
+    number: int  # of the frame, 30 per second
     picture: Picture
-    box: Box | None
-    probabilities: Probabilities | None
-    is_answer: bool
+    box: Box | None  # of the face in the last sampled frame
+    probabilities: Probabilities | None  # None before the first prediction, or if it found no face
+    is_answer: bool  # whether the prediction was made at this frame
 
     @property
     def time_s(self) -> float:
@@ -73,14 +65,7 @@ class Camera:
     """A camera of this machine; implements `Pictures`."""
 
     def __init__(self, number: int) -> None:
-        """Open a camera.
-
-        Args:
-            number: as the system counts its cameras, from 0.
-
-        Raises:
-            UserError: there is no such camera, or it returns no frame.
-        """
+        """Open a camera by the system's number, from 0, or raise a UserError."""
         level = cv2.getLogLevel()
         cv2.setLogLevel(0)  # OpenCV prints every backend that it has tried
         self._capture = cv2.VideoCapture(number)
@@ -105,19 +90,22 @@ class Camera:
             self._capture.release()
 
 
+@dataclass
 class PlayedClip:
     """A clip that yields its frames at its own speed, as a camera does; implements `Pictures`."""
 
-    def __init__(self, video: Video) -> None:
-        """Keep a clip that is not read yet."""
-        self._video = video
-        self.fps = video.fps
+    video: Video
+
+    @property
+    def fps(self) -> float:
+        """The clip's frames per second."""
+        return self.video.fps
 
     def pictures(self) -> Iterator[Picture]:
         """Yield each frame when it is due by its timestamp, or else by the frame rate."""
         start_s = time.monotonic()
         first_s = None
-        for number, picture in enumerate(self._video.pictures()):
+        for number, picture in enumerate(self.video.pictures()):
             time_s = number / self.fps if picture.time_s is None else picture.time_s
             first_s = time_s if first_s is None else first_s
             time.sleep(max(0.0, start_s + time_s - first_s - time.monotonic()))
@@ -129,23 +117,13 @@ def watch(recognizer: EmotionRecognizer, source: Pictures, stride: int) -> Itera
 
     `recognizer.predict` may be called between two frames: `watch` has a face mesh of its own.
 
-    Args:
-        recognizer: the model.
-        source: a camera, or a clip.
-        stride: frames from one prediction to the next; see `EmotionRecognizer.check_stride`.
-
     Yields:
         Every frame. The first prediction is made at `min_frames` frames, padded like the tail of a
         clip; from `segment_frames` on, each is of the last `segment_frames` frames.
-
-    Raises:
-        UserError: the stride is not allowed.
-        VideoError: the clip cannot be read.
     """
     recognizer.check_stride(stride)
     settings = recognizer.settings
-    crops: deque[np.ndarray | None] = deque(maxlen=settings.num_images)
-    landmarks: deque[np.ndarray | None] = deque(maxlen=settings.num_images)
+    crops, landmarks = (deque(maxlen=settings.num_images) for _ in range(2))
     box = probabilities = None
     cropper = face_cropper.__wrapped__(settings)  # not the cached one, which `predict` uses
     for frame in crop_frames(source, cropper, settings.interval, by="time"):
@@ -161,14 +139,9 @@ def watch(recognizer: EmotionRecognizer, source: Pictures, stride: int) -> Itera
 
 
 def open_source(source: int | str, realtime: bool) -> ReadAhead:
-    """Open a camera, by its number, or a clip in place of one.
+    """Open a camera, by its number, or a clip in place of one, or raise a UserError.
 
-    Args:
-        source: the number or the path.
-        realtime: play a clip at its own speed, and drop frames that come too fast.
-
-    Raises:
-        UserError: there is no such camera or clip.
+    With `realtime`, a clip is played at its own speed, and frames that come too fast are dropped.
     """
     is_camera = str(source).isdigit()
     try:
@@ -191,37 +164,22 @@ def watch_to_files(
 ) -> None:
     """Watch a source until it ends, Ctrl-C, or its window is closed; log each prediction.
 
-    Args:
-        recognizer: the model.
-        source: a camera, or a clip.
-        stride: frames from one prediction to the next.
-        folder: for `live.jsonl`, and with `render` the annotated `live.mp4`.
-        window: whether to show the annotated frames in a window.
-        render: whether to write them.
-
-    Raises:
-        UserError: there is no display, or the stride is not allowed.
+    `live.jsonl` in the folder gets the predictions, `live.mp4` the annotated frames with `render`.
     """
+    threshold = recognizer.unsure_below
     with ExitStack() as stack, suppress(KeyboardInterrupt):
         lines = stack.enter_context(open(folder / "live.jsonl", "w", encoding="utf-8"))
         show = stack.enter_context(open_window()) if window else None
-        write = None
-        if render:
-            write = stack.enter_context(write_clip(folder / "live.mp4", NOMINAL_FPS))
+        film = write_clip(folder / "live.mp4", NOMINAL_FPS)
+        write = stack.enter_context(film) if render else None
         for frame in watch(recognizer, source, stride):
             if frame.is_answer:
-                text = summary(frame.probabilities, recognizer.unsure_below)
-                log.info("%6.1f s  %s", frame.time_s, text)
+                log.info("%6.1f s  %s", frame.time_s, summary(frame.probabilities, threshold))
                 print(frame.to_json(), file=lines, flush=True)
             if show is None and write is None:
                 continue
-            picture = annotate(
-                frame.picture.rgb(),
-                frame.box,
-                frame.probabilities,
-                recognizer.unsure_below,
-                note="no face" if frame.box is None else "waiting ...",
-            )
+            note = "no face" if frame.box is None else "waiting ..."
+            picture = annotate(frame.picture.rgb(), frame.box, frame.probabilities, threshold, note)
             if write is not None:
                 write(picture)
             if show is not None and not show(picture):
@@ -233,14 +191,11 @@ def watch_to_files(
 
 @contextmanager
 def open_window() -> Iterator[Callable[[np.ndarray], bool]]:
-    """Open a window.
+    """Open a window, or raise a UserError if there is no display.
 
     Yields:
         A function that shows the next frame, (H, W, 3) uint8 RGB, and returns whether the window
         is still open: q, Esc and its close button close it.
-
-    Raises:
-        UserError: there is no display.
     """
     # Checked in a process of its own: without a display, Qt ends the process that opens a window.
     check = subprocess.run(

@@ -25,11 +25,7 @@ EXPORT = "python -m emotion.inference.export RUN_DIR"
 
 
 def import_onnxruntime(needed_for: str) -> "onnxruntime":
-    """Import ONNX Runtime, and check that `onnx` is installed too.
-
-    Raises:
-        UserError: one of them is not installed.
-    """
+    """Import ONNX Runtime; raise a UserError if it or `onnx` is not installed."""
     try:
         import onnx  # noqa: F401 parses the file before ONNX Runtime does
         import onnxruntime
@@ -41,10 +37,7 @@ def import_onnxruntime(needed_for: str) -> "onnxruntime":
 
 
 def read_onnx(path: Path) -> tuple[bytes, Recipe, dict[str, str]]:
-    """Read and check an exported model.
-
-    Returns:
-        The file's content, its recipe, and all its metadata.
+    """Check an exported model; return its content, its recipe and all its metadata.
 
     Raises:
         UserError: the file is missing, damaged, not of this project or of an older version of it,
@@ -66,10 +59,8 @@ def read_onnx(path: Path) -> tuple[bytes, Recipe, dict[str, str]]:
     if not model.HasField("graph"):
         raise UserError(f"{path} is not an ONNX model, or damaged")
     # ONNX Runtime would follow such a reference to any file, also by an absolute path.
-    if any(
-        tensor.external_data or tensor.data_location != onnx.TensorProto.DEFAULT
-        for tensor in tensors_of(model)
-    ):
+    tensors = (each for each in messages_of(model) if isinstance(each, onnx.TensorProto))
+    if any(each.external_data or each.data_location for each in tensors):
         raise UserError(f"{path} refers to data outside itself, which exported models never do")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if RECIPE_KEY not in metadata:
@@ -80,12 +71,9 @@ def read_onnx(path: Path) -> tuple[bytes, Recipe, dict[str, str]]:
 
 
 def write_onnx(model: "onnx.ModelProto", path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a model with its metadata and digest, without paths of the machine that exported it.
+    """Write a model, changed in place, with its metadata and digest, without paths of this machine.
 
-    Args:
-        model: changed in place.
-        path: the file.
-        metadata: with the recipe.
+    The metadata have the recipe.
     """
     for message in messages_of(model):
         for field in ("metadata_props", "doc_string"):  # the exporter notes paths and calls there
@@ -99,13 +87,6 @@ def write_onnx(model: "onnx.ModelProto", path: Path, metadata: Mapping[str, str]
 def with_digest(data: bytes) -> bytes:
     """Append the digest of a serialized model to its metadata."""
     return data + DIGEST_ENTRY + hashlib.sha256(data).hexdigest().encode()
-
-
-def tensors_of(model: "onnx.ModelProto") -> "Iterator[onnx.TensorProto]":
-    """Yield all tensors of a model: weights, constants in nodes, and those of inner graphs."""
-    for message in messages_of(model):
-        if message.DESCRIPTOR.name == "TensorProto":
-            yield message
 
 
 def messages_of(message: "Message") -> "Iterator[Message]":

@@ -24,16 +24,13 @@ AT_ONCE = 4  # stacks whose activations are in memory at once; all 64 would take
 
 
 def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.ModelProto":
-    """Quantize every operator that ONNX Runtime can compute in 8 bits.
+    """Quantize every operator of a float32 model that ONNX Runtime can compute in 8 bits.
 
     Args:
-        path: of a float32 model.
+        path: of the model.
         inputs: (N, T, ...) stacks or landmarks to measure ranges on. Those after the last multiple
             of `AT_ONCE` are not used, unless there are fewer.
         name: of the model's input.
-
-    Returns:
-        The model, without metadata.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -46,7 +43,7 @@ def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.Mode
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     at_once = min(AT_ONCE, len(inputs))
-    num = len(inputs) // at_once * at_once
+    inputs = inputs[: len(inputs) // at_once * at_once, None]  # (N', 1, T, ...)
 
     class Reader(CalibrationDataReader):
         """Yields one stack after another of a range."""
@@ -55,14 +52,13 @@ def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.Mode
             self.left = iter(())
 
         def __len__(self) -> int:
-            return num
+            return len(inputs)
 
         def set_range(self, start_index: int, end_index: int) -> None:
-            self.left = iter(range(start_index, min(end_index, num)))
+            self.left = iter(inputs[start_index:end_index])
 
         def get_next(self) -> dict[str, np.ndarray] | None:
-            place = next(self.left, None)
-            return None if place is None else {name: inputs[place : place + 1]}
+            return next(({name: stack} for stack in self.left), None)
 
     with TemporaryDirectory() as folder, redirect_stdout(StringIO()):
         prepared, quantized = Path(folder) / "prepared.onnx", Path(folder) / "quantized.onnx"

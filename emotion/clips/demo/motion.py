@@ -55,12 +55,6 @@ def action_unit_curves(
 ) -> np.ndarray:
     """Return the action units of an emotion, plus idle movement, speech and blinks.
 
-    Args:
-        label: key of `PROTOTYPES`; its units rise, hold and fall.
-        rng: source of timing, strength, asymmetry and noise.
-        num_frames: frames of the clip.
-        fps: frames per second.
-
     Returns:
         (num_frames, 12, 2) float, 0 to 1: frame, unit in the order of `ACTION_UNITS`, side (left
         and right in the image).

@@ -21,10 +21,7 @@ HALF_CANVAS = 1.45  # face units from center to border of the canvas: room for h
 CANVAS_OVER_FRAME = 1.15  # makes the canvas no coarser than the largest face in a frame
 SHIFT = 4  # OpenCV draws at 1/16 pixel; at whole pixels, slow motion would jump
 SHADE_ONE = 160  # uint8 level of shade 1.0, which leaves room for highlights up to 1.6
-ALONG, ACROSS = (
-    np.linspace(0, 1, 11),
-    np.linspace(-1, 1, 21),
-)  # along brow or lid, across lips
+ALONG, ACROSS = np.linspace(0, 1, 11), np.linspace(-1, 1, 21)  # brow or lid, lips
 LATTICE_PX = 16  # frame pixels between the points where the warp is computed; linear in between
 
 
@@ -41,13 +38,7 @@ class Portrait:
     """
 
     def __init__(self, person: Identity, rng: np.random.Generator, size_px: int = 256) -> None:
-        """Draw the static parts.
-
-        Args:
-            person: whom to draw.
-            rng: source of the texture of skin and hair, and of the light.
-            size_px: height and width of the frames.
-        """
+        """Draw the static parts, with random texture and light, for frames of this size."""
         self.person = person
         self.size_px = size_px
         self.side = 2 * round(CANVAS_OVER_FRAME * size_px / 2)  # canvas pixels, even
@@ -61,7 +52,7 @@ class Portrait:
         Args:
             intensities: (12, 2) float, 0 to 1: unit in the order of `ACTION_UNITS`, side (left and
                 right in the image).
-            pose: position and rotation of the head.
+            pose: of the head.
             background: (size_px, size_px, 3) uint8 BGR.
 
         Returns:

@@ -37,23 +37,19 @@ def render_clips(
     on_done: Callable[[], None] | None = None,
     video: Format = DEFAULT_FORMAT,
 ) -> None:
-    """Render the clips that do not exist yet, in parallel processes.
+    """Render the clips that do not exist yet, in parallel processes; -1 for one per core.
 
-    Args:
-        paths: files to write, named `<Label>_<number>.mp4`; missing folders are created.
-        seed: seed of the whole set.
-        num_workers: number of processes; -1 for one per core.
-        on_done: called after each clip.
-        video: format of the clips.
+    The paths are named `<Label>_<number>.mp4`; missing folders are created. `on_done` is called
+    after each clip.
 
     Raises:
         UserError: if a name has an unknown label or no number; nothing is written then.
     """
     clips = [(path, *parse_name(path)) for path in paths]
-    missing = [clip for clip in clips if not clip[0].exists()]
     jobs = [
         delayed(_write_on_one_core)(path, label, seed, number, video)
-        for path, label, number in missing
+        for path, label, number in clips
+        if not path.exists()
     ]
     for _ in Parallel(num_workers, return_as="generator_unordered")(jobs):
         if on_done:
@@ -93,13 +89,9 @@ def write_clip(
 def render_frames(
     label: str, seed: int, clip_id: int, video: Format = DEFAULT_FORMAT
 ) -> Iterator[np.ndarray]:
-    """Render a new person who makes one expression.
+    """Render a new person who makes the expression of a label in `PROTOTYPES`.
 
-    Args:
-        label: key of `PROTOTYPES`.
-        seed: seed of the whole set.
-        clip_id: number of the clip. Seed, label and number together determine every pixel.
-        video: format of the clip.
+    Seed of the set, label and number of the clip together determine every pixel.
 
     Yields:
         (size_px, size_px, 3) uint8 BGR frames.
