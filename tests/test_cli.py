@@ -265,7 +265,7 @@ def stopped_after(epochs: int, *arguments: str) -> list[int]:
             if len(seen) == epochs:
                 break
         os.killpg(process.pid, signal.SIGTERM)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM, err
@@ -387,7 +387,7 @@ print(*({"torch", "mediapipe", "pytorch_lightning", "wandb", "cv2", "av"} & set(
 def helps() -> list[str]:
     """Give what `--help` of the three scripts and of the report prints, and the heavy imports."""
     ran = subprocess.run(
-        [sys.executable, "-c", HELP], capture_output=True, text=True, cwd=REPOSITORY, timeout=120
+        [sys.executable, "-c", HELP], capture_output=True, text=True, cwd=REPOSITORY, timeout=300
     )
     assert ran.returncode == 0, ran.stderr
     return re.split(r"=== \w+\n", ran.stdout)

@@ -77,7 +77,7 @@ class Cluster:
             with_code, "scheduler", "--host", "127.0.0.1", "--port", "0", "--no-dashboard",
             "--scheduler-file", str(self.file),
         )  # fmt: skip
-        end_s = time.monotonic() + 60
+        end_s = time.monotonic() + 240
         while not self.file.exists():
             assert time.monotonic() < end_s
             time.sleep(0.05)
@@ -109,7 +109,7 @@ class Cluster:
     def wait_for_workers(self, number: int) -> None:
         """Wait until there are so many, no more and no fewer."""
         with Client(self.address, set_as_default=False) as client:
-            end_s = time.monotonic() + 60
+            end_s = time.monotonic() + 240
             while len(client.scheduler_info(n_workers=-1)["workers"]) != number:
                 assert time.monotonic() < end_s
                 time.sleep(0.05)

@@ -143,7 +143,7 @@ def test_full_disk_costs_no_more_than_the_clips_it_met(
         pytest.skip(f"no right to mount a small disk: {mounted.stderr.decode().strip()}")
     try:
         run = start(clips, disk)
-        output, _ = run.communicate(timeout=120)
+        output, _ = run.communicate(timeout=300)
         assert "No space left" in output
         assert not list(disk.glob("scrapping-*/**/.*"))  # nothing half-written
         subprocess.run(["mount", "-o", "remount,size=64m", str(disk)], check=True)

@@ -178,7 +178,7 @@ def test_estimate_weighs_cells_by_work_and_network(caplog):
 
 def wait_for(path: Path, process: subprocess.Popen) -> None:
     """Wait until a path that may hold wildcards exists."""
-    end_s = time.monotonic() + 120
+    end_s = time.monotonic() + 400
     while not list(path.parent.parent.glob(f"{path.parent.name}/{path.name}")):
         assert time.monotonic() < end_s and process.poll() is None
         time.sleep(0.05)
@@ -196,14 +196,14 @@ def test_stopped_and_killed_sweep_continues(start_sweep, tmp_path, launcher):
         wait_for(sweep_dir / "*_seed0_*" / "metrics.json", process)
         wait_for(tmp_path / "gate.reached", process)
         os.killpg(process.pid, number)
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=300)
         (tmp_path / "gate.reached").unlink()
         assert process.returncode == status and "Traceback" not in output, output
         assert list(cell_folders(sweep_dir)) == [0]
     written_ns = (cell_folders(sweep_dir)[0] / "metrics.json").stat().st_mtime_ns
     gate.unlink()
     process = start_sweep(*arguments)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == 0, output
     folders = cell_folders(sweep_dir)
     assert [status_of(folders[seed]) for seed in (0, 1)] == ["finished", "finished"]
@@ -231,6 +231,6 @@ def test_joblib_runs_cells_at_the_same_time_past_one_that_fails(start_sweep, tmp
 def test_death_of_a_joblib_worker_ends_the_sweep_in_one_line(start_sweep, tmp_path):
     dies = "+callbacks.d={_target_:tests.deadly.Dies,seed:0,of_seed:0,how:SIGKILL}"
     process = start_sweep("seed=0,1", "hydra/launcher=joblib", dies)
-    output, _ = process.communicate(timeout=200)
+    output, _ = process.communicate(timeout=400)
     assert process.returncode == 1 and "Traceback" not in output, output
     assert "\nerror: " in output and not cell_folders(tmp_path / "sweeps" / "s")
