@@ -42,7 +42,7 @@ def start(clips: Path, cache: Path) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def wait_for_stacks(cache: Path, number: int, patience_s: float = 60) -> None:
+def wait_for_stacks(cache: Path, number: int, patience_s: float = 240) -> None:
     """Wait until so many stacks are there."""
     end_s = time.monotonic() + patience_s
     while len(list(cache.rglob("stacks/*.tiff"))) < number:

@@ -49,7 +49,7 @@ def gone(pid: int) -> bool:
         return True
 
 
-def wait_until_gone(pids: list[int], patience_s: float = 20) -> list[int]:
+def wait_until_gone(pids: list[int], patience_s: float = 60) -> list[int]:
     """Wait for processes to end; kill and return those that do not."""
     end_s = time.monotonic() + patience_s
     while time.monotonic() < end_s and not all(map(gone, pids)):
