@@ -19,7 +19,6 @@ class LostClips:
     """What one reason dropped.
 
     Attributes:
-        reason: the reason.
         names: of the files, rows or clips that made no stack at all, each with its detail if any.
         segments: number of dropped segments of clips that have other stacks.
     """
@@ -64,10 +63,7 @@ def class_counts(
     """Count clips, segments, stacks and faces of each class.
 
     If the share of frames with a face differs much between classes, a model may learn the label
-    from missing faces.
-
-    Returns:
-        For each class a row of `report.csv`, column -> value.
+    from missing faces. Returns the rows of `report.csv`, column -> value.
     """
     table = []
     for label in labels:
@@ -104,14 +100,14 @@ def report(
     console = Console(width=100)
     with console.capture() as capture:
         console.print(printed)
-    lines = [capture.get().rstrip()]
-    for counts in table:
-        if not counts["stacks"]:
-            lines.append(
-                f"warning: class {counts['class']} has no stacks, so no model can learn it: "
-                "add clips of it, or remove it from data.labels"
-            )
-    return "\n".join([*lines, *describe_lost(count_dropped(dropped, rows)), *describe_torn(rows)])
+    empty = [
+        f"warning: class {counts['class']} has no stacks, so no model can learn it: "
+        "add clips of it, or remove it from data.labels"
+        for counts in table
+        if not counts["stacks"]
+    ]
+    lost = describe_lost(count_dropped(dropped, rows))
+    return "\n".join([capture.get().rstrip(), *empty, *lost, *describe_torn(rows)])
 
 
 def describe_torn(placed: Iterable[Clip | StackRow]) -> list[str]:

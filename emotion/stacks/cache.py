@@ -40,10 +40,8 @@ class CacheContents:
     """What made a complete cache: the content of its `settings.json`.
 
     Attributes:
-        settings: how clips were cut.
         packages: package -> version, of those that can change pixels.
         source: of `ClipSource.description`.
-        version: of the cache's format.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -59,12 +57,7 @@ _CONTENTS = TypeAdapter(CacheContents)
 
 @dataclass(frozen=True)
 class Cache:
-    """The stacks of one data set with one group of settings.
-
-    Attributes:
-        directory: its folder.
-        settings: how its clips were cut.
-    """
+    """The stacks of one data set with one group of settings."""
 
     directory: Path
     settings: CacheSettings
@@ -103,10 +96,6 @@ class Cache:
         """Return the record of a clip."""
         return self.directory / "clips" / f"{clip_id}.json"
 
-    def sheet_path(self, label: str) -> Path:
-        """Return the contact sheet of a class."""
-        return self.directory / "sheets" / f"{label}.png"
-
     def manifest(self) -> list[StackRow]:
         """Read the rows of all stacks; see `read_manifest`."""
         return read_manifest(self.manifest_path)
@@ -129,11 +118,7 @@ class Cache:
         return read_landmarks(self.directory / row.landmarks)
 
     def contents(self) -> CacheContents | None:
-        """Read what made the cache; return None if it is incomplete.
-
-        Raises:
-            UserError: the file is damaged, or of another version of this project.
-        """
+        """Read what made the cache; return None if it is incomplete."""
         try:
             return _CONTENTS.validate_json(self.contents_path.read_bytes())
         except FileNotFoundError:

@@ -28,11 +28,7 @@ class FileDates:
 class SegmentRecord:
     """A segment that made a stack.
 
-    Attributes:
-        number: counted from 1 in the clip.
-        num_frames: frames in it; a tail has fewer than other segments.
-        num_faces: the maximum number of faces seen at once.
-        has_face: T characters, `1` where the image is a crop of its own frame, else `0`.
+    Its fields are those of `StackRow`; `number` counts from 1 in the clip.
     """
 
     number: int
@@ -46,15 +42,13 @@ class ClipRecord:
     """How one clip was cut.
 
     Attributes:
-        dates: of the clip's file.
         content: BLAKE2b digest of the file.
         packages: package -> version, of those that can change pixels.
         fps: frames per second by the header.
         num_frames: number of decoded frames.
         failed: whether the file could not be read, or its reader crashed.
-        segments: the segments that made a stack.
-        dropped: the segments that made none, or the clip.
-        version: of the record's format.
+        segments: those that made a stack.
+        dropped: those that made none, or the clip.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -80,11 +74,7 @@ def write_clip_record(path: Path, record: ClipRecord) -> None:
 
 
 def read_clip_record(path: Path) -> ClipRecord | None:
-    """Read a record; return None if there is none.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Read a record; return None if there is none, and raise a UserError if it is damaged."""
     try:
         return _ADAPTER.validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:

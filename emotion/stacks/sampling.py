@@ -16,7 +16,6 @@ from emotion.errors import UserError
 
 Frame = TypeVar("Frame")
 
-BY = ("frames", "time")
 NOMINAL_FPS = 30.0  # moments per second: a segment of 90 is 3 s
 MAX_GAP_S = 10.0  # a longer gap between timestamps means that the clock was reset
 TIE_S = 1e-6  # halfway between two frames, the later one is used
@@ -64,11 +63,11 @@ def number_frames(
 
     Args:
         frames: timestamp in seconds, or None, and the frame, in presentation order.
-        by: `frames` numbers the frames, `time` numbers moments.
+        by: `frames` or `time`; with `time`, a frame may repeat or be skipped.
         fps: frames per second by the header, used where timestamps are missing.
 
     Yields:
-        0, 1, 2, ... and the frame of that number. With `time` a frame may repeat or be skipped.
+        0, 1, 2, ... and the frame of that number.
     """
     if by == "frames":
         yield from enumerate(frame for _, frame in frames)
@@ -86,11 +85,8 @@ def mend_times(
     invalid too. A jump back, or by more than `MAX_GAP_S`, resets the clock.
 
     Args:
-        frames: timestamp in seconds, or None, and the frame, in presentation order.
+        frames: as in `number_frames`.
         gap_s: usual time from one frame to the next.
-
-    Yields:
-        Timestamp and frame.
 
     >>> frames = [(5.0, "a"), (5.2, "b"), (5.1, "c"), (None, "d"), (5.4, "e"), (0.0, "f")]
     >>> [(round(time_s, 3), frame) for time_s, frame in mend_times(frames, 0.1)]
