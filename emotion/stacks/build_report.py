@@ -1,6 +1,6 @@
 """Report on a build: the counts of each class, and which clips and segments made no stack."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from emotion.stacks.manifest import StackRow
 from emotion.tables import read_rows
 
 MAX_NAMES = 30  # of clips printed for each reason
+Counts = list[dict[str, str | int]]  # the rows of report.csv, column -> value
 
 
 @dataclass
@@ -55,15 +56,12 @@ def count_dropped(dropped: Iterable[Dropped], rows: Iterable[StackRow]) -> list[
 
 
 def class_counts(
-    labels: Sequence[str],
-    clips: Sequence[Clip],
-    rows: Sequence[StackRow],
-    dropped: Sequence[Dropped],
-) -> list[dict[str, str | int]]:
+    labels: Sequence[str], clips: Sequence[Clip], rows: Sequence[StackRow], dropped: list[Dropped]
+) -> Counts:
     """Count clips, segments, stacks and faces of each class.
 
     If the share of frames with a face differs much between classes, a model may learn the label
-    from missing faces. Returns the rows of `report.csv`, column -> value.
+    from missing faces.
     """
     table = []
     for label in labels:
@@ -88,11 +86,7 @@ def class_counts(
     return table
 
 
-def report(
-    table: Sequence[Mapping[str, str | int]],
-    rows: Sequence[StackRow],
-    dropped: Sequence[Dropped],
-) -> str:
+def report(table: Counts, rows: Sequence[StackRow], dropped: Sequence[Dropped]) -> str:
     """Return the report of a build for the terminal; `table` is of `class_counts`."""
     printed = Table(*table[0])
     for counts in table:
@@ -135,10 +129,8 @@ def describe_lost(groups: Iterable[LostClips]) -> list[str]:
                 shown += f" and {more} more, all listed in dropped.csv"
             lines.append(f"no stack from {group.clips} clips: {group.reason}: {shown}")
         if group.segments:
-            lines.append(
-                f"no stack from {group.segments} segments of clips that have other stacks: "
-                f"{group.reason}"
-            )
+            told = f"no stack from {group.segments} segments of clips that have other stacks"
+            lines.append(f"{told}: {group.reason}")
     return lines
 
 

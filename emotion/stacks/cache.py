@@ -75,11 +75,6 @@ class Cache:
         return self.directory / "manifest.csv"
 
     @property
-    def dropped_path(self) -> Path:
-        """The table of what made no stack."""
-        return self.directory / "dropped.csv"
-
-    @property
     def contents_path(self) -> Path:
         """The file that records what made the cache."""
         return self.directory / "settings.json"
@@ -107,7 +102,7 @@ class Cache:
 
     def dropped(self) -> list[Dropped]:
         """Read what made no stack, and why; see `read_rows`."""
-        return read_rows(self.dropped_path, Dropped, "run preprocess.py to make it")
+        return read_rows(self.directory / "dropped.csv", Dropped, "run preprocess.py to make it")
 
     def stack(self, row: StackRow) -> np.ndarray:
         """Read a stack, (T, H, W) uint8; (1, H, W) of a still."""

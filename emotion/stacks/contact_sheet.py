@@ -33,19 +33,15 @@ def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
     draw = ImageDraw.Draw(sheet)
     for number, group in enumerate(groups):
         top = number * TILE_PX
-        draw.text((6, top + 14), row_title(group), fill=255, font=FONT)
+        first, last = (shorten(row.clip) for row in (group[0], group[-1]))
+        below = f"segment {group[0].segment}" if len(group) == 1 else f"to {last}"
+        draw.text((6, top + 14), f"{first}\n{below}", fill=255, font=FONT)
         images = np.concatenate([cache.stack(row) for row in group])
         if in_row == 1:
             images = images[np.linspace(0, len(images) - 1, IMAGES).round().astype(int)]
         sheet.paste(Image.fromarray(strip(images, TILE_PX)), (NAME_PX, top))
     with unfinished(path) as temporary:
         sheet.save(temporary)
-
-
-def row_title(group: Sequence[StackRow]) -> str:
-    """Return the names beside a row: its clip and segment, or its first and its last still."""
-    first, last = (shorten(row.clip) for row in (group[0], group[-1]))
-    return f"{first}\nsegment {group[0].segment}" if len(group) == 1 else f"{first}\nto {last}"
 
 
 def shorten(name: str) -> str:

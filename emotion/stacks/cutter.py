@@ -118,8 +118,7 @@ class Cutter:
             stack_path, landmarks_path = self._paths(clip, segment.number)
             write_stack(stack_path, stack_crops(segment.crops, num_images))
             write_landmarks(landmarks_path, stack_crops(segment.landmarks, num_images))
-            found = own_crops(segment.crops, settings.num_images)
-            has_face = "".join(str(int(each)) for each in found)
+            has_face = "".join("01"[own] for own in own_crops(segment.crops, settings.num_images))
             record.segments.append(
                 SegmentRecord(segment.number, segment.num_frames, segment.num_faces, has_face)
             )

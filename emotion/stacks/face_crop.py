@@ -16,7 +16,6 @@ class FaceCropper:
     """Crops the face of one person in frame after frame.
 
     Attributes:
-        mesh: finds the landmarks.
         box: of the last crop, see `face_box`; None if there was no face.
         landmarks: of the last crop, see `normalize_landmarks`; None if there was no face.
     """
@@ -25,9 +24,7 @@ class FaceCropper:
         """Load the face mesh."""
         self.settings = settings
         self.tracking = settings.tracking
-        self.mesh = FaceMesh(
-            settings.tracking, settings.follow, settings.min_confidence, settings.refine
-        )
+        self.mesh = FaceMesh(settings)
         self.start_clip()
 
     def start_clip(self) -> None:
@@ -46,10 +43,7 @@ class FaceCropper:
         return self.mesh.observe(frame)
 
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
-        """Crop the person's face, and set `box` and `landmarks`.
-
-        Args:
-            frame: (H, W, 3) uint8 RGB.
+        """Crop the person's face from (H, W, 3) uint8 RGB, and set `box` and `landmarks`.
 
         Returns:
             (size_px, size_px) uint8 gray; None if there is no face.
@@ -103,10 +97,8 @@ def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px:
         frame: (H, W, 3) uint8 RGB.
         landmarks: (468, 3) float, in pixels.
         margin: as in `face_box`.
-        size_px: height and width of the crop.
-
-    Returns:
-        (size_px, size_px) uint8 gray; beyond the frame its edge is repeated.
+        size_px: side of the result, (size_px, size_px) uint8 gray; beyond the frame its edge is
+            repeated.
     """
     landmarks = landmarks[:, :2]
     left_eye, right_eye = eye_centers(landmarks)
@@ -129,16 +121,8 @@ def crop_features(
 ) -> np.ndarray:
     """Crop a face so that its eyes and mouth are at `PLACES`, with its proportions kept.
 
-    The map is the similarity transform (rotation, scale, shift) of least squares.
-
-    Args:
-        frame: (H, W, 3) uint8 RGB.
-        landmarks: (468, 3) float, in pixels.
-        margin: added on each side of the square of `PLACES`, as a fraction of its side.
-        size_px: height and width of the crop.
-
-    Returns:
-        (size_px, size_px) uint8 gray; beyond the frame its edge is repeated.
+    The map is the similarity transform (rotation, scale, shift) of least squares. Arguments and
+    result are as in `crop_level`, but `margin` is a fraction of the side of the square of `PLACES`.
     """
     features = np.stack([*eye_centers(landmarks), landmarks[list(MOUTH)].mean(axis=0)])
     points = features[:, 0] + 1j * features[:, 1]  # rotating and scaling is multiplying

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from emotion.stacks.landmarks import NUM_POINTS
+from emotion.stacks.settings import CacheSettings
 
 BLACK_FRAME = np.zeros((8, 8, 3), np.uint8)
 MAX_FACES = 4  # that are distinguished in one frame
@@ -35,27 +36,26 @@ class FaceMesh:
     always searches for several faces, and `follow` chooses.
     """
 
-    def __init__(self, tracking: str, follow: str, min_confidence: float, refine: bool) -> None:
-        """Load the meshes; the arguments are keys of `face` in `conf/stacks.yaml`."""
+    def __init__(self, settings: CacheSettings) -> None:
+        """Load the meshes."""
         from mediapipe import solutions  # 1.5 s, and only cutting needs it
 
         def load_mesh(max_faces: int) -> Any:
             return solutions.face_mesh.FaceMesh(
-                static_image_mode=tracking == "none",
+                static_image_mode=self.tracking == "none",
                 max_num_faces=max_faces,
-                refine_landmarks=refine,
-                min_detection_confidence=min_confidence,
-                min_tracking_confidence=min_confidence,
+                refine_landmarks=settings.refine,
+                min_detection_confidence=settings.min_confidence,
+                min_tracking_confidence=settings.min_confidence,
             )
 
-        self.tracking = tracking
-        self.follow = follow
+        self.tracking, self.follow = settings.tracking, settings.follow
         with quiet_mediapipe():
             self._several = load_mesh(MAX_FACES)
-            if tracking != "none":
+            if self.tracking != "none":
                 self._one = load_mesh(1)
                 self._detector = solutions.face_detection.FaceDetection(
-                    model_selection=0, min_detection_confidence=min_confidence
+                    model_selection=0, min_detection_confidence=settings.min_confidence
                 )
                 self._detector.process(BLACK_FRAME)
                 self._several.process(BLACK_FRAME)
@@ -81,10 +81,7 @@ class FaceMesh:
         return self.observe(frame)
 
     def observe(self, frame: np.ndarray) -> np.ndarray | None:
-        """Find the person's landmarks and update their track.
-
-        Args:
-            frame: (H, W, 3) uint8 RGB.
+        """Find the person's landmarks in (H, W, 3) uint8 RGB and update their track.
 
         Returns:
             (468, 3) float64, x, y and z in pixels of the frame, possibly outside it; or None. z
@@ -146,11 +143,10 @@ def quiet_mediapipe() -> Iterator[None]:
     """
     sys.stderr.flush()
     stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
-        yield
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        os.close(nowhere)

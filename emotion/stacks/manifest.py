@@ -9,13 +9,11 @@ from emotion.tables import read_rows, write_rows
 
 @dataclass(frozen=True)
 class StackRow:
-    """The manifest row of one stack.
+    """The manifest row of one stack; `label`, `subject` and `split` are those of its `Clip`.
 
     Attributes:
         stack: path of the TIFF, relative to the cache, with `/`.
         segment: counted from 1 in the clip.
-        subject: the person, or "".
-        split: `train`, `val` or `test`; "" if the data set has no split of its own.
         num_frames: frames in the segment; fewer in a tail.
         num_faces: the maximum number of faces seen at once; faces are counted in the first image,
             in every 18th, and after a face was lost.

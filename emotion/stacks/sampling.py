@@ -10,6 +10,7 @@ that 60 fps, 24 fps and variable rates give images of the same moments.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
 from typing import TypeVar
 
 from emotion.errors import UserError
@@ -92,13 +93,9 @@ def mend_times(
     >>> [(round(time_s, 3), frame) for time_s, frame in mend_times(frames, 0.1)]
     [(0.0, 'a'), (0.05, 'b'), (0.1, 'c'), (0.25, 'd'), (0.4, 'e'), (0.5, 'f')]
     """
-    iterator = iter(frames)
-    current = next(iterator, None)
     last_s: float | None = None  # of the frame before, on our clock
     zero_s: float | None = None  # start of our clock, on the clip's; None before a valid timestamp
-    while current is not None:
-        following = next(iterator, None)
-        clip_s, frame = current
+    for (clip_s, frame), following in pairwise(chain(frames, [None])):
         next_s = following[0] if following else None
         in_order = clip_s is not None and (next_s is None or clip_s <= next_s)
         next_counts = counts(next_s, zero_s, last_s)
@@ -111,7 +108,7 @@ def mend_times(
             if in_order and (zero_s is None or clip_s != next_s):  # or the clock stands still
                 zero_s = clip_s - time_s
         yield time_s, frame
-        last_s, current = time_s, following
+        last_s = time_s
 
 
 def counts(clip_s: float | None, zero_s: float | None, last_s: float | None) -> bool:
@@ -131,15 +128,11 @@ def nearest_frames(frames: Iterable[tuple[float, Frame]], gap_s: float) -> Itera
     [0, 1, 2, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 10, 11]
     """
     moment = 0
-    last: tuple[float, Frame] | None = None
-    for time_s, frame in frames:
-        if last is not None:
-            middle_s = (last[0] + time_s) / 2 - TIE_S
-            while moment / NOMINAL_FPS < middle_s:
-                yield last[1]
-                moment += 1
-        last = time_s, frame
-    if last is not None:
-        while moment < round((last[0] + gap_s) * NOMINAL_FPS):
-            yield last[1]
+    for (time_s, frame), following in pairwise(chain(frames, [None])):
+        if following:
+            end_s = (time_s + following[0]) / 2 - TIE_S
+        else:
+            end_s = round((time_s + gap_s) * NOMINAL_FPS) / NOMINAL_FPS
+        while moment / NOMINAL_FPS < end_s:
+            yield frame
             moment += 1

@@ -58,11 +58,7 @@ class Segment:
 def crop_frames(
     video: Pictures, cropper: FaceCropper, interval: int, by: str = "frames"
 ) -> Iterator[CroppedFrame]:
-    """Yield each frame of a clip or a camera when decoded and, if sampled, cropped.
-
-    Raises:
-        VideoError: the clip cannot be read.
-    """
+    """Yield each frame of a clip or a camera when decoded and, if sampled, cropped."""
     cropper.start_clip()
     pictures = ((picture.time_s, picture) for picture in video.pictures())
     for number, picture in number_frames(pictures, by, video.fps):

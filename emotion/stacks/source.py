@@ -30,8 +30,6 @@ class ClipSource:
 
     Attributes:
         name: of the data set.
-        root: the folder of the clips.
-        scheme: how their names are read and split.
         max_per_class: the maximum number of clips of each class in each split; None for all.
         clip_list: the CSV file that lists the clips; None to take all files below `root`.
         render: the demo clips to render; None for other data sets.
@@ -52,10 +50,8 @@ class ClipSource:
         """Read the source from a composed config; access no file."""
         data = cfg.data
         root, clip_list = (
-            Path(path).expanduser().absolute()
-            if (path := OmegaConf.select(data, key)) is not None
-            else None
-            for key in ("root", "list")
+            path if path is None else Path(path).expanduser().absolute()
+            for path in (OmegaConf.select(data, "root"), OmegaConf.select(data, "list"))
         )
         if "list" in list(data) and clip_list is None:  # `in data` would skip a missing value, ???
             raise UserError(f"data.list is missing: data={data.name} needs data.list=FILE")
@@ -109,11 +105,7 @@ class ClipSource:
         return [path for path in paths if not path.exists()]
 
     def provide(self, num_workers: int | None) -> None:
-        """Render the missing demo clips, or download the clips, if the data set has such clips.
-
-        Args:
-            num_workers: number of rendering processes; None for one per core.
-        """
+        """Render the missing demo clips, or download the clips, if the data set has such clips."""
         if missing := self.missing_renders():
             self._render(missing, self.render.seed, num_workers)
         if self.download_id is not None:
