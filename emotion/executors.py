@@ -48,21 +48,19 @@ class LocalExecutor:
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         num_workers = self.num_workers or joblib.cpu_count()
+        ahead = AHEAD * num_workers
         left = dict(enumerate(items))
         try:
             while left:
                 parallel = joblib.Parallel(
-                    num_workers,
-                    return_as="generator_unordered",
-                    batch_size=1,
-                    pre_dispatch=AHEAD * num_workers,
+                    num_workers, return_as="generator_unordered", batch_size=1, pre_dispatch=ahead
                 )
                 calls = [joblib.delayed(run_keyed)(function, *item) for item in left.items()]
                 try:
                     for key, result in parallel(calls):
                         yield left.pop(key), result
                 except TerminatedWorkerError:
-                    for key in list(left)[: AHEAD * num_workers]:
+                    for key in list(left)[:ahead]:
                         item = left.pop(key)
                         yield item, run_alone(function, item)
         finally:

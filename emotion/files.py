@@ -17,9 +17,9 @@ STALE_S = 3600  # no file takes an hour to write
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """Yield a hidden temporary file beside a file, and rename it to the file when written.
+    """Yield a hidden temporary file, renamed to the file when written, removed if that fails.
 
-    The folder is made. If writing fails, the temporary file is removed.
+    The folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{MACHINE}-{os.getpid()}{path.suffix}")

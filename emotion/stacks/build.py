@@ -99,9 +99,8 @@ class CacheBuilder:
         self.cache.directory.mkdir(parents=True, exist_ok=True)
         records = {clip.id: record for clip in clips if (record := self.cutter.record(clip))}
         todo = [clip for clip in clips if clip.id not in records]
-        log.info(
-            "%s: %d clips, %d of them in the cache", self.source.root, len(clips), len(records)
-        )
+        root = self.source.root
+        log.info("%s: %d clips, %d of them in the cache", root, len(clips), len(records))
         self._log_other_versions(todo)
         records |= self._cut(todo)
         rows = [row for clip in clips for row in self._rows(clip, records[clip.id])]
@@ -112,7 +111,7 @@ class CacheBuilder:
         log.info(report(table, rows, dropped))
         if not rows:
             self.cache.contents_path.unlink(missing_ok=True)
-            raise UserError(f"none of the clips in {self.source.root} makes a stack")
+            raise UserError(f"none of the clips in {root} makes a stack")
         write_manifest(self.cache.manifest_path, rows)
         if all(self.cache.record_path(clip.id).exists() for clip in clips):
             self.cache.write_contents(contents)
@@ -154,12 +153,12 @@ class CacheBuilder:
                 f"{differing_versions(made.packages)}: install those versions, or provide the "
                 "clips so that they are cut again"
             )
-        siblings = self.cache.directory.parent.glob("*/manifest.csv")
-        others = sorted({path.parent.name for path in siblings} - {self.cache.directory.name})
+        folder, ours = self.cache.directory.parent, self.cache.directory.name
+        others = sorted({path.parent.name for path in folder.glob("*/manifest.csv")} - {ours})
         if not others:
             return None
         return (
-            f"{self.cache.directory.parent} has no stacks of {self.cache.directory.name}, but of "
+            f"{folder} has no stacks of {ours}, but of "
             f"{'; '.join(others)}: give those settings, or run preprocess.py"
         )
 
@@ -206,12 +205,10 @@ class CacheBuilder:
 
     def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
         """Return the manifest rows of a clip."""
-        interval = self.cache.settings.interval
+        folder, interval = self.cache.directory, self.cache.settings.interval
         return [
             StackRow(
-                stack=self.cache.stack_path(clip.id, segment.number)
-                .relative_to(self.cache.directory)
-                .as_posix(),
+                stack=self.cache.stack_path(clip.id, segment.number).relative_to(folder).as_posix(),
                 clip=clip.id,
                 segment=segment.number,
                 label=clip.label,

@@ -103,15 +103,8 @@ class Cutter:
         video = open_clip(clip.path)
         num_images = 1 if isinstance(video, Still) else settings.num_images  # that are written
         record.fps = video.fps
-        segments = crop_segments(
-            video,
-            face_cropper(settings),
-            settings.segment_frames,
-            settings.interval,
-            settings.by,
-            settings.start,
-        )
-        for segment in segments:
+        sampling = settings.segment_frames, settings.interval, settings.by, settings.start
+        for segment in crop_segments(video, face_cropper(settings), *sampling):
             if flaw := unfit(segment, settings):
                 record.dropped.append(Dropped(clip.id, *flaw, segment.number))
                 continue

@@ -7,6 +7,7 @@ from emotion.stacks.face_mesh import FaceMesh, middle
 from emotion.stacks.landmarks import eye_centers, normalize_landmarks
 from emotion.stacks.settings import CacheSettings
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 MOUTH = (61, 291)  # its corners, by their indices in the mesh
 # Where both eyes and the mouth are in a crop with fit=features, x and y as fractions of its side.
 PLACES = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.76]])
@@ -29,7 +30,7 @@ class FaceCropper:
 
     def start_clip(self) -> None:
         """Forget the faces of the previous clip."""
-        self.box: tuple[int, int, int, int] | None = None
+        self.box: Box | None = None
         self.landmarks: np.ndarray | None = None
         self.mesh.start_clip()
 
@@ -66,18 +67,13 @@ class FaceCropper:
         return cv2.resize(gray, (size_px, size_px), interpolation=cv2.INTER_AREA)
 
 
-def face_box(
-    landmarks: np.ndarray, margin: float, frame_shape: tuple[int, ...]
-) -> tuple[int, int, int, int]:
+def face_box(landmarks: np.ndarray, margin: float, frame_shape: tuple[int, ...]) -> Box:
     """Return the box around landmarks, grown and clipped to the frame, as the notebook does.
 
     Args:
         landmarks: (N, 2) or (N, 3), x and y in pixels.
         margin: added on each side, as a fraction of the box's width and height.
         frame_shape: (H, W, ...) of the frame.
-
-    Returns:
-        left, top, right, bottom in whole pixels, the last two exclusive.
 
     >>> face_box(np.array([[10.0, 20.0], [30.0, 60.0]]), 0.1, (100, 31, 3))
     (8, 16, 31, 64)

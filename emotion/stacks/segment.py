@@ -6,11 +6,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from emotion.clips.video import Picture, Pictures
-from emotion.stacks.face_crop import FaceCropper
+from emotion.stacks.face_crop import Box, FaceCropper
 from emotion.stacks.sampling import number_frames
 from emotion.stacks.settings import CacheSettings
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 
 
 @dataclass(frozen=True)
@@ -36,6 +34,7 @@ class Segment:
 
     Attributes:
         number: counted from 1 in the clip.
+        first_frame: its number in the clip.
         num_frames: a tail has fewer than other segments.
         num_faces: the maximum number of faces seen at once.
         crops: `CroppedFrame.crop` of each sampled frame; so `boxes` and `landmarks`.
@@ -85,10 +84,7 @@ def crop_segments(
 
     With `start=first_face`, segment 1 begins with the first sampled frame that shows a face. Frames
     are sampled at multiples of the interval in the clip either way. The last segment may be a tail.
-    A clip without a face gives one segment without a crop.
-
-    Raises:
-        VideoError: the clip cannot be read.
+    A clip without a face gives one segment without a crop. An unreadable one raises a VideoError.
     """
     segment = Segment(number=1)
     first = 0 if start == "clip" else None  # the first frame of segment 1
