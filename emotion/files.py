@@ -58,12 +58,8 @@ def claimed(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock that no other process can hold at the same time, and that dies with this one.
 
     It is a record lock: children do not inherit it (an orphan of a killed run must not hold it),
-    and a shared file system shows it to other machines. Its file remains.
-
-    Args:
-        path: the lock's file.
-        what: what is locked, for the error that names the process that holds it.
-        wait: wait until another process releases it, instead of raising a UserError.
+    and a shared file system shows it to other machines. Its file remains. If another process holds
+    it, wait for that process, or raise a UserError that names the process and `what` is locked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:

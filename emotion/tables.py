@@ -32,13 +32,9 @@ def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: Path, kind: type[Row], remedy: str) -> list[Row]:
-    """Read a CSV file of `write_rows`.
+    """Read a CSV file of `write_rows`; the fields of `kind` are texts and numbers.
 
-    Args:
-        path: the file.
-        kind: the dataclass of a row; its fields are texts and numbers.
-        remedy: what to do if the file is missing or damaged, for the error, which names the file,
-            the line and the column.
+    If the file is missing or damaged, a UserError names file, line, column and the remedy.
     """
     from pydantic import TypeAdapter, ValidationError
 

@@ -17,16 +17,11 @@ Counts = list[dict[str, str | int]]  # the rows of report.csv, column -> value
 
 @dataclass
 class LostClips:
-    """What one reason dropped.
-
-    Attributes:
-        names: of the files, rows or clips that made no stack at all, each with its detail if any.
-        segments: number of dropped segments of clips that have other stacks.
-    """
+    """What one reason dropped."""
 
     reason: str
-    names: list[str] = field(default_factory=list)
-    segments: int = 0
+    names: list[str] = field(default_factory=list)  # of files, rows or clips without any stack
+    segments: int = 0  # dropped ones of clips that have other stacks
 
     @property
     def clips(self) -> int:

@@ -37,18 +37,13 @@ CACHE_VERSION = 1  # counts up when a file of the cache changes its meaning
 
 @dataclass(frozen=True)
 class CacheContents:
-    """What made a complete cache: the content of its `settings.json`.
-
-    Attributes:
-        packages: package -> version, of those that can change pixels.
-        source: of `ClipSource.description`.
-    """
+    """What made a complete cache: the content of its `settings.json`."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     settings: CacheSettings
-    packages: dict[str, str]
-    source: dict[str, Any]
+    packages: dict[str, str]  # package -> version, of those that can change pixels
+    source: dict[str, Any]  # of `ClipSource.description`
     version: Literal[1] = CACHE_VERSION
 
 

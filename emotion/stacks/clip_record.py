@@ -26,10 +26,7 @@ class FileDates:
 
 @dataclass(frozen=True)
 class SegmentRecord:
-    """A segment that made a stack.
-
-    Its fields are those of `StackRow`; `number` counts from 1 in the clip.
-    """
+    """A segment that made a stack; its fields are those of `StackRow`, `number` is `segment`."""
 
     number: int
     num_frames: int
@@ -39,28 +36,18 @@ class SegmentRecord:
 
 @dataclass
 class ClipRecord:
-    """How one clip was cut.
-
-    Attributes:
-        content: BLAKE2b digest of the file.
-        packages: package -> version, of those that can change pixels.
-        fps: frames per second by the header.
-        num_frames: number of decoded frames.
-        failed: whether the file could not be read, or its reader crashed.
-        segments: those that made a stack.
-        dropped: those that made none, or the clip.
-    """
+    """How one clip was cut."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     dates: FileDates = field(default_factory=FileDates)
-    content: str = ""
-    packages: dict[str, str] = field(default_factory=dict)
-    fps: float = 0.0
-    num_frames: int = 0
-    failed: bool = False
-    segments: list[SegmentRecord] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
+    content: str = ""  # BLAKE2b digest of the file
+    packages: dict[str, str] = field(default_factory=dict)  # versions that can change pixels
+    fps: float = 0.0  # by the header
+    num_frames: int = 0  # decoded
+    failed: bool = False  # the file could not be read, or its reader crashed
+    segments: list[SegmentRecord] = field(default_factory=list)  # that made a stack
+    dropped: list[Dropped] = field(default_factory=list)  # that made none, or the clip
     version: Literal[1] = RECORD_VERSION
 
 

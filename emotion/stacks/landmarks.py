@@ -22,8 +22,7 @@ def normalize_landmarks(landmarks: np.ndarray) -> np.ndarray:
         landmarks: (468, 3) float, x to the right, y down, z away from the viewer, on one scale.
 
     Returns:
-        (468, 3) float32, the same axes. The origin is midway between the centers of the eyes, the
-        unit is their distance.
+        (468, 3) float32; the origin is midway between the eyes' centers, the unit their distance.
     """
     left_eye, right_eye = eye_centers(landmarks)
     across = right_eye - left_eye  # (3,)

@@ -66,9 +66,6 @@ def number_frames(
         frames: timestamp in seconds, or None, and the frame, in presentation order.
         by: `frames` or `time`; with `time`, a frame may repeat or be skipped.
         fps: frames per second by the header, used where timestamps are missing.
-
-    Yields:
-        0, 1, 2, ... and the frame of that number.
     """
     if by == "frames":
         yield from enumerate(frame for _, frame in frames)
@@ -84,10 +81,6 @@ def mend_times(
     A timestamp is valid if it is between the one before and the one after. An invalid one is
     replaced by the middle of the two, or by `gap_s` after the one before if the one after is
     invalid too. A jump back, or by more than `MAX_GAP_S`, resets the clock.
-
-    Args:
-        frames: as in `number_frames`.
-        gap_s: usual time from one frame to the next.
 
     >>> frames = [(5.0, "a"), (5.2, "b"), (5.1, "c"), (None, "d"), (5.4, "e"), (0.0, "f")]
     >>> [(round(time_s, 3), frame) for time_s, frame in mend_times(frames, 0.1)]
@@ -119,9 +112,7 @@ def counts(clip_s: float | None, zero_s: float | None, last_s: float | None) -> 
 def nearest_frames(frames: Iterable[tuple[float, Frame]], gap_s: float) -> Iterator[Frame]:
     """Yield the frame nearest to each of the moments 0, 1, 2, ... / `NOMINAL_FPS` of a clip.
 
-    Args:
-        frames: timestamp in seconds, from 0 and increasing, and the frame.
-        gap_s: how long the last frame is shown.
+    The timestamps start at 0 and increase; the last frame is shown for `gap_s`.
 
     >>> at_24_fps = [(number / 24, number) for number in range(12)]
     >>> list(nearest_frames(at_24_fps, 1 / 24))

@@ -30,14 +30,10 @@ class CroppedFrame:
 
 @dataclass
 class Segment:
-    """A stretch of a clip, and the faces in it.
+    """A stretch of a clip, numbered from 1, and the faces in it.
 
-    Attributes:
-        number: counted from 1 in the clip.
-        first_frame: its number in the clip.
-        num_frames: a tail has fewer than other segments.
-        num_faces: the maximum number of faces seen at once.
-        crops: `CroppedFrame.crop` of each sampled frame; so `boxes` and `landmarks`.
+    `crops`, `boxes` and `landmarks` are those of each sampled `CroppedFrame`; `num_faces` is the
+    maximum number of faces seen at once.
     """
 
     number: int

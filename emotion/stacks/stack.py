@@ -24,10 +24,7 @@ def source_images(has_face: Sequence[bool]) -> np.ndarray:
     frames more often than others, a model learns the label from them.)
 
     Returns:
-        (T,) int64, indices of images with a face.
-
-    Raises:
-        ValueError: no image has a face.
+        (T,) int64, indices of images with a face; if there are none, a ValueError is raised.
 
     >>> source_images([False, True, False, True]).tolist()
     [1, 1, 1, 3]
