@@ -16,9 +16,7 @@ PLACES = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.76]])
 class FaceCropper:
     """Crops the face of one person in frame after frame.
 
-    Attributes:
-        box: of the last crop, see `face_box`; None if there was no face.
-        landmarks: of the last crop, see `normalize_landmarks`; None if there was no face.
+    `box` and normalized `landmarks` are those of the last crop; None if there was no face.
     """
 
     def __init__(self, settings: CacheSettings) -> None:
@@ -46,8 +44,7 @@ class FaceCropper:
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
         """Crop the person's face from (H, W, 3) uint8 RGB, and set `box` and `landmarks`.
 
-        Returns:
-            (size_px, size_px) uint8 gray; None if there is no face.
+        The crop is (size_px, size_px) uint8 gray; None if there is no face.
         """
         self.box = self.landmarks = None
         landmarks = self.mesh.find(frame)
@@ -90,11 +87,10 @@ def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px:
     """Crop a face from a frame that is rotated until the eyes are level.
 
     Args:
-        frame: (H, W, 3) uint8 RGB.
+        frame: (H, W, 3) uint8 RGB; beyond it, its edge is repeated.
         landmarks: (468, 3) float, in pixels.
         margin: as in `face_box`.
-        size_px: side of the result, (size_px, size_px) uint8 gray; beyond the frame its edge is
-            repeated.
+        size_px: side of the result, (size_px, size_px) uint8 gray.
     """
     landmarks = landmarks[:, :2]
     left_eye, right_eye = eye_centers(landmarks)

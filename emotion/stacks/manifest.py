@@ -11,30 +11,23 @@ from emotion.tables import read_rows, write_rows
 class StackRow:
     """The manifest row of one stack; `label`, `subject` and `split` are those of its `Clip`.
 
-    Attributes:
-        stack: path of the TIFF, relative to the cache, with `/`.
-        segment: counted from 1 in the clip.
-        num_frames: frames in the segment; fewer in a tail.
-        num_faces: the maximum number of faces seen at once; faces are counted in the first image,
-            in every 18th, and after a face was lost.
-        has_face: T characters, `1` where the image is a crop of its own frame and `0` where
-            another image replaces it because its face or its frame is missing.
-        sampled_frames: fewer than T in a tail.
-        fps: frames per second by the clip's header; 0 if unknown.
+    `has_face` has T characters, `1` where the image is a crop of its own frame and `0` where
+    another image replaces it because its face or its frame is missing. `num_faces` is the maximum
+    number of faces seen at once, counted in the first image, every 18th, and after a face was lost.
     """
 
-    stack: str
+    stack: str  # path of the TIFF, relative to the cache, with `/`
     clip: str
-    segment: int
+    segment: int  # counted from 1 in the clip
     label: str
     subject: str
     split: str
-    num_frames: int
+    num_frames: int  # in the segment; fewer in a tail
     num_faces: int
     has_face: str
     face_frames: int
-    sampled_frames: int
-    fps: float
+    sampled_frames: int  # fewer than T in a tail
+    fps: float  # by the clip's header; 0 if unknown
 
     @property
     def crop_found(self) -> list[bool]:

@@ -26,24 +26,15 @@ class Render:
 
 @dataclass(frozen=True)
 class ClipSource:
-    """The clips of a data set.
-
-    Attributes:
-        name: of the data set.
-        max_per_class: the maximum number of clips of each class in each split; None for all.
-        clip_list: the CSV file that lists the clips; None to take all files below `root`.
-        render: the demo clips to render; None for other data sets.
-        download_id: of a ZIP with the clips on Google Drive, "" if it is unknown; None for a data
-            set that is not downloaded.
-    """
+    """The clips of a data set."""
 
     name: str
     root: Path
     scheme: Scheme
-    max_per_class: int | None = None
-    clip_list: Path | None = None
-    render: Render | None = None
-    download_id: str | None = None
+    max_per_class: int | None  # of clips in each split; None for all
+    clip_list: Path | None  # the CSV file that lists the clips; None for all files below `root`
+    render: Render | None  # the demo clips to render; None for other data sets
+    download_id: str | None  # of a ZIP on Google Drive, "" if unknown; None if not downloaded
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "ClipSource":
