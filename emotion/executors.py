@@ -8,10 +8,11 @@ import importlib.metadata
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from multiprocessing import parent_process
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from emotion.errors import UserError
 
@@ -27,63 +28,39 @@ START_WORKER = (
 )
 
 
-class Executor(Protocol):
-    """Runs a function on many items in parallel."""
-
-    def run(
-        self, function: Callable[[Item], Result], items: Sequence[Item], folder: Path
-    ) -> Iterator[tuple[Item, Result | None]]:
-        """Run a function on every item; the function must be safe to repeat.
-
-        Args:
-            function: takes an item; can be pickled.
-            items: what to run it on.
-            folder: the folder that it works in.
-
-        Yields:
-            Each item and what the function returned, or None if it killed its process; in any
-            order.
-
-        Raises:
-            UserError: the processes are not available.
-        """
-
-
+@dataclass(frozen=True)
 class LocalExecutor:
     """Runs in processes of this machine."""
 
-    def __init__(self, num_workers: int | None = None) -> None:
-        """Set the number of processes; None for one per core."""
-        self.num_workers = num_workers
+    num_workers: int | None = None  # None for one per core
 
     def run(
         self, function: Callable[[Item], Result], items: Sequence[Item], folder: Path
     ) -> Iterator[tuple[Item, Result | None]]:
-        """Run a function on every item, see `Executor.run`.
+        """Yield each item, in any order, and what the function returned; None if it crashed.
 
-        When a process dies, joblib gives up all items under way without naming the one at fault.
-        These are run again one at a time, so that only the one that kills its process is lost.
+        The function, which works in the folder, can be pickled and is safe to repeat. When a
+        process dies, joblib gives up all items under way without naming the one at fault. These are
+        run again one at a time, so that only the one that kills its process is lost.
         """
         import joblib
         from joblib.externals.loky import get_reusable_executor
         from joblib.externals.loky.process_executor import TerminatedWorkerError
 
         num_workers = self.num_workers or joblib.cpu_count()
+        ahead = AHEAD * num_workers
         left = dict(enumerate(items))
         try:
             while left:
                 parallel = joblib.Parallel(
-                    num_workers,
-                    return_as="generator_unordered",
-                    batch_size=1,
-                    pre_dispatch=AHEAD * num_workers,
+                    num_workers, return_as="generator_unordered", batch_size=1, pre_dispatch=ahead
                 )
                 calls = [joblib.delayed(run_keyed)(function, *item) for item in left.items()]
                 try:
                     for key, result in parallel(calls):
                         yield left.pop(key), result
                 except TerminatedWorkerError:
-                    for key in list(left)[: AHEAD * num_workers]:
+                    for key in list(left)[:ahead]:
                         item = left.pop(key)
                         yield item, run_alone(function, item)
         finally:
@@ -91,6 +68,7 @@ class LocalExecutor:
             get_reusable_executor().shutdown(wait=True, kill_workers=bool(left))
 
 
+@dataclass(frozen=True)
 class DaskExecutor:
     """Runs on the workers of a Dask cluster.
 
@@ -99,26 +77,16 @@ class DaskExecutor:
     the calling process.
     """
 
-    def __init__(self, address: str, timeout_s: float = 30.0) -> None:
-        """Set the scheduler's address; open no connection.
-
-        Args:
-            address: of the scheduler, `tcp://host:8786`.
-            timeout_s: how long to wait for the scheduler, and for a first worker.
-        """
-        self.address = address
-        self.timeout_s = timeout_s
+    address: str  # of the scheduler, `tcp://host:8786`
+    timeout_s: float = 30.0  # to wait for the scheduler, and for a first worker
 
     def run(
         self, function: Callable[[Item], Result], items: Sequence[Item], folder: Path
     ) -> Iterator[tuple[Item, Result | None]]:
-        """Run a function on every item, see `Executor.run`.
+        """Run a function on every item, see `LocalExecutor.run`.
 
-        All workers must share the folder and run the same code. Dask gives the items of a lost
-        worker to another one.
-
-        Raises:
-            UserError: no scheduler or worker answers, or a worker differs from this process.
+        All workers must share the folder and run the same code; a UserError names a worker that
+        differs. Dask gives the items of a lost worker to another one.
         """
         from distributed import Client, KilledWorker, as_completed  # 0.2 s
 
@@ -155,6 +123,9 @@ class DaskExecutor:
                     )
 
 
+Executor = LocalExecutor | DaskExecutor
+
+
 def begin_work() -> None:
     """Prepare a process that an executor has started: one core, and Ctrl-C left to its parent."""
     import cv2
@@ -189,14 +160,11 @@ def pixel_versions() -> dict[str, str]:
 
 def fingerprint(folder: Path) -> dict[str, str]:
     """Return what decides the bytes that this process writes, and whether it sees a folder."""
-    code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        code.update(path.read_bytes())
-    tifffile = importlib.metadata.version("tifffile")  # it writes the stacks
+    code = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.rglob("*.py")))
     return {
         "folder": str(folder.is_dir()),
-        "code": code.hexdigest(),
-        "tifffile": tifffile,
+        "code": hashlib.sha256(code).hexdigest(),
+        "tifffile": importlib.metadata.version("tifffile"),  # it writes the stacks
         **pixel_versions(),
     }
 

@@ -17,9 +17,9 @@ STALE_S = 3600  # no file takes an hour to write
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
-    """Yield a hidden temporary file beside a file, and rename it to the file when written.
+    """Yield a hidden temporary file, renamed to the file when written, removed if that fails.
 
-    The folder is made. If writing fails, the temporary file is removed.
+    The folder is made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{MACHINE}-{os.getpid()}{path.suffix}")
@@ -58,15 +58,8 @@ def claimed(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     """Hold a lock that no other process can hold at the same time, and that dies with this one.
 
     It is a record lock: children do not inherit it (an orphan of a killed run must not hold it),
-    and a shared file system shows it to other machines.
-
-    Args:
-        path: the lock's file, which remains.
-        what: what is locked, for the error.
-        wait: wait until another process releases it, instead of raising.
-
-    Raises:
-        UserError: another process holds it; names that process.
+    and a shared file system shows it to other machines. Its file remains. If another process holds
+    it, wait for that process, or raise a UserError that names the process and `what` is locked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+", encoding="utf-8") as file:

@@ -13,13 +13,7 @@ Row = TypeVar("Row")
 
 
 def write_table(path: Path, columns: list[str], rows: Iterable[dict]) -> None:
-    """Write a CSV file atomically.
-
-    Args:
-        path: the file.
-        columns: their names, in order.
-        rows: for each row, a mapping from column to value.
-    """
+    """Write rows, mappings from column to value, as a CSV file, atomically."""
     with unfinished(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
@@ -38,45 +32,30 @@ def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
 
 
 def read_rows(path: Path, kind: type[Row], remedy: str) -> list[Row]:
-    """Read a CSV file of `write_rows`.
+    """Read a CSV file of `write_rows`; the fields of `kind` are texts and numbers.
 
-    Args:
-        path: the file.
-        kind: the dataclass of a row; its fields are texts and numbers.
-        remedy: what to do if the file is missing or damaged, for the error.
-
-    Raises:
-        UserError: the file is missing, or a column or a value is not as `kind` requires; names the
-            file, the line and the column.
+    If the file is missing or damaged, a UserError names file, line, column and the remedy.
     """
     from pydantic import TypeAdapter, ValidationError
 
     columns = [field.name for field in fields(kind)]
     adapter = TypeAdapter(kind)
-    line = 1
-    rows = []
+    line, rows = 1, []
     try:
         with open(path, newline="", encoding="utf-8") as file:
             reader = csv.reader(file)
             if (header := next(reader, [])) != columns:
-                raise UserError(
-                    f"{path}: its columns must be {','.join(columns)}, got {','.join(header)}: "
-                    f"{remedy}"
-                )
+                raise ValueError(f"its columns must be {','.join(columns)}, got {','.join(header)}")
             for values in reader:
                 line = reader.line_num
                 if len(values) != len(columns):
-                    raise UserError(
-                        f"{path}, line {line}: it must have {len(columns)} values, got "
-                        f"{len(values)}: {remedy}"
-                    )
+                    raise ValueError(f"it must have {len(columns)} values, got {len(values)}")
                 rows.append(adapter.validate_python(dict(zip(columns, values, strict=True))))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: {remedy}") from None
-    except ValidationError as error:
-        raise UserError(f"{path}, line {line}: {first_problem(error)}: {remedy}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{path}, after line {line}: {error}: {remedy}") from None
+    except (ValueError, csv.Error) as error:  # of pydantic and UTF-8 too
+        problem = first_problem(error) if isinstance(error, ValidationError) else error
+        raise UserError(f"{path}, line {line}: {problem}: {remedy}") from None
     return rows
 
 

@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from hydra.utils import instantiate
@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from emotion.clips.naming import SPLITS, Clip, Dropped
 from emotion.errors import UserError
-from emotion.executors import Executor, LocalExecutor, pixel_versions
+from emotion.executors import Executor, pixel_versions
 from emotion.files import writer_lives
 from emotion.progress import ProgressBar
 from emotion.stacks.build_report import (
@@ -34,29 +34,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class CacheBuilder:
-    """Makes the stacks of a cache.
-
-    Attributes:
-        cache: what to build.
-        source: its clips.
-        executor: cuts them.
-        num_workers: number of processes that render the demo's clips; None for one per core.
-    """
+    """Makes the stacks of a cache."""
 
     cache: Cache
     source: ClipSource
-    executor: Executor = field(default_factory=LocalExecutor)
-    num_workers: int | None = None
+    executor: Executor
+    num_workers: int | None  # processes that render the demo's clips; None for one per core
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "CacheBuilder":
         """Read a composed config; access no file."""
-        return cls(
-            Cache.from_config(cfg),
-            ClipSource.from_config(cfg),
-            instantiate(cfg.executor),
-            cfg.num_workers,
-        )
+        source = ClipSource.from_config(cfg)
+        return cls(Cache.from_config(cfg), source, instantiate(cfg.executor), cfg.num_workers)
 
     @property
     def cutter(self) -> Cutter:
@@ -92,17 +81,15 @@ class CacheBuilder:
             shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
             placed = f" ({shares})" if any(clip.split for clip in clips) else ""
             lines.append(f"{label}: {counts.total()} clips{placed}")
-        lost = describe_lost(count_dropped(dropped, []))
-        return "\n".join([*lines, *lost, *describe_torn(clips)])
+        lines += describe_lost(count_dropped(dropped, [])) + describe_torn(clips)
+        return "\n".join(lines)
 
     def build(self, strict: bool = False) -> None:
         """Make every stack that is missing, write the tables and log a report.
 
-        Args:
-            strict: raise an error if a clip could not be read, after all others are done.
-
         Raises:
-            UserError: there are no clips, or none of them makes a stack.
+            UserError: there are no clips, none of them makes a stack, or, if `strict`, a clip
+                could not be read; then all others are done first.
         """
         self._check_settings()
         self._remove_unfinished()
@@ -112,20 +99,19 @@ class CacheBuilder:
         self.cache.directory.mkdir(parents=True, exist_ok=True)
         records = {clip.id: record for clip in clips if (record := self.cutter.record(clip))}
         todo = [clip for clip in clips if clip.id not in records]
-        log.info(
-            "%s: %d clips, %d of them in the cache", self.source.root, len(clips), len(records)
-        )
+        root = self.source.root
+        log.info("%s: %d clips, %d of them in the cache", root, len(clips), len(records))
         self._log_other_versions(todo)
         records |= self._cut(todo)
         rows = [row for clip in clips for row in self._rows(clip, records[clip.id])]
         dropped += [drop for clip in clips for drop in records[clip.id].dropped]
-        write_rows(self.cache.dropped_path, Dropped, dropped)
+        write_rows(self.cache.directory / "dropped.csv", Dropped, dropped)
         table = class_counts(self.source.scheme.labels, clips, rows, dropped)
         write_table(self.cache.directory / "report.csv", list(table[0]), table)
         log.info(report(table, rows, dropped))
         if not rows:
             self.cache.contents_path.unlink(missing_ok=True)
-            raise UserError(f"none of the clips in {self.source.root} makes a stack")
+            raise UserError(f"none of the clips in {root} makes a stack")
         write_manifest(self.cache.manifest_path, rows)
         if all(self.cache.record_path(clip.id).exists() for clip in clips):
             self.cache.write_contents(contents)
@@ -151,14 +137,13 @@ class CacheBuilder:
     def _check_settings(self) -> None:
         """Refuse a folder whose stacks were cut with other settings than its name says."""
         made = self.cache.contents()
-        if made is None or made.settings == self.cache.settings:
-            return
-        was = vars(made.settings)
+        was = vars(made.settings if made else self.cache.settings)
         differing = [key for key, value in vars(self.cache.settings).items() if was[key] != value]
-        raise UserError(
-            f"{self.cache.contents_path}: {', '.join(differing)} must be as in the folder's name: "
-            "remove that folder, or set paths.cache to another one"
-        )
+        if differing:
+            raise UserError(
+                f"{self.cache.contents_path}: {', '.join(differing)} must be as in the folder's "
+                "name: remove that folder, or set paths.cache to another one"
+            )
 
     def _hint(self, made: CacheContents | None) -> str | None:
         """Return which stacks exist, for the error of a cache that cannot be built."""
@@ -168,12 +153,12 @@ class CacheBuilder:
                 f"{differing_versions(made.packages)}: install those versions, or provide the "
                 "clips so that they are cut again"
             )
-        siblings = self.cache.directory.parent.glob("*/manifest.csv")
-        others = sorted({path.parent.name for path in siblings} - {self.cache.directory.name})
+        folder, ours = self.cache.directory.parent, self.cache.directory.name
+        others = sorted({path.parent.name for path in folder.glob("*/manifest.csv")} - {ours})
         if not others:
             return None
         return (
-            f"{self.cache.directory.parent} has no stacks of {self.cache.directory.name}, but of "
+            f"{folder} has no stacks of {ours}, but of "
             f"{'; '.join(others)}: give those settings, or run preprocess.py"
         )
 
@@ -182,11 +167,8 @@ class CacheBuilder:
         last = [record for clip in clips if (record := self.cutter.last_record(clip))]
         others = [record.packages for record in last if record.packages != pixel_versions()]
         if others:
-            log.warning(
-                "%d clips were cut with %s: they are cut again",
-                len(others),
-                differing_versions(others[0]),
-            )
+            differing = differing_versions(others[0])
+            log.warning("%d clips were cut with %s: they are cut again", len(others), differing)
 
     def _remove_unfinished(self) -> None:
         """Remove the temporary files of processes that were killed while they wrote."""
@@ -196,22 +178,20 @@ class CacheBuilder:
 
     def _write_sheets(self, rows: Sequence[StackRow], changed: bool) -> None:
         """Draw the contact sheet of each class that has stacks, and log where they are."""
-        names = []
-        for label in self.source.scheme.labels:
-            path = self.cache.sheet_path(label)
-            if not (shown := [row for row in rows if row.label == label]):
-                continue
-            if changed or not path.exists():
-                write_sheet(path, self.cache, shown)
-            names.append(path.name)
-        sheets = self.cache.directory / "sheets"
-        log.info("contact sheets of the stacks: %s in %s", ", ".join(names), sheets)
+        folder = self.cache.directory / "sheets"
+        with_stacks = {row.label for row in rows}
+        names = [f"{label}.png" for label in self.source.scheme.labels if label in with_stacks]
+        for name in names:
+            if changed or not (folder / name).exists():
+                shown = [row for row in rows if f"{row.label}.png" == name]
+                write_sheet(folder / name, self.cache, shown)
+        log.info("contact sheets of the stacks: %s in %s", ", ".join(names), folder)
 
     def _cut(self, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
         """Cut clips with the executor; return clip id -> record."""
-        records: dict[str, ClipRecord] = {}
         if not clips:
-            return records  # and start no processes
+            return {}  # and start no processes
+        records: dict[str, ClipRecord] = {}
         with ProgressBar("cutting clips", len(clips), unit="frames") as bar:
             cut = partial(cut_in_worker, self.cutter)
             # The largest first, so that no process is left alone with one of them at the end.
@@ -225,12 +205,10 @@ class CacheBuilder:
 
     def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
         """Return the manifest rows of a clip."""
-        interval = self.cache.settings.interval
+        folder, interval = self.cache.directory, self.cache.settings.interval
         return [
             StackRow(
-                stack=self.cache.stack_path(clip.id, segment.number)
-                .relative_to(self.cache.directory)
-                .as_posix(),
+                stack=self.cache.stack_path(clip.id, segment.number).relative_to(folder).as_posix(),
                 clip=clip.id,
                 segment=segment.number,
                 label=clip.label,

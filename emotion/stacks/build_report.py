@@ -1,6 +1,6 @@
 """Report on a build: the counts of each class, and which clips and segments made no stack."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,21 +12,16 @@ from emotion.stacks.manifest import StackRow
 from emotion.tables import read_rows
 
 MAX_NAMES = 30  # of clips printed for each reason
+Counts = list[dict[str, str | int]]  # the rows of report.csv, column -> value
 
 
 @dataclass
 class LostClips:
-    """What one reason dropped.
-
-    Attributes:
-        reason: the reason.
-        names: of the files, rows or clips that made no stack at all, each with its detail if any.
-        segments: number of dropped segments of clips that have other stacks.
-    """
+    """What one reason dropped."""
 
     reason: str
-    names: list[str] = field(default_factory=list)
-    segments: int = 0
+    names: list[str] = field(default_factory=list)  # of files, rows or clips without any stack
+    segments: int = 0  # dropped ones of clips that have other stacks
 
     @property
     def clips(self) -> int:
@@ -56,18 +51,12 @@ def count_dropped(dropped: Iterable[Dropped], rows: Iterable[StackRow]) -> list[
 
 
 def class_counts(
-    labels: Sequence[str],
-    clips: Sequence[Clip],
-    rows: Sequence[StackRow],
-    dropped: Sequence[Dropped],
-) -> list[dict[str, str | int]]:
+    labels: Sequence[str], clips: Sequence[Clip], rows: Sequence[StackRow], dropped: list[Dropped]
+) -> Counts:
     """Count clips, segments, stacks and faces of each class.
 
     If the share of frames with a face differs much between classes, a model may learn the label
     from missing faces.
-
-    Returns:
-        For each class a row of `report.csv`, column -> value.
     """
     table = []
     for label in labels:
@@ -92,11 +81,7 @@ def class_counts(
     return table
 
 
-def report(
-    table: Sequence[Mapping[str, str | int]],
-    rows: Sequence[StackRow],
-    dropped: Sequence[Dropped],
-) -> str:
+def report(table: Counts, rows: Sequence[StackRow], dropped: Sequence[Dropped]) -> str:
     """Return the report of a build for the terminal; `table` is of `class_counts`."""
     printed = Table(*table[0])
     for counts in table:
@@ -104,14 +89,14 @@ def report(
     console = Console(width=100)
     with console.capture() as capture:
         console.print(printed)
-    lines = [capture.get().rstrip()]
-    for counts in table:
-        if not counts["stacks"]:
-            lines.append(
-                f"warning: class {counts['class']} has no stacks, so no model can learn it: "
-                "add clips of it, or remove it from data.labels"
-            )
-    return "\n".join([*lines, *describe_lost(count_dropped(dropped, rows)), *describe_torn(rows)])
+    empty = [
+        f"warning: class {counts['class']} has no stacks, so no model can learn it: "
+        "add clips of it, or remove it from data.labels"
+        for counts in table
+        if not counts["stacks"]
+    ]
+    lost = describe_lost(count_dropped(dropped, rows))
+    return "\n".join([capture.get().rstrip(), *empty, *lost, *describe_torn(rows)])
 
 
 def describe_torn(placed: Iterable[Clip | StackRow]) -> list[str]:
@@ -139,10 +124,8 @@ def describe_lost(groups: Iterable[LostClips]) -> list[str]:
                 shown += f" and {more} more, all listed in dropped.csv"
             lines.append(f"no stack from {group.clips} clips: {group.reason}: {shown}")
         if group.segments:
-            lines.append(
-                f"no stack from {group.segments} segments of clips that have other stacks: "
-                f"{group.reason}"
-            )
+            told = f"no stack from {group.segments} segments of clips that have other stacks"
+            lines.append(f"{told}: {group.reason}")
     return lines
 
 

@@ -37,20 +37,13 @@ CACHE_VERSION = 1  # counts up when a file of the cache changes its meaning
 
 @dataclass(frozen=True)
 class CacheContents:
-    """What made a complete cache: the content of its `settings.json`.
-
-    Attributes:
-        settings: how clips were cut.
-        packages: package -> version, of those that can change pixels.
-        source: of `ClipSource.description`.
-        version: of the cache's format.
-    """
+    """What made a complete cache: the content of its `settings.json`."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     settings: CacheSettings
-    packages: dict[str, str]
-    source: dict[str, Any]
+    packages: dict[str, str]  # package -> version, of those that can change pixels
+    source: dict[str, Any]  # of `ClipSource.description`
     version: Literal[1] = CACHE_VERSION
 
 
@@ -59,12 +52,7 @@ _CONTENTS = TypeAdapter(CacheContents)
 
 @dataclass(frozen=True)
 class Cache:
-    """The stacks of one data set with one group of settings.
-
-    Attributes:
-        directory: its folder.
-        settings: how its clips were cut.
-    """
+    """The stacks of one data set with one group of settings."""
 
     directory: Path
     settings: CacheSettings
@@ -80,11 +68,6 @@ class Cache:
     def manifest_path(self) -> Path:
         """The table of all stacks."""
         return self.directory / "manifest.csv"
-
-    @property
-    def dropped_path(self) -> Path:
-        """The table of what made no stack."""
-        return self.directory / "dropped.csv"
 
     @property
     def contents_path(self) -> Path:
@@ -103,10 +86,6 @@ class Cache:
         """Return the record of a clip."""
         return self.directory / "clips" / f"{clip_id}.json"
 
-    def sheet_path(self, label: str) -> Path:
-        """Return the contact sheet of a class."""
-        return self.directory / "sheets" / f"{label}.png"
-
     def manifest(self) -> list[StackRow]:
         """Read the rows of all stacks; see `read_manifest`."""
         return read_manifest(self.manifest_path)
@@ -118,7 +97,7 @@ class Cache:
 
     def dropped(self) -> list[Dropped]:
         """Read what made no stack, and why; see `read_rows`."""
-        return read_rows(self.dropped_path, Dropped, "run preprocess.py to make it")
+        return read_rows(self.directory / "dropped.csv", Dropped, "run preprocess.py to make it")
 
     def stack(self, row: StackRow) -> np.ndarray:
         """Read a stack, (T, H, W) uint8; (1, H, W) of a still."""
@@ -129,11 +108,7 @@ class Cache:
         return read_landmarks(self.directory / row.landmarks)
 
     def contents(self) -> CacheContents | None:
-        """Read what made the cache; return None if it is incomplete.
-
-        Raises:
-            UserError: the file is damaged, or of another version of this project.
-        """
+        """Read what made the cache; return None if it is incomplete."""
         try:
             return _CONTENTS.validate_json(self.contents_path.read_bytes())
         except FileNotFoundError:

@@ -26,14 +26,7 @@ class FileDates:
 
 @dataclass(frozen=True)
 class SegmentRecord:
-    """A segment that made a stack.
-
-    Attributes:
-        number: counted from 1 in the clip.
-        num_frames: frames in it; a tail has fewer than other segments.
-        num_faces: the maximum number of faces seen at once.
-        has_face: T characters, `1` where the image is a crop of its own frame, else `0`.
-    """
+    """A segment that made a stack; its fields are those of `StackRow`, `number` is `segment`."""
 
     number: int
     num_frames: int
@@ -43,30 +36,18 @@ class SegmentRecord:
 
 @dataclass
 class ClipRecord:
-    """How one clip was cut.
-
-    Attributes:
-        dates: of the clip's file.
-        content: BLAKE2b digest of the file.
-        packages: package -> version, of those that can change pixels.
-        fps: frames per second by the header.
-        num_frames: number of decoded frames.
-        failed: whether the file could not be read, or its reader crashed.
-        segments: the segments that made a stack.
-        dropped: the segments that made none, or the clip.
-        version: of the record's format.
-    """
+    """How one clip was cut."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     dates: FileDates = field(default_factory=FileDates)
-    content: str = ""
-    packages: dict[str, str] = field(default_factory=dict)
-    fps: float = 0.0
-    num_frames: int = 0
-    failed: bool = False
-    segments: list[SegmentRecord] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
+    content: str = ""  # BLAKE2b digest of the file
+    packages: dict[str, str] = field(default_factory=dict)  # versions that can change pixels
+    fps: float = 0.0  # by the header
+    num_frames: int = 0  # decoded
+    failed: bool = False  # the file could not be read, or its reader crashed
+    segments: list[SegmentRecord] = field(default_factory=list)  # that made a stack
+    dropped: list[Dropped] = field(default_factory=list)  # that made none, or the clip
     version: Literal[1] = RECORD_VERSION
 
 
@@ -80,11 +61,7 @@ def write_clip_record(path: Path, record: ClipRecord) -> None:
 
 
 def read_clip_record(path: Path) -> ClipRecord | None:
-    """Read a record; return None if there is none.
-
-    Raises:
-        UserError: the file is damaged.
-    """
+    """Read a record; return None if there is none, and raise a UserError if it is damaged."""
     try:
         return _ADAPTER.validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:

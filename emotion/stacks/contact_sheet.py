@@ -19,16 +19,11 @@ FONT = ImageFont.load_default(11)
 
 
 def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
-    """Write the contact sheet of stacks as a PNG, atomically.
+    """Write the contact sheet of stacks (at least one) as a PNG, atomically.
 
     Each row shows the name of a clip and nine images of its stack, from the first to the last. Of
     more than 60 stacks, 60 are shown, evenly spaced. Stacks of stills have one image: nine of them
     make a row.
-
-    Args:
-        path: the file; its folder is made.
-        cache: where the stacks are.
-        rows: the stacks, at least one.
     """
     in_row = IMAGES if len(cache.stack(rows[0])) == 1 else 1
     places = np.linspace(0, len(rows) - 1, MAX_ROWS * in_row).round().astype(int)
@@ -38,19 +33,15 @@ def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
     draw = ImageDraw.Draw(sheet)
     for number, group in enumerate(groups):
         top = number * TILE_PX
-        draw.text((6, top + 14), row_title(group), fill=255, font=FONT)
+        first, last = (shorten(row.clip) for row in (group[0], group[-1]))
+        below = f"segment {group[0].segment}" if len(group) == 1 else f"to {last}"
+        draw.text((6, top + 14), f"{first}\n{below}", fill=255, font=FONT)
         images = np.concatenate([cache.stack(row) for row in group])
         if in_row == 1:
             images = images[np.linspace(0, len(images) - 1, IMAGES).round().astype(int)]
         sheet.paste(Image.fromarray(strip(images, TILE_PX)), (NAME_PX, top))
     with unfinished(path) as temporary:
         sheet.save(temporary)
-
-
-def row_title(group: Sequence[StackRow]) -> str:
-    """Return the names beside a row: its clip and segment, or its first and its last still."""
-    first, last = (shorten(row.clip) for row in (group[0], group[-1]))
-    return f"{first}\nsegment {group[0].segment}" if len(group) == 1 else f"{first}\nto {last}"
 
 
 def shorten(name: str) -> str:
@@ -63,14 +54,6 @@ def shorten(name: str) -> str:
 
 
 def strip(stack: np.ndarray, tile_px: int = 96) -> np.ndarray:
-    """Draw the images of a stack side by side.
-
-    Args:
-        stack: (T, H, W) uint8.
-        tile_px: height and width of each image.
-
-    Returns:
-        (tile_px, T * tile_px) uint8.
-    """
+    """Draw the images of a stack, (T, H, W) uint8, side by side, (tile_px, T * tile_px) uint8."""
     size = (tile_px, tile_px)
     return np.hstack([cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in stack])

@@ -39,9 +39,6 @@ class Cutter:
         It is current if the clip is unchanged, the installed packages are those that cut it, and
         its stacks and landmarks exist. If only the dates of the clip have changed, as in a copy,
         its content is compared.
-
-        Raises:
-            UserError: the record is damaged.
         """
         record = self.last_record(clip)
         if record is None or record.packages != pixel_versions():
@@ -68,9 +65,8 @@ class Cutter:
     def cut(self, clip: Clip) -> ClipRecord:
         """Make the stacks and the record of a clip, unless they are current.
 
-        Returns:
-            The record. A clip that cannot be read is dropped in it. So is a clip that failed for
-            another reason, but then the record is not written, and the next run tries again.
+        A clip that cannot be read is dropped in the record. So is a clip that failed for another
+        reason, but then the record is not written, and the next run tries again.
         """
         if record := self.record(clip):
             return record
@@ -90,10 +86,8 @@ class Cutter:
         return record
 
     def _paths(self, clip: Clip, segment: int) -> tuple[Path, Path]:
-        return (
-            self.cache.stack_path(clip.id, segment),
-            self.cache.landmarks_path(clip.id, segment),
-        )
+        cache = self.cache
+        return cache.stack_path(clip.id, segment), cache.landmarks_path(clip.id, segment)
 
     def _remove_others(self, clip: Clip, record: ClipRecord) -> None:
         """Remove the files of segments that a clip had when it was last cut, and has no more."""
@@ -104,38 +98,22 @@ class Cutter:
                 path.unlink(missing_ok=True)
 
     def _cut_segments(self, clip: Clip, record: ClipRecord) -> None:
-        """Read a clip, write its stacks, and add its segments to the record.
-
-        Raises:
-            VideoError: the clip cannot be read.
-        """
+        """Read a clip, write its stacks, and add its segments to the record."""
         settings = self.cache.settings
         video = open_clip(clip.path)
         num_images = 1 if isinstance(video, Still) else settings.num_images  # that are written
         record.fps = video.fps
-        segments = crop_segments(
-            video,
-            face_cropper(settings),
-            settings.segment_frames,
-            settings.interval,
-            settings.by,
-            settings.start,
-        )
-        for segment in segments:
+        sampling = settings.segment_frames, settings.interval, settings.by, settings.start
+        for segment in crop_segments(video, face_cropper(settings), *sampling):
             if flaw := unfit(segment, settings):
                 record.dropped.append(Dropped(clip.id, *flaw, segment.number))
                 continue
             stack_path, landmarks_path = self._paths(clip, segment.number)
             write_stack(stack_path, stack_crops(segment.crops, num_images))
             write_landmarks(landmarks_path, stack_crops(segment.landmarks, num_images))
-            has_face = own_crops(segment.crops, settings.num_images)
+            has_face = "".join("01"[own] for own in own_crops(segment.crops, settings.num_images))
             record.segments.append(
-                SegmentRecord(
-                    number=segment.number,
-                    num_frames=segment.num_frames,
-                    num_faces=segment.num_faces,
-                    has_face="".join("1" if found else "0" for found in has_face),
-                )
+                SegmentRecord(segment.number, segment.num_frames, segment.num_faces, has_face)
             )
         record.num_frames = video.num_frames
 

@@ -7,6 +7,7 @@ from emotion.stacks.face_mesh import FaceMesh, middle
 from emotion.stacks.landmarks import eye_centers, normalize_landmarks
 from emotion.stacks.settings import CacheSettings
 
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 MOUTH = (61, 291)  # its corners, by their indices in the mesh
 # Where both eyes and the mouth are in a crop with fit=features, x and y as fractions of its side.
 PLACES = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.76]])
@@ -15,24 +16,19 @@ PLACES = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.76]])
 class FaceCropper:
     """Crops the face of one person in frame after frame.
 
-    Attributes:
-        mesh: finds the landmarks.
-        box: of the last crop, see `face_box`; None if there was no face.
-        landmarks: of the last crop, see `normalize_landmarks`; None if there was no face.
+    `box` and normalized `landmarks` are those of the last crop; None if there was no face.
     """
 
     def __init__(self, settings: CacheSettings) -> None:
         """Load the face mesh."""
         self.settings = settings
         self.tracking = settings.tracking
-        self.mesh = FaceMesh(
-            settings.tracking, settings.follow, settings.min_confidence, settings.refine
-        )
+        self.mesh = FaceMesh(settings)
         self.start_clip()
 
     def start_clip(self) -> None:
         """Forget the faces of the previous clip."""
-        self.box: tuple[int, int, int, int] | None = None
+        self.box: Box | None = None
         self.landmarks: np.ndarray | None = None
         self.mesh.start_clip()
 
@@ -46,13 +42,9 @@ class FaceCropper:
         return self.mesh.observe(frame)
 
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
-        """Crop the person's face, and set `box` and `landmarks`.
+        """Crop the person's face from (H, W, 3) uint8 RGB, and set `box` and `landmarks`.
 
-        Args:
-            frame: (H, W, 3) uint8 RGB.
-
-        Returns:
-            (size_px, size_px) uint8 gray; None if there is no face.
+        The crop is (size_px, size_px) uint8 gray; None if there is no face.
         """
         self.box = self.landmarks = None
         landmarks = self.mesh.find(frame)
@@ -72,18 +64,13 @@ class FaceCropper:
         return cv2.resize(gray, (size_px, size_px), interpolation=cv2.INTER_AREA)
 
 
-def face_box(
-    landmarks: np.ndarray, margin: float, frame_shape: tuple[int, ...]
-) -> tuple[int, int, int, int]:
+def face_box(landmarks: np.ndarray, margin: float, frame_shape: tuple[int, ...]) -> Box:
     """Return the box around landmarks, grown and clipped to the frame, as the notebook does.
 
     Args:
         landmarks: (N, 2) or (N, 3), x and y in pixels.
         margin: added on each side, as a fraction of the box's width and height.
         frame_shape: (H, W, ...) of the frame.
-
-    Returns:
-        left, top, right, bottom in whole pixels, the last two exclusive.
 
     >>> face_box(np.array([[10.0, 20.0], [30.0, 60.0]]), 0.1, (100, 31, 3))
     (8, 16, 31, 64)
@@ -100,13 +87,10 @@ def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px:
     """Crop a face from a frame that is rotated until the eyes are level.
 
     Args:
-        frame: (H, W, 3) uint8 RGB.
+        frame: (H, W, 3) uint8 RGB; beyond it, its edge is repeated.
         landmarks: (468, 3) float, in pixels.
         margin: as in `face_box`.
-        size_px: height and width of the crop.
-
-    Returns:
-        (size_px, size_px) uint8 gray; beyond the frame its edge is repeated.
+        size_px: side of the result, (size_px, size_px) uint8 gray.
     """
     landmarks = landmarks[:, :2]
     left_eye, right_eye = eye_centers(landmarks)
@@ -129,16 +113,8 @@ def crop_features(
 ) -> np.ndarray:
     """Crop a face so that its eyes and mouth are at `PLACES`, with its proportions kept.
 
-    The map is the similarity transform (rotation, scale, shift) of least squares.
-
-    Args:
-        frame: (H, W, 3) uint8 RGB.
-        landmarks: (468, 3) float, in pixels.
-        margin: added on each side of the square of `PLACES`, as a fraction of its side.
-        size_px: height and width of the crop.
-
-    Returns:
-        (size_px, size_px) uint8 gray; beyond the frame its edge is repeated.
+    The map is the similarity transform (rotation, scale, shift) of least squares. Arguments and
+    result are as in `crop_level`, but `margin` is a fraction of the side of the square of `PLACES`.
     """
     features = np.stack([*eye_centers(landmarks), landmarks[list(MOUTH)].mean(axis=0)])
     points = features[:, 0] + 1j * features[:, 1]  # rotating and scaling is multiplying

@@ -9,11 +9,12 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from functools import partial
 
 import numpy as np
 
 from emotion.stacks.landmarks import NUM_POINTS
+from emotion.stacks.settings import CacheSettings
 
 BLACK_FRAME = np.zeros((8, 8, 3), np.uint8)
 MAX_FACES = 4  # that are distinguished in one frame
@@ -35,27 +36,24 @@ class FaceMesh:
     always searches for several faces, and `follow` chooses.
     """
 
-    def __init__(self, tracking: str, follow: str, min_confidence: float, refine: bool) -> None:
-        """Load the meshes; the arguments are keys of `face` in `conf/stacks.yaml`."""
+    def __init__(self, settings: CacheSettings) -> None:
+        """Load the meshes."""
         from mediapipe import solutions  # 1.5 s, and only cutting needs it
 
-        def load_mesh(max_faces: int) -> Any:
-            return solutions.face_mesh.FaceMesh(
-                static_image_mode=tracking == "none",
-                max_num_faces=max_faces,
-                refine_landmarks=refine,
-                min_detection_confidence=min_confidence,
-                min_tracking_confidence=min_confidence,
-            )
-
-        self.tracking = tracking
-        self.follow = follow
+        self.tracking, self.follow = settings.tracking, settings.follow
+        load_mesh = partial(
+            solutions.face_mesh.FaceMesh,
+            static_image_mode=self.tracking == "none",
+            refine_landmarks=settings.refine,
+            min_detection_confidence=settings.min_confidence,
+            min_tracking_confidence=settings.min_confidence,
+        )
         with quiet_mediapipe():
-            self._several = load_mesh(MAX_FACES)
-            if tracking != "none":
-                self._one = load_mesh(1)
+            self._several = load_mesh(max_num_faces=MAX_FACES)
+            if self.tracking != "none":
+                self._one = load_mesh(max_num_faces=1)
                 self._detector = solutions.face_detection.FaceDetection(
-                    model_selection=0, min_detection_confidence=min_confidence
+                    model_selection=0, min_detection_confidence=settings.min_confidence
                 )
                 self._detector.process(BLACK_FRAME)
                 self._several.process(BLACK_FRAME)
@@ -81,10 +79,7 @@ class FaceMesh:
         return self.observe(frame)
 
     def observe(self, frame: np.ndarray) -> np.ndarray | None:
-        """Find the person's landmarks and update their track.
-
-        Args:
-            frame: (H, W, 3) uint8 RGB.
+        """Find the person's landmarks in (H, W, 3) uint8 RGB and update their track.
 
         Returns:
             (468, 3) float64, x, y and z in pixels of the frame, possibly outside it; or None. z
@@ -100,21 +95,19 @@ class FaceMesh:
             for points in (face.landmark[:NUM_POINTS] for face in found)
         ]
         self.num_seen = len(faces)
-        landmarks = self._choose(faces, frame.shape)
+        landmarks = self._choose(faces, (width, height))
         if landmarks is not None:
             self._center = middle(landmarks)
         return landmarks
 
-    def _choose(
-        self, faces: Sequence[np.ndarray], frame_shape: tuple[int, ...]
-    ) -> np.ndarray | None:
-        """Return the person's face among those of a frame; None if it is not among them."""
+    def _choose(self, faces: Sequence[np.ndarray], size: tuple[int, int]) -> np.ndarray | None:
+        """Return the person's face among those of a frame, (W, H); None if it is not there."""
         if not faces:
             return None
         if self.tracking == "none" or self._center is None:
             if self.follow == "largest":
                 return max(faces, key=lambda face: np.prod(np.ptp(face[:, :2], axis=0)))
-            center = np.array(frame_shape[1::-1]) / 2
+            center = np.array(size) / 2
             return min(faces, key=lambda face: np.linalg.norm(middle(face) - center))
         nearest = min(faces, key=lambda face: np.linalg.norm(middle(face) - self._center))
         moved = np.abs(middle(nearest) - self._center)
@@ -139,18 +132,16 @@ def middle(landmarks: np.ndarray) -> np.ndarray:
 
 @contextmanager
 def quiet_mediapipe() -> Iterator[None]:
-    """Discard what MediaPipe's C++ code writes to stderr.
+    """Discard what MediaPipe's C++ code writes to stderr for every clip, whatever its log level.
 
-    It writes half a dozen lines for every clip, whatever its log level; its errors are Python
-    exceptions, which pass.
+    Its errors are Python exceptions, which pass.
     """
     sys.stderr.flush()
     stderr = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
     try:
-        os.dup2(nowhere, 2)
-        yield
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+            yield
     finally:
         os.dup2(stderr, 2)
         os.close(stderr)
-        os.close(nowhere)

@@ -2,44 +2,32 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from emotion.tables import read_rows, write_rows
 
 
 @dataclass(frozen=True)
 class StackRow:
-    """The manifest row of one stack.
+    """The manifest row of one stack; `label`, `subject` and `split` are those of its `Clip`.
 
-    Attributes:
-        stack: path of the TIFF, relative to the cache, with `/`.
-        clip: id of the clip that it was cut from.
-        segment: counted from 1 in the clip.
-        label: the class.
-        subject: the person, or "".
-        split: `train`, `val` or `test`; "" if the data set has no split of its own.
-        num_frames: frames of the clip in the segment; fewer than a segment's in a tail.
-        num_faces: the maximum number of faces seen at once; faces are counted in the first image,
-            in every 18th, and after a face was lost.
-        has_face: T characters, `1` where the image is a crop of its own frame and `0` where
-            another image replaces it because its face or its frame is missing.
-        face_frames: number of sampled frames that show a face.
-        sampled_frames: number of sampled frames; fewer than T in a tail.
-        fps: frames per second by the clip's header; 0 if unknown.
+    `has_face` has T characters, `1` where the image is a crop of its own frame and `0` where
+    another image replaces it because its face or its frame is missing. `num_faces` is the maximum
+    number of faces seen at once, counted in the first image, every 18th, and after a face was lost.
     """
 
-    stack: str
+    stack: str  # path of the TIFF, relative to the cache, with `/`
     clip: str
-    segment: int
+    segment: int  # counted from 1 in the clip
     label: str
     subject: str
     split: str
-    num_frames: int
+    num_frames: int  # in the segment; fewer in a tail
     num_faces: int
     has_face: str
     face_frames: int
-    sampled_frames: int
-    fps: float
+    sampled_frames: int  # fewer than T in a tail
+    fps: float  # by the clip's header; 0 if unknown
 
     @property
     def crop_found(self) -> list[bool]:
@@ -49,8 +37,7 @@ class StackRow:
     @property
     def landmarks(self) -> str:
         """Path of its landmarks, relative to the cache: landmarks/x.npy for stacks/x.tiff."""
-        below = PurePosixPath(self.stack).relative_to("stacks")
-        return ("landmarks" / below.with_suffix(".npy")).as_posix()
+        return f"landmarks{self.stack.removeprefix('stacks').removesuffix('.tiff')}.npy"
 
 
 def write_manifest(path: Path, rows: Iterable[StackRow]) -> None:
@@ -59,9 +46,5 @@ def write_manifest(path: Path, rows: Iterable[StackRow]) -> None:
 
 
 def read_manifest(path: Path) -> list[StackRow]:
-    """Read a manifest.
-
-    Raises:
-        UserError: the file is missing or damaged.
-    """
+    """Read a manifest; see `read_rows`."""
     return read_rows(path, StackRow, "run preprocess.py to make it")

@@ -10,13 +10,13 @@ that 60 fps, 24 fps and variable rates give images of the same moments.
 """
 
 from collections.abc import Iterable, Iterator
+from itertools import chain, pairwise
 from typing import TypeVar
 
 from emotion.errors import UserError
 
 Frame = TypeVar("Frame")
 
-BY = ("frames", "time")
 NOMINAL_FPS = 30.0  # moments per second: a segment of 90 is 3 s
 MAX_GAP_S = 10.0  # a longer gap between timestamps means that the clock was reset
 TIE_S = 1e-6  # halfway between two frames, the later one is used
@@ -64,11 +64,8 @@ def number_frames(
 
     Args:
         frames: timestamp in seconds, or None, and the frame, in presentation order.
-        by: `frames` numbers the frames, `time` numbers moments.
+        by: `frames` or `time`; with `time`, a frame may repeat or be skipped.
         fps: frames per second by the header, used where timestamps are missing.
-
-    Yields:
-        0, 1, 2, ... and the frame of that number. With `time` a frame may repeat or be skipped.
     """
     if by == "frames":
         yield from enumerate(frame for _, frame in frames)
@@ -85,24 +82,13 @@ def mend_times(
     replaced by the middle of the two, or by `gap_s` after the one before if the one after is
     invalid too. A jump back, or by more than `MAX_GAP_S`, resets the clock.
 
-    Args:
-        frames: timestamp in seconds, or None, and the frame, in presentation order.
-        gap_s: usual time from one frame to the next.
-
-    Yields:
-        Timestamp and frame.
-
     >>> frames = [(5.0, "a"), (5.2, "b"), (5.1, "c"), (None, "d"), (5.4, "e"), (0.0, "f")]
     >>> [(round(time_s, 3), frame) for time_s, frame in mend_times(frames, 0.1)]
     [(0.0, 'a'), (0.05, 'b'), (0.1, 'c'), (0.25, 'd'), (0.4, 'e'), (0.5, 'f')]
     """
-    iterator = iter(frames)
-    current = next(iterator, None)
     last_s: float | None = None  # of the frame before, on our clock
     zero_s: float | None = None  # start of our clock, on the clip's; None before a valid timestamp
-    while current is not None:
-        following = next(iterator, None)
-        clip_s, frame = current
+    for (clip_s, frame), following in pairwise(chain(frames, [None])):
         next_s = following[0] if following else None
         in_order = clip_s is not None and (next_s is None or clip_s <= next_s)
         next_counts = counts(next_s, zero_s, last_s)
@@ -115,7 +101,7 @@ def mend_times(
             if in_order and (zero_s is None or clip_s != next_s):  # or the clock stands still
                 zero_s = clip_s - time_s
         yield time_s, frame
-        last_s, current = time_s, following
+        last_s = time_s
 
 
 def counts(clip_s: float | None, zero_s: float | None, last_s: float | None) -> bool:
@@ -126,24 +112,18 @@ def counts(clip_s: float | None, zero_s: float | None, last_s: float | None) -> 
 def nearest_frames(frames: Iterable[tuple[float, Frame]], gap_s: float) -> Iterator[Frame]:
     """Yield the frame nearest to each of the moments 0, 1, 2, ... / `NOMINAL_FPS` of a clip.
 
-    Args:
-        frames: timestamp in seconds, from 0 and increasing, and the frame.
-        gap_s: how long the last frame is shown.
+    The timestamps start at 0 and increase; the last frame is shown for `gap_s`.
 
     >>> at_24_fps = [(number / 24, number) for number in range(12)]
     >>> list(nearest_frames(at_24_fps, 1 / 24))
     [0, 1, 2, 2, 3, 4, 5, 6, 6, 7, 8, 9, 10, 10, 11]
     """
     moment = 0
-    last: tuple[float, Frame] | None = None
-    for time_s, frame in frames:
-        if last is not None:
-            middle_s = (last[0] + time_s) / 2 - TIE_S
-            while moment / NOMINAL_FPS < middle_s:
-                yield last[1]
-                moment += 1
-        last = time_s, frame
-    if last is not None:
-        while moment < round((last[0] + gap_s) * NOMINAL_FPS):
-            yield last[1]
+    for (time_s, frame), following in pairwise(chain(frames, [None])):
+        if following:
+            end_s = (time_s + following[0]) / 2 - TIE_S
+        else:
+            end_s = round((time_s + gap_s) * NOMINAL_FPS) / NOMINAL_FPS
+        while moment / NOMINAL_FPS < end_s:
+            yield frame
             moment += 1

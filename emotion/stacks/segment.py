@@ -2,30 +2,21 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import numpy as np
 
 from emotion.clips.video import Picture, Pictures
-from emotion.stacks.face_crop import FaceCropper
+from emotion.stacks.face_crop import Box, FaceCropper
 from emotion.stacks.sampling import number_frames
 from emotion.stacks.settings import CacheSettings
-
-Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 
 
 @dataclass(frozen=True)
 class CroppedFrame:
     """A frame of a clip, and the face in it if the frame is sampled.
 
-    Attributes:
-        number: see `number_frames`.
-        picture: the frame.
-        sampled: whether a face was searched.
-        crop: (H, W) uint8 gray; None if there is no face.
-        box: of the crop; None if there is no face.
-        num_faces: number of faces in it.
-        landmarks: (468, 3) float32 of `normalize_landmarks`; None if there is no face.
+    `crop`, (H, W) uint8 gray, its `box` and `landmarks`, (468, 3) float32 of `normalize_landmarks`,
+    are None if there is no face.
     """
 
     number: int
@@ -39,16 +30,10 @@ class CroppedFrame:
 
 @dataclass
 class Segment:
-    """A stretch of a clip, and the faces in it.
+    """A stretch of a clip, numbered from 1, and the faces in it.
 
-    Attributes:
-        number: counted from 1 in the clip.
-        first_frame: the number of its first frame in the clip.
-        num_frames: its frames; a tail has fewer than other segments.
-        num_faces: the maximum number of faces seen at once.
-        crops: of each sampled frame, (H, W) uint8 gray; None if there is no face.
-        boxes: of each of them, or None.
-        landmarks: of each of them, (468, 3) float32, or None.
+    `crops`, `boxes` and `landmarks` are those of each sampled `CroppedFrame`; `num_faces` is the
+    maximum number of faces seen at once.
     """
 
     number: int
@@ -68,14 +53,7 @@ class Segment:
 def crop_frames(
     video: Pictures, cropper: FaceCropper, interval: int, by: str = "frames"
 ) -> Iterator[CroppedFrame]:
-    """Read a clip or a camera frame by frame; crop the face in each sampled frame.
-
-    Yields:
-        Every frame, as soon as it is decoded and, if sampled, cropped.
-
-    Raises:
-        VideoError: the clip cannot be read.
-    """
+    """Yield each frame of a clip or a camera when decoded and, if sampled, cropped."""
     cropper.start_clip()
     pictures = ((picture.time_s, picture) for picture in video.pictures())
     for number, picture in number_frames(pictures, by, video.fps):
@@ -101,14 +79,8 @@ def crop_segments(
     """Read a clip once, cut it into segments, and crop the face in each sampled frame.
 
     With `start=first_face`, segment 1 begins with the first sampled frame that shows a face. Frames
-    are sampled at multiples of the interval in the clip either way.
-
-    Yields:
-        Each segment after its last frame; the last segment may be a tail. A clip without a face
-        gives one segment without a crop.
-
-    Raises:
-        VideoError: the clip cannot be read.
+    are sampled at multiples of the interval in the clip either way. The last segment may be a tail.
+    A clip without a face gives one segment without a crop. An unreadable one raises a VideoError.
     """
     segment = Segment(number=1)
     first = 0 if start == "clip" else None  # the first frame of segment 1
@@ -132,22 +104,13 @@ def crop_segments(
     yield segment
 
 
-class Flaw(NamedTuple):
-    """Why a segment makes no stack: a reason that other segments may share, and its numbers."""
-
-    reason: str
-    detail: str
-
-
-def unfit(segment: Segment, settings: CacheSettings) -> Flaw | None:
-    """Return why a segment makes no stack; None if it makes one."""
+def unfit(segment: Segment, settings: CacheSettings) -> tuple[str, str] | None:
+    """Return why a segment makes no stack (reason and numbers); None if it makes one."""
     if segment.num_frames < settings.min_frames:
-        least = f"fewer than data.min_frames={settings.min_frames} frames"
-        return Flaw(least, f"{segment.num_frames} frames")
+        reason = f"fewer than data.min_frames={settings.min_frames} frames"
+        return reason, f"{segment.num_frames} frames"
     sampled = len(segment.crops)
-    if not settings.enough_faces(segment.face_frames, sampled):
-        return Flaw(
-            f"a face in less of it than sampling.min_face_fraction={settings.min_face_fraction}",
-            f"in {segment.face_frames} of {sampled} sampled frames",
-        )
-    return None
+    if settings.enough_faces(segment.face_frames, sampled):
+        return None
+    reason = f"a face in less of it than sampling.min_face_fraction={settings.min_face_fraction}"
+    return reason, f"in {segment.face_frames} of {sampled} sampled frames"

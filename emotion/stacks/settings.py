@@ -1,17 +1,21 @@
 """The settings that decide which stacks a clip gives and what is in them."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from omegaconf import DictConfig
 from pydantic import ConfigDict
 
 from emotion.errors import UserError
-from emotion.stacks.sampling import BY, num_images
+from emotion.stacks.sampling import num_images
 
-STARTS = ("clip", "first_face")
 TRACKING = ("every_frame", "sampled", "none")
-FOLLOW = ("largest", "central")
-FITS = ("box", "features")
+CHOICES = {
+    "sampling.by": ("frames", "time"),
+    "sampling.start": ("clip", "first_face"),
+    "face.tracking": TRACKING,
+    "face.follow": ("largest", "central"),
+    "face.fit": ("box", "features"),
+}
 
 
 @dataclass(frozen=True)
@@ -41,41 +45,24 @@ class CacheSettings:
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "CacheSettings":
-        """Read the settings from a composed config.
-
-        Raises:
-            UserError: a key is unknown, or a value is out of range.
-        """
-        known = {field.name for field in fields(cls)}
-        for group in ("sampling", "face"):
-            if unknown := sorted(set(cfg[group]) - known):
-                raise UserError(f"{group}.{unknown[0]} is not a setting of {group}")
+        """Read the settings from a composed config."""
         return cls(min_frames=cfg.data.min_frames, **cfg.sampling, **cfg.face)
 
     def __post_init__(self) -> None:
-        """Check choices and ranges.
-
-        Raises:
-            UserError: names the key.
-        """
+        """Check choices and ranges; a UserError names the key."""
         num_images(self.segment_frames, self.interval)
-        for key, value, choices in (
-            ("sampling.by", self.by, BY),
-            ("sampling.start", self.start, STARTS),
-            ("face.tracking", self.tracking, TRACKING),
-            ("face.follow", self.follow, FOLLOW),
-            ("face.fit", self.fit, FITS),
-        ):
-            if value not in choices:
+        ranges = {
+            "sampling.min_face_fraction": (0, 1),
+            "face.min_confidence": (0, 1),
+            "data.min_frames": (1, self.segment_frames),
+            "face.size_px": (1, float("inf")),
+            "face.margin": (0, float("inf")),
+        }
+        for key, choices in CHOICES.items():
+            if (value := getattr(self, key.split(".")[1])) not in choices:
                 raise UserError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
-        for key, value, low, high in (
-            ("sampling.min_face_fraction", self.min_face_fraction, 0, 1),
-            ("face.min_confidence", self.min_confidence, 0, 1),
-            ("data.min_frames", self.min_frames, 1, self.segment_frames),
-            ("face.size_px", self.size_px, 1, float("inf")),
-            ("face.margin", self.margin, 0, float("inf")),
-        ):
-            if not low <= value <= high:
+        for key, (low, high) in ranges.items():
+            if not low <= (value := getattr(self, key.split(".")[1])) <= high:
                 raise UserError(f"{key} must be from {low} to {high}, got {value}")
 
     @property

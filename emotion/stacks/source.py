@@ -26,36 +26,23 @@ class Render:
 
 @dataclass(frozen=True)
 class ClipSource:
-    """The clips of a data set.
-
-    Attributes:
-        name: of the data set.
-        root: the folder of the clips.
-        scheme: how their names are read and split.
-        max_per_class: the maximum number of clips of each class in each split; None for all.
-        clip_list: the CSV file that lists the clips; None to take all files below `root`.
-        render: the demo clips to render; None for other data sets.
-        download_id: of a ZIP with the clips on Google Drive, "" if it is unknown; None for a data
-            set that is not downloaded.
-    """
+    """The clips of a data set."""
 
     name: str
     root: Path
     scheme: Scheme
-    max_per_class: int | None = None
-    clip_list: Path | None = None
-    render: Render | None = None
-    download_id: str | None = None
+    max_per_class: int | None  # of clips in each split; None for all
+    clip_list: Path | None  # the CSV file that lists the clips; None for all files below `root`
+    render: Render | None  # the demo clips to render; None for other data sets
+    download_id: str | None  # of a ZIP on Google Drive, "" if unknown; None if not downloaded
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "ClipSource":
         """Read the source from a composed config; access no file."""
         data = cfg.data
         root, clip_list = (
-            Path(path).expanduser().absolute()
-            if (path := OmegaConf.select(data, key)) is not None
-            else None
-            for key in ("root", "list")
+            path if path is None else Path(path).expanduser().absolute()
+            for path in (OmegaConf.select(data, "root"), OmegaConf.select(data, "list"))
         )
         if "list" in list(data) and clip_list is None:  # `in data` would skip a missing value, ???
             raise UserError(f"data.list is missing: data={data.name} needs data.list=FILE")
@@ -109,11 +96,7 @@ class ClipSource:
         return [path for path in paths if not path.exists()]
 
     def provide(self, num_workers: int | None) -> None:
-        """Render the missing demo clips, or download the clips, if the data set has such clips.
-
-        Args:
-            num_workers: number of rendering processes; None for one per core.
-        """
+        """Render the missing demo clips, or download the clips, if the data set has such clips."""
         if missing := self.missing_renders():
             self._render(missing, self.render.seed, num_workers)
         if self.download_id is not None:

@@ -23,14 +23,8 @@ def source_images(has_face: Sequence[bool]) -> np.ndarray:
     the first. (The original notebook inserts black images. Where some classes begin with black
     frames more often than others, a model learns the label from them.)
 
-    Args:
-        has_face: for each of the T images, whether a face was found in its frame.
-
     Returns:
-        (T,) int64, indices of images with a face.
-
-    Raises:
-        ValueError: no image has a face.
+        (T,) int64, indices of images with a face; if there are none, a ValueError is raised.
 
     >>> source_images([False, True, False, True]).tolist()
     [1, 1, 1, 3]
@@ -48,10 +42,7 @@ def stack_crops(crops: Sequence[np.ndarray | None], num_images: int) -> np.ndarr
     Args:
         crops: of each sampled frame, (H, W) uint8 or None; a tail has fewer than `num_images`. Or
             the landmarks of these crops, (468, 3) float32 or None.
-        num_images: T.
-
-    Returns:
-        (T, H, W) uint8; for landmarks, (T, 468, 3) float32.
+        num_images: T of the result, (T, H, W) uint8 or (T, 468, 3) float32.
     """
     return np.stack([crops[i] for i in source_images(own_crops(crops, num_images))])
 
@@ -92,7 +83,7 @@ def model_images(
 
     Args:
         stack: (T, H, W) uint8; (1, H, W) of a still.
-        has_face: for each of the T images, whether it is a crop of its own frame.
+        has_face: as in `take_images`.
         step: the model's interval in cached images.
         image_px: height and width of the returned images.
 
@@ -108,26 +99,12 @@ def model_images(
 
 
 def model_landmarks(landmarks: np.ndarray, has_face: Sequence[bool], step: int) -> np.ndarray:
-    """Select the landmarks of the images that `model_images` selects.
-
-    Args:
-        landmarks: (T, 468, 3) float32; (1, 468, 3) of a still.
-        has_face: for each of the T images, whether it is a crop of its own frame.
-        step: the model's interval in cached images.
-
-    Returns:
-        (ceil(T / step), 468, 3) float32, a new array.
-    """
+    """Select the landmarks, (T or 1, 468, 3) float32, of the images that `model_images` selects."""
     return landmarks[take_images(has_face, step)]
 
 
 def write_stack(path: Path, stack: np.ndarray) -> None:
-    """Write a stack as an uncompressed ImageJ TIFF, atomically.
-
-    Args:
-        path: the file; its folder is made.
-        stack: (T, H, W) uint8.
-    """
+    """Write a stack, (T, H, W) uint8, as an uncompressed ImageJ TIFF, atomically."""
     assert stack.ndim == 3 and stack.dtype == np.uint8
     tiff = io.BytesIO()  # in memory first: NumPy's own writer ignores a full disk
     tifffile.imwrite(tiff, stack, imagej=True, metadata={"axes": "CYX", "mode": "grayscale"})
@@ -136,14 +113,9 @@ def write_stack(path: Path, stack: np.ndarray) -> None:
 
 
 def read_stack(path: Path) -> np.ndarray:
-    """Map a stack into memory; its images are read from disk on access.
+    """Map the TIFF of a stack into memory, (T, H, W) uint8, read-only.
 
-    Args:
-        path: a TIFF of `write_stack` or of the original notebook; a TIFF that cannot be mapped,
-            such as a compressed one, is read at once.
-
-    Returns:
-        (T, H, W) uint8, read-only.
+    A file that cannot be mapped, such as a compressed one, is read at once.
     """
     try:
         stack = tifffile.memmap(path, mode="r")
