@@ -2,6 +2,7 @@
 
 import logging
 import time
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -36,15 +37,10 @@ class EpochLines(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Advance the bar."""
-        self._advance(trainer)
-
-    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Advance the bar."""
-        self._advance(trainer)
-
-    def _advance(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero:
             self.bar.advance(self.bar.task_ids[0])
+
+    on_validation_batch_end = on_train_batch_end
 
     def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
         """Remove the bar, so that the error is printed below it."""
@@ -80,6 +76,7 @@ def when(left_s: float, now: datetime | None = None) -> str:
     return f"{day}at {end:%H:%M}"
 
 
+@dataclass(eq=False)
 class SeededEpochs(Callback):
     """Seeds torch's generators at the start of each epoch, from the run's seed and the epoch.
 
@@ -87,9 +84,7 @@ class SeededEpochs(Callback):
     `trainer=ddp` has random numbers of its own.
     """
 
-    def __init__(self, seed: int) -> None:
-        """Take the run's seed."""
-        self.seed = seed
+    seed: int
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Seed the generators."""

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from emotion.errors import UserError
+from emotion.errors import UserError, first_problem
 from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
@@ -137,9 +137,7 @@ class FinishedRun(RunHead):
 
 RunRecord = FinishedRun | FailedRun
 
-_ADAPTER: TypeAdapter[RunRecord] = TypeAdapter(
-    Annotated[RunRecord, Field(discriminator="status")]
-)
+_ADAPTER: TypeAdapter[RunRecord] = TypeAdapter(Annotated[RunRecord, Field(discriminator="status")])
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -149,22 +147,16 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """Read a run's record; return None if the folder holds none.
-
-    Raises:
-        UserError: the record is damaged, or of another version.
-    """
+    """Read a run's record; return None if the folder holds none."""
     path = folder / RECORD_FILE
     try:
         return _ADAPTER.validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path}: {key or 'the file'}: {first['msg']} (record version {VERSION}); "
-            "it is damaged or of another version: run it again, or move its folder away"
+            f"{path}: {first_problem(error)} (record version {VERSION}); it is damaged or of "
+            "another version: run it again, or move its folder away"
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
