@@ -136,9 +136,6 @@ def fit_temperature(predictions: Predictions) -> float:
     (after Platt, "Probabilistic Outputs for Support Vector Machines", 1999). The derivative with
     respect to 1 / temperature is monotonic, so its zero is found by bisection.
 
-    Args:
-        predictions: uncalibrated, of at least one stack.
-
     Returns:
         A value within `TEMPERATURES`: the upper bound if the model is no better than chance; 1 if
         it gives all classes of every stack the same probability.

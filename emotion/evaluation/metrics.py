@@ -114,10 +114,7 @@ def count_confusions(
 
 
 def bootstrap(
-    runs: Sequence[Predictions],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    min_subjects: int = MIN_SUBJECTS,
+    runs: Sequence[Predictions], resamples: int = RESAMPLES, min_subjects: int = MIN_SUBJECTS
 ) -> Confidence:
     """Return 95 % confidence intervals of the runs' mean scores: percentile bootstrap over units.
 
@@ -131,7 +128,6 @@ def bootstrap(
     Args:
         runs: predictions for the same stacks or clips, one for each seed.
         resamples: R, the number of draws.
-        seed: of the draws.
         min_subjects: see above.
     """
     subjects = set(runs[0].subjects)
@@ -149,7 +145,7 @@ def bootstrap(
     kinds, numbers = np.unique(
         per_unit.reshape(num_units, -1), axis=0, return_counts=True
     )  # (K, S * C * C), (K,)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     drawn = generator.multinomial(num_units, numbers / num_units, size=resamples)  # (R, K)
     confusions = (drawn.astype(np.float64) @ kinds).reshape(resamples, *per_unit.shape[1:])
     tail = (1 - COVERAGE) / 2

@@ -40,14 +40,13 @@ def with_baselines(
 
     Args:
         predictions: uncalibrated, of the stacks of one split with known subjects.
-        neutral: (C,), see `mean_neutral`; of the model that made the predictions.
+        neutral: (C,) of `mean_neutral`, for the same model.
         neutral_label: the class of a resting face.
         temperature: of the model's calibration.
         share: 0 to 1.
 
     Returns:
-        Calibrated predictions of all other stacks, for each person and each of their neutral
-        clips. A clip's id ends in the baseline's, so that it counts once for each.
+        Calibrated predictions. A clip's id ends in the baseline's, so it counts once for each.
     """
     logits, index = predictions.logits, predictions.labels.index(neutral_label)
     clips, subjects = np.array(predictions.clips), np.array(predictions.subjects)

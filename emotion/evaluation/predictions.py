@@ -154,11 +154,7 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path) -> "Predictions":
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """Read what `write` wrote."""
         if not path.is_file():
             raise UserError(f"{path} is missing: run it again, or move its folder away")
         try:

@@ -43,9 +43,9 @@ class SweepProgress(Callback):
     def on_job_end(self, config: DictConfig, **_: Any) -> None:
         """Print how many cells are over and when the others will be; runs where the job runs."""
         with exit_on_error():
-            for cell in self.cells:
-                if cell.to_run and cell.folder == str(config.hydra.sweep.subdir):
-                    print(self.progress(cell.folder), flush=True)
+            folder = str(config.hydra.sweep.subdir)
+            if folder in {cell.folder for cell in self.cells if cell.to_run}:
+                print(self.progress(folder), flush=True)
 
     def progress(self, folder: str) -> str:
         """Return the line of progress after the cell of a folder has ended."""
@@ -65,8 +65,7 @@ class SweepProgress(Callback):
         """Exit with status 1 if a cell has not finished; runs after the report."""
         with exit_on_error():
             records = [read_record(self.sweep_dir / cell.folder) for cell in self.cells]
-            failed = sum(not isinstance(record, FinishedRun) for record in records)
-            if failed:
+            if failed := sum(not isinstance(record, FinishedRun) for record in records):
                 raise UserError(
                     f"{failed} of {len(records)} cells failed; the same command with "
                     f"sweep={self.sweep_dir.name} runs them again"

@@ -50,10 +50,7 @@ def distribution(override: Override) -> Distribution:
 
 
 def open_study(folder: Path, identity: str, seed: int) -> Study:
-    """Open the study in a folder, or create it; queue the trials of a killed process again.
-
-    A study's identity are its settings and ranges, which must be the same.
-    """
+    """Open the study in a folder, or create it; queue the trials of a killed process again."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = f"sqlite:///{folder / 'study.db'}"
     study = optuna.create_study(

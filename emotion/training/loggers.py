@@ -13,6 +13,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,18 +37,13 @@ log = logging.getLogger(__name__)
 
 def wandb_mode() -> str:
     """Return W&B's mode: `WANDB_MODE` if set, else online with a key or login, else offline."""
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode
-    return "online" if os.environ.get("WANDB_API_KEY") or has_login() else "offline"
-
-
-def has_login() -> bool:
-    """Return whether `wandb login` has stored a key for the server in use."""
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        has_login = netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):  # missing, or not readable for W&B either
-        return False
+        has_login = False
+    default = "online" if os.environ.get("WANDB_API_KEY") or has_login else "offline"
+    return os.environ.get("WANDB_MODE") or default
 
 
 class Wandb(WandbLogger):
@@ -119,10 +115,10 @@ class Wandb(WandbLogger):
             row = dataset.rows[index]
             if len(shown[row.label]) < self.gallery:
                 caption = f"{row.label}: {row.clip}, segment {row.segment}"
-                shown[row.label].append(stack_image(dataset, (index, seed), caption))
-        images = [image for of_class in shown.values() for image in of_class]
-        if images:
-            self.experiment.log({"train/stacks": images})
+                images = strip(dataset.images((index, seed)).numpy())
+                shown[row.label].append(wandb.Image(images, caption=caption))
+        if any(shown.values()):
+            self.experiment.log({"train/stacks": list(chain(*shown.values()))})
 
     def show_result(
         self,
@@ -181,7 +177,7 @@ class Wandb(WandbLogger):
         for index in wrong.tolist():
             true, probabilities = predictions.targets[index], predictions.probabilities[index]
             table.add_data(
-                stack_image(dataset, (index, 0)),
+                wandb.Image(strip(dataset.images((index, 0)).numpy())),
                 predictions.clips[index],
                 predictions.segments[index],
                 predictions.labels[true],
@@ -239,13 +235,6 @@ def tables_kept_by(run: wandb.Run) -> Iterator[None]:
     finally:
         if not is_set:
             del os.environ["WANDB_DATA_DIR"]
-
-
-def stack_image(
-    dataset: StackDataset, key: tuple[int, int], caption: str | None = None
-) -> wandb.Image:
-    """Draw a stack of a dataset, its images side by side; `key` as the dataset takes it."""
-    return wandb.Image(strip(dataset.images(key).numpy()), caption=caption)
 
 
 def log_sweep(

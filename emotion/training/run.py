@@ -46,13 +46,7 @@ from emotion.training.checkpoint import (
 from emotion.training.evaluate import log_calibration, log_scores, predict_splits
 from emotion.training.loggers import Curves, Wandb, finish_wandb
 from emotion.training.ranks import announce_main_process, run_alone
-from emotion.training.record import (
-    RECORD_FILE,
-    FinishedRun,
-    Throughput,
-    read_record,
-    write_record,
-)
+from emotion.training.record import RECORD_FILE, FinishedRun, Throughput, read_record, write_record
 from emotion.training.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)
@@ -76,13 +70,8 @@ HARMLESS_WARNINGS = (  # Lightning's, about what is intended
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Run one cell, alone or as a job of a sweep.
-
-    Returns:
-        The validation accuracy of the best epoch, which searches maximize; None if it failed.
-    """
-    hydra = HydraConfig.get()
-    run_dir = Path(hydra.runtime.output_dir)
+    """Run one cell that is no job of a sweep; return the validation accuracy of its best epoch."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
     if not is_first_process():
         logging.getLogger().setLevel(logging.ERROR)
         run_cell(cfg, run_dir)
@@ -149,9 +138,17 @@ def train_and_evaluate(
     loggers = build_loggers(cfg, datamodule, start, epochs_done)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()
+    trainer = instantiate(
+        cfg.trainer,
+        logger=loggers,
+        callbacks=[*callbacks.values(), clock, *more_callbacks],
+        plugins=[WholeCheckpoints(), TimmSyncBatchNorm()],
+    )
     datamodule.first_epoch = epochs_done
-    all_callbacks = [*callbacks.values(), clock, *more_callbacks]
-    trainer, seconds = fit(cfg, module, datamodule, loggers, all_callbacks, start)
+    announce_main_process()
+    start_s = time.monotonic()
+    trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+    seconds = time.monotonic() - start_s
     if not is_first_process():
         return None
 
@@ -209,6 +206,8 @@ def train_and_evaluate(
 
 def check_trainer(cfg: DictConfig) -> None:
     """Build a trainer and drop it, so that a wrong setting fails before any stack is cut."""
+    if cfg.trainer.strategy == "auto" and cfg.trainer.devices != 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
     try:
         instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
     except InstantiationException as error:
@@ -229,9 +228,8 @@ def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tupl
     """
     hydra = HydraConfig.get()
     named = any(override.startswith("hydra.run.dir=") for override in hydra.overrides.hydra)
-    start = starting_checkpoint(
-        cfg.ckpt_path, run_dir, named=named or hydra.mode == RunMode.MULTIRUN
-    )
+    named = named or hydra.mode == RunMode.MULTIRUN
+    start = starting_checkpoint(cfg.ckpt_path, run_dir, named=named)
     epochs_done = 0
     if start:
         epochs_done = load_checkpoint(start, module)["epoch"] + 1
@@ -260,22 +258,3 @@ def build_loggers(
         if isinstance(logger, Wandb):
             logger.show_stacks(datamodule.train_dataloader())
     return loggers
-
-
-def fit(
-    cfg: DictConfig,
-    module: ClassifierModule,
-    datamodule: StackDataModule,
-    loggers: Sequence[Logger],
-    callbacks: Sequence[Callback],
-    start: Path | None,
-) -> tuple[pl.Trainer, float]:
-    """Train, in this process or in several; return the trainer, and the seconds it took."""
-    if cfg.trainer.strategy == "auto" and cfg.trainer.devices != 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
-    announce_main_process()
-    plugins = [WholeCheckpoints(), TimmSyncBatchNorm()]
-    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=plugins)
-    start_s = time.monotonic()
-    trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
-    return trainer, time.monotonic() - start_s
