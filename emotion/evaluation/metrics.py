@@ -102,11 +102,7 @@ def defined(scores: np.ndarray) -> list[float | None]:
 def count_confusions(
     predictions: Predictions, unit_index: np.ndarray, num_units: int
 ) -> np.ndarray:
-    """Count a (C, C) confusion matrix for each of U units, given the (N,) unit of each prediction.
-
-    Returns:
-        (U, C, C) int64.
-    """
+    """Count (U, C, C) int64 confusions of U units, given the (N,) unit of each prediction."""
     size = len(predictions.labels)
     predicted = predictions.probabilities.argmax(axis=1)
     place = (unit_index * size + predictions.targets) * size + predicted
@@ -123,12 +119,7 @@ def bootstrap(
     predictions and the same ones for every run (Efron and Tibshirani 1993, chapter 13; units as
     clusters: Field and Welsh 2007). An interval covers the choice of clips or subjects, not the
     randomness of training. It is too narrow for few units, and has no width if everything is
-    correct.
-
-    Args:
-        runs: predictions for the same stacks or clips, one for each seed.
-        resamples: R, the number of draws.
-        min_subjects: see above.
+    correct. All runs, one for each seed, predict the same stacks or clips.
     """
     subjects = set(runs[0].subjects)
     unit = "subjects" if "" not in subjects and len(subjects) >= min_subjects else "clips"

@@ -64,11 +64,7 @@ def with_baselines(
 
 
 def mean_of(runs: Sequence[Predictions]) -> Predictions:
-    """Average the probabilities of runs that predicted the same clips.
-
-    Raises:
-        UserError: the runs predicted different clips.
-    """
+    """Average the probabilities of runs, which must have predicted the same clips."""
     first, *others = (run.take(np.argsort(run.clips).tolist()) for run in runs)
     if any(run.clips != first.clips for run in others):
         raise UserError("the seeds must have predicted the same clips: give the same folds of each")

@@ -104,11 +104,7 @@ def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> "RunHead":
 
 
 def why_run(cfg: DictConfig, folder: Path) -> str | None:
-    """Return why a cell has to run, or to run again.
-
-    Returns:
-        None if it finished with this config on the stacks that the cache holds now.
-    """
+    """Return why a cell has to run (again); None if it finished on the stacks of the cache now."""
     from emotion.stacks.cache import Cache
     from emotion.training.record import FinishedRun, read_record
 

@@ -56,13 +56,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 def starting_checkpoint(ckpt_path: str | None, run_dir: Path, *, named: bool) -> Path | None:
     """Find the checkpoint that training resumes from; return None to start with the first epoch.
 
-    Args:
-        ckpt_path: a file; `last`, the one in the run's folder; or None.
-        run_dir: the run's folder.
-        named: whether the user or a sweep chose this folder.
-
-    Raises:
-        UserError: `last` without the run's folder, or of a finished run.
+    `named` is whether the user or a sweep chose the run's folder, which `last` needs.
     """
     if ckpt_path != "last":
         return None if ckpt_path is None else Path(ckpt_path).absolute()

@@ -49,11 +49,7 @@ class Run:
 
     @cached_property
     def cache(self) -> Cache:
-        """The cache that the run used.
-
-        Raises:
-            UserError: it is gone or has changed.
-        """
+        """The cache that the run used, which must not have changed."""
         cache = Cache(Path(self.record.cache), self.recipe.settings)
         if cache.manifest_sha256() != self.record.manifest_sha256:
             overrides = [each for each in self.record.overrides if each.startswith(CACHE_KEYS)]
@@ -95,6 +91,5 @@ class Run:
 
 def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:
     """Return at most `num` rows, evenly spaced from the first to the last."""
-    if len(rows) <= num:
-        return list(rows)
-    return [rows[place] for place in np.linspace(0, len(rows) - 1, num).round().astype(int)]
+    places = np.linspace(0, len(rows) - 1, min(num, len(rows))).round().astype(int)
+    return [rows[place] for place in places]

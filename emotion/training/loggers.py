@@ -52,15 +52,7 @@ class Wandb(WandbLogger):
     def __init__(
         self, save_dir: str, *, gallery: int, mistakes: int, log_model: bool, **settings: Any
     ) -> None:
-        """Prepare a run.
-
-        Args:
-            save_dir: W&B's files go to its subfolder `wandb`.
-            gallery: number of train stacks of each class to log.
-            mistakes: number of mistakes to log, those of highest confidence.
-            log_model: log the best checkpoint as an artifact.
-            **settings: of `WandbLogger` and `wandb.init`: project, group, name, tags.
-        """
+        """Prepare a run, with the settings of conf/logger/wandb.yaml; files go to `wandb/`."""
         self.resumes = False
         self.gallery, self.mistakes = gallery, mistakes
         self.keeps_model = log_model  # not Lightning's log_model, which keeps last.ckpt as well
