@@ -3,7 +3,6 @@
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,16 @@ ENOUGH_S = 20.0  # of timing
 EVALUATION = 1 / 3  # of the time of a training step: the forward pass alone
 
 
-@dataclass(eq=False)
 class SweepEstimate(pl.Callback):
     """Prints how long the cells of a sweep take, if it is long, and once."""
 
-    cells: Sequence[PlannedCell]  # the first is trained here
-    num_parallel: int
-    small_share: float  # time of the first cell with `experiment=small`, as a share of its time
-    steps: int = 0
+    def __init__(self, cells: Sequence[PlannedCell], num_parallel: int, small_share: float) -> None:
+        """Estimate the time of `cells`, of which the first is trained here.
+
+        `small_share` is the time of the first cell with `experiment=small`, as a share of its time.
+        """
+        self.cells, self.num_parallel, self.small_share = cells, num_parallel, small_share
+        self.steps = 0
 
     @classmethod
     def of_job(cls, cfg: DictConfig, run_dir: Path) -> list["SweepEstimate"]:

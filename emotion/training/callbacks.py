@@ -2,7 +2,6 @@
 
 import logging
 import time
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -76,7 +75,6 @@ def when(left_s: float, now: datetime | None = None) -> str:
     return f"{day}at {end:%H:%M}"
 
 
-@dataclass(eq=False)
 class SeededEpochs(Callback):
     """Seeds torch's generators at the start of each epoch, from the run's seed and the epoch.
 
@@ -84,7 +82,9 @@ class SeededEpochs(Callback):
     `trainer=ddp` has random numbers of its own.
     """
 
-    seed: int
+    def __init__(self, seed: int) -> None:  # no dataclass: Hydra would make a config of it
+        """Take the run's seed."""
+        self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Seed the generators."""
