@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emotion.evaluation.predictions import Predictions
-from emotion.models.temperature import best_temperature
+from emotion.evaluation.predictions import Predictions, calibrate
 
 BINS = 15  # as in Guo et al.
+TEMPERATURES = (0.01, 100.0)  # at the upper one all classes are almost equally probable
 
 
 @dataclass(frozen=True)
@@ -54,24 +54,16 @@ class SplitCalibration:
 class Calibration:
     """The calibration of a run, as `metrics.json` has it.
 
-    Attributes:
-        temperature: what logits are divided by before softmax.
-        unsure_below: a clip with a lower top probability is `unsure`; 0 if every clip is answered,
-            1 if no threshold reaches the accuracy.
-        accuracy: the accuracy required of answered validation clips.
-        min_clips: number of validation clips below which no threshold is set.
-        threshold_set: whether there were enough validation clips; if not, `unsure_below` is 0.
-        bins: number of bins of the expected calibration error.
-        fitted_on: the split that it was fitted on.
-        splits: split -> how well its predictions are calibrated.
+    A clip with a top probability lower than `unsure_below` is `unsure`. The threshold is 0 if every
+    clip is answered, 1 if no threshold reaches the accuracy.
     """
 
     temperature: float
     unsure_below: float
-    accuracy: float
-    min_clips: int
+    accuracy: float  # required of answered validation clips
+    min_clips: int  # number of validation clips below which no threshold is set
     threshold_set: bool
-    bins: int
+    bins: int  # of the expected calibration error
     fitted_on: str
     splits: dict[str, SplitCalibration]
 
@@ -80,9 +72,8 @@ class Calibration:
 class Calibrator:
     """The rule that a run is calibrated by.
 
-    Attributes:
-        accuracy: required share of correct answers among the answered validation clips, with one
-            wrong clip added, from 0 (answers every clip) to below 1.
+    `accuracy` is the required share of correct answers among the answered validation clips, with
+    one wrong clip added, from 0 (answers every clip) to below 1.
     """
 
     accuracy: float
@@ -99,11 +90,7 @@ class Calibrator:
         return math.ceil((1 + self.accuracy) / (1 - self.accuracy) - 1e-9)
 
     def calibrate(self, predictions: Predictions) -> Calibration:
-        """Fit on the validation predictions, and evaluate the calibration of every split.
-
-        Args:
-            predictions: uncalibrated, of the stacks of several splits; `val` has at least one.
-        """
+        """Fit on the uncalibrated predictions of validation stacks, and evaluate every split."""
         of_val = predictions.of_split("val")
         temperature = fit_temperature(of_val)
         clips = of_val.calibrated(temperature).of_clips()
@@ -124,10 +111,7 @@ class Calibrator:
         )
 
     def unsure_below(self, clips: Predictions) -> float:
-        """Find the lowest threshold that meets the rule.
-
-        Args:
-            clips: calibrated predictions of at least one clip.
+        """Find the lowest threshold that meets the rule for at least one (calibrated) clip.
 
         Returns:
             A probability, half-way between the last clip that is answered and the next one, so
@@ -146,20 +130,36 @@ class Calibrator:
 
 
 def fit_temperature(predictions: Predictions) -> float:
-    """Find the temperature that makes the true classes of at least one stack most probable."""
-    return best_temperature(predictions.logits, predictions.targets)
+    """Find the temperature that minimizes the mean negative log-likelihood of the true classes.
+
+    The targets are smoothed by 1 / (N + 1), as if there were one more stack whose class is uniform
+    (after Platt, "Probabilistic Outputs for Support Vector Machines", 1999). The derivative with
+    respect to 1 / temperature is monotonic, so its zero is found by bisection.
+
+    Returns:
+        A value within `TEMPERATURES`: the upper bound if the model is no better than chance; 1 if
+        it gives all classes of every stack the same probability.
+    """
+    logits = predictions.logits
+    if not np.ptp(logits, axis=1).any():
+        return 1.0
+    num, size = logits.shape
+    smoothing = 1 / (num + 1)
+    shares = np.full((num, size), smoothing / size)
+    shares[np.arange(num), predictions.targets] += 1 - smoothing
+    wanted = (shares * logits).sum(axis=1).mean()
+    low, high = TEMPERATURES
+    for _ in range(60):  # exhausts the precision of a float64
+        middle = float(np.sqrt(low * high))
+        slope = (calibrate(logits, middle) * logits).sum(axis=1).mean() - wanted
+        low, high = (low, middle) if slope < 0 else (middle, high)
+    return high
 
 
 def evaluate_calibration(
     predictions: Predictions, temperature: float, unsure_below: float
 ) -> SplitCalibration:
-    """Compare calibrated with uncalibrated predictions.
-
-    Args:
-        predictions: uncalibrated, of the stacks of one split.
-        temperature: of the calibration.
-        unsure_below: confidence threshold for clips.
-    """
+    """Compare calibrated with uncalibrated predictions, given those of the stacks of one split."""
     after = predictions.calibrated(temperature)
     before_clips, after_clips = predictions.of_clips(), after.of_clips()
     top, right = confidence(after_clips)
@@ -195,10 +195,6 @@ def calibration_error(predictions: Predictions, bins: int = BINS) -> float:
 
     The mean difference between confidence and accuracy over bins of equal width, weighted by the
     number of predictions in them. It is biased upwards for few predictions.
-
-    Args:
-        predictions: of at least one stack or clip.
-        bins: number of bins.
     """
     top, right = confidence(predictions)
     place = np.clip(np.ceil(top * bins).astype(int) - 1, 0, bins - 1)  # (m / bins, (m + 1) / bins]

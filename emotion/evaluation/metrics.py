@@ -21,34 +21,16 @@ MIN_SUBJECTS = 10  # resampling fewer subjects underestimates how much subjects 
 
 @dataclass(frozen=True)
 class Confidence:
-    """Confidence intervals of the mean scores.
+    """Confidence intervals of the mean scores."""
 
-    Attributes:
-        unit: what was resampled: `clips` or `subjects`.
-        num_units: how many there are.
-        bounds: `accuracy`, `uar`, `macro_f1` -> low and high, 0 to 1.
-    """
-
-    unit: str
+    unit: str  # what was resampled: `clips` or `subjects`
     num_units: int
-    bounds: dict[str, tuple[float, float]]
+    bounds: dict[str, tuple[float, float]]  # `accuracy`, `uar`, `macro_f1` -> low and high, 0 to 1
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of predictions; see the module for classes that do not occur.
-
-    Attributes:
-        num: number of stacks or clips.
-        accuracy: share of correct predictions, 0 to 1.
-        uar: mean of the classes' recalls.
-        macro_f1: mean of the classes' F1 scores.
-        precision: of each class, None if undefined.
-        recall: likewise.
-        f1: likewise.
-        confusion: C rows (true class) of C counts (predicted class).
-        confidence: confidence intervals of accuracy, UAR and macro-F1.
-    """
+    """Scores of stacks or clips, 0 to 1; lists have a score for each class, None if undefined."""
 
     num: int
     accuracy: float
@@ -57,7 +39,7 @@ class Scores:
     precision: list[float | None]
     recall: list[float | None]
     f1: list[float | None]
-    confusion: list[list[int]]
+    confusion: list[list[int]]  # C rows (true class) of C counts (predicted class)
     confidence: Confidence
 
 
@@ -94,14 +76,7 @@ def judge_splits(predictions: Predictions) -> dict[str, LevelScores]:
 
 
 def class_scores(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return precision, recall and F1 of every class, NaN if undefined.
-
-    Args:
-        confusion: (..., C, C) counts.
-
-    Returns:
-        Three (..., C) float64 arrays.
-    """
+    """Return (..., C) precision, recall and F1, NaN if undefined, from (..., C, C) counts."""
     right = np.diagonal(confusion, axis1=-2, axis2=-1).astype(np.float64)
     occurring, predicted = confusion.sum(axis=-1), confusion.sum(axis=-2)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN
@@ -109,14 +84,7 @@ def class_scores(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def mean_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the scores of all classes together.
-
-    Args:
-        confusion: (..., C, C) counts, at least one in each matrix.
-
-    Returns:
-        `accuracy`, `uar` and `macro_f1`, (...) float64 each, 0 to 1.
-    """
+    """Return `accuracy`, `uar` and `macro_f1`, each (...) float64, from (..., C, C) counts."""
     _, recall, f1 = class_scores(confusion)
     right = np.trace(confusion, axis1=-2, axis2=-1)
     return {
@@ -134,77 +102,46 @@ def defined(scores: np.ndarray) -> list[float | None]:
 def count_confusions(
     predictions: Predictions, unit_index: np.ndarray, num_units: int
 ) -> np.ndarray:
-    """Count a confusion matrix for every unit.
-
-    Args:
-        predictions: N.
-        unit_index: (N,) int64, the unit that each belongs to.
-        num_units: U.
-
-    Returns:
-        (U, C, C) int64.
-    """
+    """Count (U, C, C) int64 confusions of U units, given the (N,) unit of each prediction."""
     size = len(predictions.labels)
     predicted = predictions.probabilities.argmax(axis=1)
     place = (unit_index * size + predictions.targets) * size + predicted
     return np.bincount(place, minlength=num_units * size**2).reshape(num_units, size, size)
 
 
-def independent_units(
-    predictions: Predictions, min_subjects: int = MIN_SUBJECTS
-) -> tuple[str, list[str]]:
-    """Choose what is resampled: never stacks, because those of one clip are nearly identical.
-
-    Returns:
-        `subjects` if all are known and at least `min_subjects`, else `clips`; and the unit of each
-        of the N predictions.
-    """
-    subjects = set(predictions.subjects)
-    if "" not in subjects and len(subjects) >= min_subjects:
-        return "subjects", predictions.subjects
-    return "clips", predictions.clips
-
-
 def bootstrap(
-    runs: Sequence[Predictions],
-    resamples: int = RESAMPLES,
-    seed: int = 0,
-    min_subjects: int = MIN_SUBJECTS,
+    runs: Sequence[Predictions], resamples: int = RESAMPLES, min_subjects: int = MIN_SUBJECTS
 ) -> Confidence:
     """Return 95 % confidence intervals of the runs' mean scores: percentile bootstrap over units.
 
-    Clips or subjects are drawn with replacement, each with all its predictions and the same ones
-    for every run (Efron and Tibshirani 1993, chapter 13; units as clusters: Field and Welsh 2007).
-    An interval covers the choice of clips or subjects, not the randomness of training. It is too
-    narrow for few units, and has no width if everything is correct.
-
-    Args:
-        runs: predictions for the same stacks or clips, one for each seed.
-        resamples: R, the number of draws.
-        seed: of the draws.
-        min_subjects: see `independent_units`.
+    Subjects are drawn with replacement if all are known and at least `min_subjects`, else clips;
+    never stacks, because those of one clip are nearly identical. Each comes with all its
+    predictions and the same ones for every run (Efron and Tibshirani 1993, chapter 13; units as
+    clusters: Field and Welsh 2007). An interval covers the choice of clips or subjects, not the
+    randomness of training. It is too narrow for few units, and has no width if everything is
+    correct. All runs, one for each seed, predict the same stacks or clips.
     """
-    unit, names = independent_units(runs[0], min_subjects)
-    index = {name: i for i, name in enumerate(sorted(set(names)))}
+    subjects = set(runs[0].subjects)
+    unit = "subjects" if "" not in subjects and len(subjects) >= min_subjects else "clips"
     counts = []
     for run in runs:
-        of_run = run.subjects if unit == "subjects" else run.clips
-        assert set(of_run) == set(index)
-        unit_index = np.array([index[name] for name in of_run], dtype=np.int64)
-        counts.append(count_confusions(run, unit_index, len(index)))
+        names, unit_index = np.unique(getattr(run, unit), return_inverse=True)
+        assert set(names) == set(getattr(runs[0], unit))
+        counts.append(count_confusions(run, unit_index, len(names)))
     per_unit = np.stack(counts, axis=1)  # (U, S, C, C)
+    num_units = len(per_unit)
 
     # Units with equal counts are interchangeable, so drawing the number of each kind gives the
     # same distribution, with one matrix product for all draws.
     kinds, numbers = np.unique(
-        per_unit.reshape(len(index), -1), axis=0, return_counts=True
+        per_unit.reshape(num_units, -1), axis=0, return_counts=True
     )  # (K, S * C * C), (K,)
-    generator = np.random.default_rng(seed)
-    drawn = generator.multinomial(len(index), numbers / len(index), size=resamples)  # (R, K)
+    generator = np.random.default_rng(0)
+    drawn = generator.multinomial(num_units, numbers / num_units, size=resamples)  # (R, K)
     confusions = (drawn.astype(np.float64) @ kinds).reshape(resamples, *per_unit.shape[1:])
     tail = (1 - COVERAGE) / 2
-    bounds = {}
-    for name, scores in mean_scores(confusions).items():  # (R, S)
-        low, high = np.quantile(scores.mean(axis=1), [tail, 1 - tail])
-        bounds[name] = (float(low), float(high))
-    return Confidence(unit, len(index), bounds)
+    bounds = {
+        name: tuple(np.quantile(scores.mean(axis=1), [tail, 1 - tail]).tolist())
+        for name, scores in mean_scores(confusions).items()  # (R, S)
+    }
+    return Confidence(unit, num_units, bounds)

@@ -18,15 +18,7 @@ SCORES = ("accuracy", "uar", "macro_f1")
 
 
 def mean_neutral(predictions: Predictions, neutral_label: str | None) -> list[float]:
-    """Return the (C,) mean log-probabilities of neutral stacks.
-
-    Args:
-        predictions: uncalibrated, of stacks.
-        neutral_label: the class of a resting face; None if no class is one.
-
-    Returns:
-        An empty list if there are no such stacks.
-    """
+    """Return the (C,) mean log-probabilities of uncalibrated neutral stacks; [] without any."""
     if neutral_label not in predictions.labels:
         return []
     is_neutral = predictions.targets == predictions.labels.index(neutral_label)
@@ -48,14 +40,13 @@ def with_baselines(
 
     Args:
         predictions: uncalibrated, of the stacks of one split with known subjects.
-        neutral: (C,), see `mean_neutral`; of the model that made the predictions.
+        neutral: (C,) of `mean_neutral`, for the same model.
         neutral_label: the class of a resting face.
         temperature: of the model's calibration.
         share: 0 to 1.
 
     Returns:
-        Calibrated predictions of all other stacks, for each person and each of their neutral
-        clips. A clip's id ends in the baseline's, so that it counts once for each.
+        Calibrated predictions. A clip's id ends in the baseline's, so it counts once for each.
     """
     logits, index = predictions.logits, predictions.labels.index(neutral_label)
     clips, subjects = np.array(predictions.clips), np.array(predictions.subjects)
@@ -73,16 +64,9 @@ def with_baselines(
 
 
 def mean_of(runs: Sequence[Predictions]) -> Predictions:
-    """Average the probabilities of runs that predicted the same clips.
-
-    Raises:
-        UserError: the runs predicted different clips.
-    """
-    if any(sorted(run.clips) != sorted(runs[0].clips) for run in runs[1:]):
+    """Average the probabilities of runs, which must have predicted the same clips."""
+    first, *others = (run.take(np.argsort(run.clips).tolist()) for run in runs)
+    if any(run.clips != first.clips for run in others):
         raise UserError("the seeds must have predicted the same clips: give the same folds of each")
-    order = [np.argsort(run.clips) for run in runs]
-    first = runs[0].take(order[0].tolist())
-    mean = np.mean(
-        [run.probabilities[o] for run, o in zip(runs, order, strict=True)], axis=0
-    ).astype(np.float32)
+    mean = np.mean([run.probabilities for run in (first, *others)], axis=0).astype(np.float32)
     return replace(first, probabilities=mean)

@@ -6,6 +6,7 @@ probabilities of its stacks: `Predictions.read(path).calibrated(temperature).of_
 and inference share `calibrate` and `mean_of_stacks`, so that they give a clip the same answer.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,15 +23,7 @@ TINY = float(np.finfo(np.float32).smallest_subnormal)  # lower bound of a probab
 
 
 def calibrate(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Turn logits into calibrated probabilities.
-
-    Args:
-        logits: (N, C), up to a constant in each row; log-probabilities are such logits.
-        temperature: what they are divided by.
-
-    Returns:
-        (N, C) float64, 0 to 1; each row sums to 1.
-    """
+    """Turn (N, C) logits, or log-probabilities, into (N, C) float64 calibrated probabilities."""
     scaled = np.asarray(logits, np.float64) / temperature
     powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
     return powers / powers.sum(axis=1, keepdims=True)
@@ -45,24 +38,17 @@ def mean_of_stacks(probabilities: np.ndarray) -> np.ndarray:
 class Predictions:
     """Predictions for N stacks, or for N clips.
 
-    Attributes:
-        labels: the C classes, in the order of their indices.
-        splits: N names, `val` or `test`.
-        clips: N ids.
-        segments: N numbers, counted from 1 in the clip; 0 stands for the whole clip.
-        subjects: N names, "" where the subject is unknown.
-        targets: (N,) int64, index of the true class.
-        probabilities: (N, C), 0 to 1; the largest of a row is the predicted class. float32 as the
-            model gave them; float64 once calibrated, so that a high temperature makes no ties.
+    Probabilities are float32 as the model gave them, and float64 once calibrated, so that a high
+    temperature makes no ties. The largest of a row is the predicted class.
     """
 
-    labels: list[str]
-    splits: list[str]
-    clips: list[str]
-    segments: list[int]
-    subjects: list[str]
-    targets: np.ndarray
-    probabilities: np.ndarray
+    labels: list[str]  # the C classes, in the order of their indices
+    splits: list[str]  # `val` or `test`
+    clips: list[str]  # ids
+    segments: list[int]  # counted from 1 in the clip; 0 stands for the whole clip
+    subjects: list[str]  # "" where the subject is unknown
+    targets: np.ndarray  # (N,) int64, index of the true class
+    probabilities: np.ndarray  # (N, C), 0 to 1
 
     def __post_init__(self) -> None:
         """Check that everything has N rows."""
@@ -108,14 +94,13 @@ class Predictions:
             probabilities=np.concatenate([part.probabilities for part in parts]),
         )
         assert all(part.labels == joined.labels for part in parts)
-        seen = set()
-        for stack in zip(joined.clips, joined.segments, strict=True):
-            if stack in seen:
+        stacks = Counter(zip(joined.clips, joined.segments, strict=True))
+        for (clip, segment), num in stacks.items():
+            if num > 1:
                 raise UserError(
-                    f"segment {stack[1]} of clip {stack[0]} is predicted in two splits or folds, "
+                    f"segment {segment} of clip {clip} is predicted in two splits or folds, "
                     "which must come from one split"
                 )
-            seen.add(stack)
         return joined
 
     def take(self, places: Sequence[int]) -> "Predictions":
@@ -144,11 +129,7 @@ class Predictions:
         return replace(self, probabilities=calibrate(self.logits, temperature))
 
     def of_clips(self) -> "Predictions":
-        """Average the probabilities of each clip's stacks, which are calibrated before.
-
-        Returns:
-            A row for each of the M clips, in the order of their first stacks.
-        """
+        """Average the calibrated stacks of each clip, in the order of the clips' first stacks."""
         places: dict[str, list[int]] = {}
         for place, clip in enumerate(self.clips):
             places.setdefault(clip, []).append(place)
@@ -160,30 +141,20 @@ class Predictions:
 
     def write(self, path: Path) -> None:
         """Write a CSV file atomically, with exact probabilities."""
-        columns = [PROBABILITY + label for label in self.labels]
-        rows = (
-            {
-                "split": self.splits[i],
-                "clip": self.clips[i],
-                "segment": self.segments[i],
-                "subject": self.subjects[i],
-                "label": self.labels[self.targets[i]],
-                "predicted": self.labels[self.probabilities[i].argmax()],
-                # 9 digits give a float32 back exactly
-                **dict(zip(columns, map("{:.9g}".format, self.probabilities[i]), strict=True)),
-            }
-            for i in range(len(self))
+        columns = ["split", "clip", "segment", "subject", "label", "predicted"]
+        columns += [PROBABILITY + label for label in self.labels]
+        labels = np.array(self.labels)
+        rows = zip(
+            *(self.splits, self.clips, self.segments, self.subjects),
+            *(labels[self.targets], labels[self.probabilities.argmax(axis=1)]),
+            *np.char.mod("%.9g", self.probabilities.T),  # gives a float32 back exactly
+            strict=True,
         )
-        known = ["split", "clip", "segment", "subject", "label", "predicted"]
-        write_table(path, [*known, *columns], rows)
+        write_table(path, columns, (dict(zip(columns, row, strict=True)) for row in rows))
 
     @classmethod
     def read(cls, path: Path) -> "Predictions":
-        """Read what `write` wrote.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """Read what `write` wrote."""
         if not path.is_file():
             raise UserError(f"{path} is missing: run it again, or move its folder away")
         try:

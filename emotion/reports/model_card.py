@@ -15,7 +15,7 @@ from pathlib import Path
 import jinja2
 
 from emotion import REPOSITORY
-from emotion.models.temperature import TEMPERATURES
+from emotion.evaluation.calibration import TEMPERATURES
 from emotion.stacks.landmarks import NUM_POINTS
 from emotion.training.finished_run import Run
 from emotion.training.record import FinishedRun

@@ -28,9 +28,7 @@ from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, read_re
 class SweepProgress(Callback):
     """Checks and plans a sweep at its start, counts its cells, and fails if one of them failed."""
 
-    def __init__(self) -> None:
-        """Start without cells, as in a single run."""
-        self.cells: list[PlannedCell] = []
+    cells: Sequence[PlannedCell] = ()  # none in a single run
 
     def on_multirun_start(self, config: DictConfig, config_name: str, **_: Any) -> None:
         """Check every cell, make missing stacks, and write the plan; exit on a mistake."""
@@ -45,16 +43,15 @@ class SweepProgress(Callback):
     def on_job_end(self, config: DictConfig, **_: Any) -> None:
         """Print how many cells are over and when the others will be; runs where the job runs."""
         with exit_on_error():
-            for cell in self.cells:
-                if cell.to_run and cell.folder == str(config.hydra.sweep.subdir):
-                    print(self.progress(cell.folder), flush=True)
+            folder = str(config.hydra.sweep.subdir)
+            if folder in {cell.folder for cell in self.cells if cell.to_run}:
+                print(self.progress(folder), flush=True)
 
     def progress(self, folder: str) -> str:
         """Return the line of progress after the cell of a folder has ended."""
-        to_run = [self.sweep_dir / cell.folder for cell in self.cells if cell.to_run]
-        begun = [path for path in to_run if (path / RECORD_FILE).is_file()]
-        over = [path for path in begun if (path / RECORD_FILE).stat().st_mtime >= self.start_s]
-        failed = sum(isinstance(read_record(path), FailedRun) for path in over)
+        to_run = [self.sweep_dir / cell.folder / RECORD_FILE for cell in self.cells if cell.to_run]
+        over = [path for path in to_run if path.is_file() and path.stat().st_mtime >= self.start_s]
+        failed = sum(isinstance(read_record(path.parent), FailedRun) for path in over)
         num_left = len(to_run) - len(over)
         line = f"over: {folder}; {len(self.cells) - num_left} of {len(self.cells)} cells"
         line += f", {failed} failed" if failed else ""
@@ -68,8 +65,7 @@ class SweepProgress(Callback):
         """Exit with status 1 if a cell has not finished; runs after the report."""
         with exit_on_error():
             records = [read_record(self.sweep_dir / cell.folder) for cell in self.cells]
-            failed = sum(not isinstance(record, FinishedRun) for record in records)
-            if failed:
+            if failed := sum(not isinstance(record, FinishedRun) for record in records):
                 raise UserError(
                     f"{failed} of {len(records)} cells failed; the same command with "
                     f"sweep={self.sweep_dir.name} runs them again"
@@ -77,11 +73,7 @@ class SweepProgress(Callback):
 
 
 def check_launcher(launcher: DictConfig) -> None:
-    """Check what a launcher needs, and let jobs on other machines import this package.
-
-    Raises:
-        UserError: the launcher cannot start anything.
-    """
+    """Check what a launcher needs, and let jobs on other machines import this package."""
     if launcher.get("n_jobs") == 0:
         raise UserError("hydra.launcher.n_jobs must be at least 1, or -1 for all cores, got 0")
     if launcher._target_.endswith("SlurmLauncher") and not shutil.which("sbatch"):
@@ -91,11 +83,7 @@ def check_launcher(launcher: DictConfig) -> None:
 
 
 def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]:
-    """Compose and check all cells of a sweep; return folder name -> config. Repeated ones are one.
-
-    Raises:
-        UserError: two cells would share a folder, or a folder must not be overwritten.
-    """
+    """Compose and check all cells of a sweep, repeated ones once: folder name -> config."""
     loader = GlobalHydra.instance().config_loader()
     params = [f"{key}={values}" for key, values in (config.hydra.sweeper.params or {}).items()]
     parser = OverridesParser.create(config_loader=loader)
@@ -122,23 +110,17 @@ def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]
 
 
 def prepare_data(cells: Sequence[DictConfig]) -> None:
-    """Make missing stacks once, before cells do so at the same time.
-
-    Raises:
-        UserError: no cell has data. If only some have none, those fail when they run.
-    """
+    """Make missing stacks once, before cells do so at the same time; raise if no cell has data."""
     from emotion.stacks.build import CacheBuilder  # here, because jobs import this module too
 
-    builders = {
-        builder.cache.directory: builder for builder in map(CacheBuilder.from_config, cells)
-    }
+    builders = {each.cache.directory: each for each in map(CacheBuilder.from_config, cells)}
     errors = []
     for builder in builders.values():
         try:
             builder.ensure()
         except UserError as error:
             errors.append(error)
-    if errors and len(errors) == len(builders):
+    if errors and len(errors) == len(builders):  # else the cells without data fail when they run
         raise errors[0]
 
 

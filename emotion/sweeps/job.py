@@ -23,12 +23,9 @@ log = logging.getLogger(__name__)
 
 
 def run_job(cfg: DictConfig) -> float | None:
-    """Run the cell of a job unless it is finished.
+    """Run the cell of a job unless it is finished; return `val_accuracy`, None if it failed.
 
     If another process runs the cell, a job of an earlier start for example, wait for it.
-
-    Returns:
-        The validation accuracy of the best epoch, which searches maximize; None if the cell failed.
     """
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if multiprocessing.get_start_method() == "loky":  # a joblib worker; cannot start more of them

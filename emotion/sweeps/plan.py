@@ -6,7 +6,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 from pydantic import TypeAdapter, ValidationError
 
-from emotion.errors import UserError
+from emotion.errors import UserError, first_problem
 from emotion.files import unfinished
 from emotion.stacks.sampling import num_images
 from emotion.training.record import RunHead
@@ -15,17 +15,11 @@ PLAN_FILE = "sweep.json"
 
 
 class PlannedCell(RunHead):
-    """A cell of a sweep.
+    """A cell of a sweep."""
 
-    Attributes:
-        folder: the name of its folder inside the sweep's folder.
-        to_run: whether it was not finished when the sweep started.
-        work: pixels per training stack times epochs, to compare run times.
-    """
-
-    folder: str
-    to_run: bool
-    work: float
+    folder: str  # its name inside the sweep's folder
+    to_run: bool  # whether it was not finished when the sweep started
+    work: float  # pixels per training stack times epochs, to compare run times
 
 
 _PLAN = TypeAdapter(list[PlannedCell])
@@ -38,16 +32,12 @@ def write_plan(sweep_dir: Path, cells: Sequence[PlannedCell]) -> None:
 
 
 def read_plan(sweep_dir: Path) -> list[PlannedCell]:
-    """Read the plan of a sweep.
-
-    Raises:
-        UserError: the plan is missing, damaged or of another version.
-    """
+    """Read the plan of a sweep."""
     path = sweep_dir / PLAN_FILE
     try:
         return _PLAN.validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.errors()[0]["msg"]
+        reason = error.strerror if isinstance(error, OSError) else first_problem(error)
         raise UserError(f"{path} cannot be read ({reason}): start its sweep again") from None
 
 

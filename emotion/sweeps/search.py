@@ -8,12 +8,8 @@ from pathlib import Path
 import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override
 from optuna import Study
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.distributions import BaseDistribution as Distribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from emotion.errors import UserError
@@ -22,12 +18,8 @@ from emotion.tables import write_table
 FAILED = TrialState.PRUNED  # unlike FAIL, the sampler learns to avoid it
 
 
-def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, BaseDistribution]]:
-    """Split parsed overrides into those that all trials share, and what Optuna searches for a key.
-
-    Raises:
-        UserError: no override is a sweep, or a range is invalid.
-    """
+def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Distribution]]:
+    """Split parsed overrides into those that all trials share, and what Optuna searches."""
     latest = {override.get_key_element(): override for override in overrides}
     searched = {key: distribution(o) for key, o in latest.items() if o.is_sweep_override()}
     if not searched:
@@ -39,14 +31,11 @@ def search_space(overrides: Sequence[Override]) -> tuple[list[str], dict[str, Ba
     return [f"{key}={value}" for key, value in shared.items()], searched
 
 
-def distribution(override: Override) -> BaseDistribution:
+def distribution(override: Override) -> Distribution:
     """Return Optuna's distribution for a sweep in Hydra's grammar.
 
     `interval(a,b)` is a range of floats, `int(interval(a,b))` of integers;
     `tag(log,interval(a,b))` is sampled on a log scale. All else is categorical.
-
-    Raises:
-        UserError: the range is empty, or not positive on a log scale.
     """
     sweep = override.value()
     try:
@@ -61,11 +50,7 @@ def distribution(override: Override) -> BaseDistribution:
 
 
 def open_study(folder: Path, identity: str, seed: int) -> Study:
-    """Open the study in a folder, or create it; queue the trials of a killed process again.
-
-    Raises:
-        UserError: the folder holds a study with another identity: other settings or ranges.
-    """
+    """Open the study in a folder, or create it; queue the trials of a killed process again."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = f"sqlite:///{folder / 'study.db'}"
     study = optuna.create_study(
@@ -89,7 +74,7 @@ def ended_trials(study: Study) -> list[FrozenTrial]:
 
 def run_trials(
     study: Study,
-    searched: dict[str, BaseDistribution],
+    searched: dict[str, Distribution],
     num: int,
     run: Callable[[list[list[str]]], Sequence[float | None]],
 ) -> None:
@@ -106,11 +91,7 @@ def run_trials(
 
 
 def report(study: Study, folder: Path, shared: Sequence[str], searched: Iterable[str]) -> None:
-    """Write all trials to `trials.csv`; print the best one and how to run it.
-
-    Raises:
-        UserError: no trial has finished.
-    """
+    """Write all trials to `trials.csv`; print the best one and how to run it."""
     ended, path = ended_trials(study), folder / "trials.csv"
     rows = [{"trial": t.number, "val accuracy": t.value} | t.params for t in ended]
     write_table(path, ["trial", "val accuracy", *searched], rows)

@@ -79,10 +79,7 @@ def start_backbone(cfg: DictConfig, module: ClassifierModule) -> PretrainedWeigh
 
 
 def build_recipe(
-    cfg: DictConfig,
-    datamodule: StackDataModule,
-    calibration: Calibration,
-    neutral: Sequence[float],
+    cfg: DictConfig, datamodule: StackDataModule, calibration: Calibration, neutral: Sequence[float]
 ) -> Recipe:
     """Return what inference needs besides the weights; `neutral` is from `mean_neutral`."""
     return Recipe(

@@ -36,15 +36,10 @@ class EpochLines(Callback):
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
         """Advance the bar."""
-        self._advance(trainer)
-
-    def on_validation_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        """Advance the bar."""
-        self._advance(trainer)
-
-    def _advance(self, trainer: pl.Trainer) -> None:
         if trainer.is_global_zero:
             self.bar.advance(self.bar.task_ids[0])
+
+    on_validation_batch_end = on_train_batch_end
 
     def on_exception(self, trainer: pl.Trainer, *_: Any) -> None:
         """Remove the bar, so that the error is printed below it."""
@@ -87,7 +82,7 @@ class SeededEpochs(Callback):
     `trainer=ddp` has random numbers of its own.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int) -> None:  # no dataclass: Hydra would make a config of it
         """Take the run's seed."""
         self.seed = seed
 

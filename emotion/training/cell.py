@@ -10,7 +10,7 @@ import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -18,7 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from emotion.errors import UserError
 from emotion.models.titles import model_title
-from emotion.training.record import RECORD_FILE, FinishedRun, RunHead, SplitSettings, read_record
+
+if TYPE_CHECKING:  # imported where used, because `train.py --help` imports this module
+    from emotion.training.record import RunHead
 
 ERROR_FILE = "error.txt"
 LOCK = ".cell.lock"  # held by the process that runs the cell
@@ -26,7 +28,7 @@ LOG = "train.log"
 # Everything that a run writes; no other file is ever removed from a run's folder.
 RUN_FOLDERS = ("curves", "wandb")
 RUN_FILES = (
-    *(LOG, LOCK, RECORD_FILE, ERROR_FILE, "predictions.csv", "recipe.json"),
+    *(LOG, LOCK, ERROR_FILE, "metrics.json", "predictions.csv", "recipe.json"),
     *("best.ckpt", "last.ckpt", "curves/metrics.csv", "curves/hparams.yaml"),
     *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
 )
@@ -38,27 +40,20 @@ BESIDE_THE_POINT = (
 
 
 def cell_id(cfg: DictConfig) -> str:
-    """Hash everything in a composed config that can change a result.
+    """Hash everything in a composed config that can change a result into 8 hexadecimal digits.
 
     Interpolations are hashed unresolved, so that the id does not depend on paths. A file of
     pretrained weights counts by its content, and `_target_` (how a class is spelled) not at all.
-
-    Args:
-        cfg: the config of a job, with or without the section `hydra`.
-
-    Returns:
-        8 hexadecimal digits.
     """
     settings = without_targets(OmegaConf.to_container(cfg, resolve=False))
     for key in BESIDE_THE_POINT:
         section, _, name = key.rpartition(".")
         (settings.get(section, {}) if section else settings).pop(name, None)
-    if settings.get("ckpt_path") in (None, "last"):  # a resumed run is the same run
-        settings.pop("ckpt_path", None)
-    pretrained = cfg.model.pretrained
-    if isinstance(pretrained, str) and Path(pretrained).is_file():
-        content = Path(pretrained).read_bytes()
-        settings["model"]["pretrained"] = hashlib.sha256(content).hexdigest()
+    if settings["ckpt_path"] in (None, "last"):  # a resumed run is the same run
+        del settings["ckpt_path"]
+    pretrained = Path(str(cfg.model.pretrained))
+    if pretrained.is_file():
+        settings["model"]["pretrained"] = hashlib.sha256(pretrained.read_bytes()).hexdigest()
     text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
 
@@ -88,8 +83,10 @@ OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 OmegaConf.register_new_resolver("cell_name", lambda _root_: cell_name(_root_), replace=True)
 
 
-def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> RunHead:
+def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> "RunHead":
     """Return what is known of a run before it starts."""
+    from emotion.training.record import RunHead, SplitSettings
+
     split = OmegaConf.to_container(cfg.split, resolve=True)
     split.pop("_target_", None)
     return RunHead(
@@ -107,15 +104,10 @@ def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> RunHead:
 
 
 def why_run(cfg: DictConfig, folder: Path) -> str | None:
-    """Return why a cell has to run, or to run again.
+    """Return why a cell has to run (again); None if it finished on the stacks of the cache now."""
+    from emotion.stacks.cache import Cache
+    from emotion.training.record import FinishedRun, read_record
 
-    Args:
-        cfg: its composed config.
-        folder: its folder.
-
-    Returns:
-        None if it finished with this config on the stacks that the cache holds now.
-    """
     try:
         record = read_record(folder)
     except UserError:
@@ -126,11 +118,8 @@ def why_run(cfg: DictConfig, folder: Path) -> str | None:
         return "another config"
     if not isinstance(record, FinishedRun):
         return "failed before"
-    from emotion.stacks.cache import Cache  # here, because --help imports this module
-
-    if record.manifest_sha256 != Cache.from_config(cfg).manifest_sha256():
-        return "made from other stacks"
-    return None
+    is_current = record.manifest_sha256 == Cache.from_config(cfg).manifest_sha256()
+    return None if is_current else "made from other stacks"
 
 
 def is_begun(folder: Path) -> bool:
@@ -146,32 +135,26 @@ def foreign_files(folder: Path) -> list[Path]:
 
 def is_run_file(name: str) -> bool:
     """Return whether a run writes a file of this name, relative to its folder."""
-    directory, _, last = name.rpartition("/")
-    if unfinished_file := re.fullmatch(r"\.(\w+)\.\w+-\d+(\.\w+)", last):  # of files.unfinished
-        name = f"{directory}/{unfinished_file[1]}{unfinished_file[2]}".lstrip("/")
-    return name in RUN_FILES or name.startswith("wandb/")
+    finished = re.sub(r"(^|/)\.(\w+)\.\w+-\d+(\.\w+)$", r"\1\2\3", name)  # of files.unfinished
+    return finished in RUN_FILES or name.startswith("wandb/")
 
 
 def clear(folder: Path, *, but_for_training: bool = False) -> None:
-    """Remove what an unfinished run of a cell has left in its folder.
+    """Remove what an unfinished run of a cell has left in its folder, but its config and log.
 
-    Config and log stay: they belong to the run that is about to start.
-
-    Args:
-        folder: the cell's folder.
-        but_for_training: keep checkpoints and curves, to resume from them; the record, the error
-            and partly written files are removed.
+    Those belong to the run that is about to start. `but_for_training` also keeps checkpoints and
+    curves, to resume from them.
 
     Raises:
         UserError: the folder holds files that no run writes; nothing is removed.
     """
     if foreign := foreign_files(folder):
         raise UserError(f"{foreign[0]} is in a run's folder, and no run writes it: move it away")
+    kept = {".hydra", LOG, LOCK}
+    if but_for_training:
+        kept |= {"best.ckpt", "last.ckpt", *RUN_FOLDERS}
     for path in folder.iterdir():
-        if path.name in (".hydra", LOG, LOCK):
-            continue
-        is_result = path.name in (RECORD_FILE, ERROR_FILE)
-        if but_for_training and not is_result and not path.name.startswith("."):
+        if path.name in kept:
             continue
         if not path.is_dir():
             path.unlink()

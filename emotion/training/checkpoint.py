@@ -24,11 +24,7 @@ class RunCheckpoint(ModelCheckpoint):
         super().__init__(enable_version_counter=False, **settings)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume from a checkpoint of this folder or of another one.
-
-        Raises:
-            UserError: the best checkpoint so far is missing.
-        """
+        """Resume from a checkpoint of this folder or of another one."""
         if self.monitor is None:  # has no state: every epoch replaces the file
             return
         kept = Path(state_dict["best_model_path"])
@@ -58,23 +54,12 @@ class WholeCheckpoints(TorchCheckpointIO):
 
 
 def starting_checkpoint(ckpt_path: str | None, run_dir: Path, *, named: bool) -> Path | None:
-    """Find the checkpoint that training resumes from.
+    """Find the checkpoint that training resumes from; return None to start with the first epoch.
 
-    Args:
-        ckpt_path: a file; `last`, the one in the run's folder; or None.
-        run_dir: the run's folder.
-        named: whether the user or a sweep chose this folder.
-
-    Returns:
-        None to start with the first epoch, also if no epoch of this folder's run was completed.
-
-    Raises:
-        UserError: `last` without the run's folder, or of a finished run.
+    `named` is whether the user or a sweep chose the run's folder, which `last` needs.
     """
-    if ckpt_path is None:
-        return None
     if ckpt_path != "last":
-        return Path(ckpt_path).absolute()
+        return None if ckpt_path is None else Path(ckpt_path).absolute()
     path = run_dir / LAST
     if path.is_file():
         return path
@@ -90,11 +75,7 @@ def starting_checkpoint(ckpt_path: str | None, run_dir: Path, *, named: bool) ->
 
 
 def load_checkpoint(path: Path, module: pl.LightningModule) -> dict[str, Any]:
-    """Read a checkpoint that training can resume from.
-
-    Args:
-        path: the file.
-        module: built with the settings of this run.
+    """Read a checkpoint that training of a module can resume from.
 
     Raises:
         UserError: it is no such checkpoint, or its run had other settings.

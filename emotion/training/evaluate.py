@@ -24,15 +24,14 @@ def predict_splits(
     module.eval().to(trainer.strategy.root_device)
     parts = []
     for split in ("val", "test"):
-        if not (rows := datamodule.rows[split]):
-            continue
-        with torch.inference_mode(), trainer.precision_plugin.val_step_context():
-            batches = [
-                module.predict_step(module.transfer_batch_to_device(batch, module.device, 0), 0)
-                for batch in datamodule.evaluation_dataloader(split)
-            ]
-        probabilities = torch.cat(batches).cpu().numpy()
-        parts.append(Predictions.of_rows(rows, datamodule.labels, probabilities))
+        if rows := datamodule.rows[split]:
+            with torch.inference_mode(), trainer.precision_plugin.val_step_context():
+                batches = [
+                    module.predict_step(module.transfer_batch_to_device(batch, module.device, 0), 0)
+                    for batch in datamodule.evaluation_dataloader(split)
+                ]
+            probabilities = torch.cat(batches).cpu().numpy()
+            parts.append(Predictions.of_rows(rows, datamodule.labels, probabilities))
     return Predictions.joined(parts)
 
 
@@ -41,13 +40,10 @@ def log_scores(scores: LevelScores, split: str, best_epoch: int) -> None:
     stacks = scores.stacks
     low, high = stacks.confidence.bounds["accuracy"]
     log.info(
-        "best epoch %d on %d %s stacks: accuracy %.1f %% [%.1f, %.1f], UAR %.1f %%, "
-        "macro-F1 %.1f %%%s",
-        best_epoch,
-        stacks.num,
-        split,
-        *(100 * score for score in (stacks.accuracy, low, high, stacks.uar, stacks.macro_f1)),
-        "; the epoch was selected on the same clips" if split == "val" else "",
+        f"best epoch {best_epoch} on {stacks.num} {split} stacks: "
+        f"accuracy {100 * stacks.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}], "
+        f"UAR {100 * stacks.uar:.1f} %, macro-F1 {100 * stacks.macro_f1:.1f} %"
+        + ("; the epoch was selected on the same clips" if split == "val" else "")
     )
 
 
@@ -55,35 +51,24 @@ def log_calibration(calibration: Calibration, reported_on: str) -> None:
     """Log the effect of calibration on the reported split, and the confidence threshold."""
     clips = calibration.splits[reported_on].clips
     log.info(
-        "temperature %.3g, fitted on val: calibration error on %d %s clips %.1f %% before, "
-        "%.1f %% after",
-        calibration.temperature,
-        clips.num,
-        reported_on,
-        100 * clips.ece.before,
-        100 * clips.ece.after,
+        f"temperature {calibration.temperature:.3g}, fitted on val: calibration error on "
+        f"{clips.num} {reported_on} clips {100 * clips.ece.before:.1f} % before, "
+        f"{100 * clips.ece.after:.1f} % after"
     )
-    num_val, required = calibration.splits["val"].clips.num, 100 * calibration.accuracy
+    num_val = calibration.splits["val"].clips.num
+    required = f"an accuracy of {100 * calibration.accuracy:.0f} % (calibration.accuracy)"
     if not calibration.threshold_set:
         log.warning(
-            "no confidence threshold is set, and every clip is answered: an accuracy of %.0f %% "
-            "(calibration.accuracy) needs at least %d validation clips, there are %d",
-            required,
-            calibration.min_clips,
-            num_val,
+            f"no confidence threshold is set, and every clip is answered: {required} needs at "
+            f"least {calibration.min_clips} validation clips, there are {num_val}"
         )
     elif calibration.unsure_below == 1:
         log.warning(
-            "every clip is unsure: no confidence threshold gives an accuracy of %.0f %% "
-            "(calibration.accuracy) on the %d validation clips",
-            required,
-            num_val,
+            f"every clip is unsure: no confidence threshold gives {required} on the {num_val} "
+            "validation clips"
         )
     else:
         log.info(
-            "unsure below %.1f %%: %d of %d %s clips answered",
-            100 * calibration.unsure_below,
-            clips.answered,
-            clips.num,
-            reported_on,
+            f"unsure below {100 * calibration.unsure_below:.1f} %: {clips.answered} of "
+            f"{clips.num} {reported_on} clips answered"
         )

@@ -23,11 +23,6 @@ class Run:
     """A finished run of `train.py`, which may be from another machine.
 
     Reading it instantiates nothing, resolves no config, and builds no cache.
-
-    Attributes:
-        folder: of the run.
-        record: its `metrics.json`.
-        recipe: its `recipe.json`.
     """
 
     folder: Path
@@ -36,11 +31,7 @@ class Run:
 
     @classmethod
     def read(cls, folder: Path) -> "Run":
-        """Read a run's record and recipe.
-
-        Raises:
-            UserError: the folder has no finished run, or one of another version.
-        """
+        """Read a run's record and recipe."""
         record = read_record(folder)
         if not isinstance(record, FinishedRun):
             raise UserError(f"{folder} must be the folder of a finished run ({RECORD_FILE})")
@@ -58,11 +49,7 @@ class Run:
 
     @cached_property
     def cache(self) -> Cache:
-        """The cache that the run used.
-
-        Raises:
-            UserError: it is gone or has changed.
-        """
+        """The cache that the run used, which must not have changed."""
         cache = Cache(Path(self.record.cache), self.recipe.settings)
         if cache.manifest_sha256() != self.record.manifest_sha256:
             overrides = [each for each in self.record.overrides if each.startswith(CACHE_KEYS)]
@@ -76,14 +63,7 @@ class Run:
         return cache
 
     def rows(self, split: str) -> list[StackRow]:
-        """Return the manifest rows of a split.
-
-        Args:
-            split: `val` or `test`, the stacks in `predictions.csv`; or `train`, all others.
-
-        Raises:
-            UserError: the cache is gone or has changed.
-        """
+        """Return the manifest rows of `val` or `test`; or of `train`, all rows but those."""
         rows = {(row.clip, row.segment): row for row in self.cache.manifest()}
         keys = list(zip(self.predictions.clips, self.predictions.segments, strict=True))
         if missing := [key for key in keys if key not in rows]:
@@ -97,11 +77,7 @@ class Run:
         return [rows[k] for k, of in zip(keys, self.predictions.splits, strict=True) if of == split]
 
     def inputs(self, rows: Sequence[StackRow]) -> np.ndarray:
-        """Load the model's inputs of N rows.
-
-        Returns:
-            (N, T, image_px, image_px) uint8, or (N, T, 468, 3) float32.
-        """
+        """Load (N, T, image_px, image_px) uint8 stacks or (N, T, 468, 3) float32 landmarks."""
         from emotion.data.batch import collate
         from emotion.data.dataset import StackDataset
 
@@ -115,6 +91,5 @@ class Run:
 
 def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:
     """Return at most `num` rows, evenly spaced from the first to the last."""
-    if len(rows) <= num:
-        return list(rows)
-    return [rows[place] for place in np.linspace(0, len(rows) - 1, num).round().astype(int)]
+    places = np.linspace(0, len(rows) - 1, min(num, len(rows))).round().astype(int)
+    return [rows[place] for place in places]

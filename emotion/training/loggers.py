@@ -5,7 +5,6 @@ the end scores, the confusion matrix, mistakes with their images, and throughput
 that resumes in its own folder continues its W&B run. A sweep has a W&B run of its own.
 """
 
-import csv
 import hashlib
 import logging
 import netrc
@@ -14,6 +13,7 @@ import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -27,6 +27,7 @@ from emotion import REPOSITORY
 from emotion.data.dataset import StackDataset
 from emotion.evaluation.predictions import Predictions
 from emotion.stacks.contact_sheet import strip
+from emotion.tables import read_table
 from emotion.training.record import FinishedRun, WandbRun
 
 ROWS_PER_PART = 1_000_000  # of W&B's history; no part of a run logs as many
@@ -36,44 +37,24 @@ log = logging.getLogger(__name__)
 
 def wandb_mode() -> str:
     """Return W&B's mode: `WANDB_MODE` if set, else online with a key or login, else offline."""
-    if mode := os.environ.get("WANDB_MODE"):
-        return mode
-    return "online" if os.environ.get("WANDB_API_KEY") or has_login() else "offline"
-
-
-def has_login() -> bool:
-    """Return whether `wandb login` has stored a key for the server in use."""
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname
     try:
-        return netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
+        has_login = netrc.netrc(os.environ.get("NETRC")).authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):  # missing, or not readable for W&B either
-        return False
+        has_login = False
+    default = "online" if os.environ.get("WANDB_API_KEY") or has_login else "offline"
+    return os.environ.get("WANDB_MODE") or default
 
 
 class Wandb(WandbLogger):
     """Lightning's W&B logger, offline without a key, with one W&B run for each of our runs."""
 
     def __init__(
-        self,
-        save_dir: str,
-        *,
-        gallery: int = 3,
-        mistakes: int = 20,
-        log_model: bool = False,
-        **settings: Any,
+        self, save_dir: str, *, gallery: int, mistakes: int, log_model: bool, **settings: Any
     ) -> None:
-        """Prepare a run.
-
-        Args:
-            save_dir: W&B's files go to its subfolder `wandb`.
-            gallery: number of train stacks of each class to log.
-            mistakes: number of mistakes to log, those of highest confidence.
-            log_model: log the best checkpoint as an artifact.
-            **settings: of `WandbLogger` and `wandb.init`: project, group, name, tags.
-        """
+        """Prepare a run, with the settings of conf/logger/wandb.yaml; files go to `wandb/`."""
         self.resumes = False
-        self.gallery = gallery
-        self.mistakes = mistakes
+        self.gallery, self.mistakes = gallery, mistakes
         self.keeps_model = log_model  # not Lightning's log_model, which keeps last.ckpt as well
         self.mode = wandb_mode()
         Path(save_dir).mkdir(parents=True, exist_ok=True)
@@ -91,12 +72,7 @@ class Wandb(WandbLogger):
 
         Offline, W&B writes the rest of a run to another folder and counts the rows of the history
         from 0 again, which would overwrite the first part's once uploaded. So each part gets a
-        range of row numbers.
-
-        Args:
-            run_dir: folder of the run that training resumes from; the W&B run of another folder
-                is not continued.
-            last_epoch: not needed here; see `Curves.go_on`.
+        range of row numbers. The W&B run of another folder is not continued.
         """
         parts = parts_of_runs(Path(self._save_dir) / "wandb")
         if run_dir.resolve() != Path(self._save_dir).resolve() or not parts:
@@ -122,11 +98,7 @@ class Wandb(WandbLogger):
         )
 
     def show_stacks(self, loader: DataLoader) -> None:
-        """Log augmented train stacks of each class, as the first epoch sees them.
-
-        Args:
-            loader: of a `StackDataset`, with its `SeededSampler`.
-        """
+        """Log augmented train stacks of each class, as the first epoch sees them."""
         if self.resumes:
             return
         dataset: StackDataset = loader.dataset
@@ -135,10 +107,10 @@ class Wandb(WandbLogger):
             row = dataset.rows[index]
             if len(shown[row.label]) < self.gallery:
                 caption = f"{row.label}: {row.clip}, segment {row.segment}"
-                shown[row.label].append(stack_image(dataset, (index, seed), caption))
-        images = [image for of_class in shown.values() for image in of_class]
-        if images:
-            self.experiment.log({"train/stacks": images})
+                images = strip(dataset.images((index, seed)).numpy())
+                shown[row.label].append(wandb.Image(images, caption=caption))
+        if any(shown.values()):
+            self.experiment.log({"train/stacks": list(chain(*shown.values()))})
 
     def show_result(
         self,
@@ -149,24 +121,17 @@ class Wandb(WandbLogger):
     ) -> None:
         """Log scores, confusion matrix, mistakes and throughput.
 
-        Args:
-            record: of the run.
-            predictions: calibrated, of the stacks of the reported split.
-            dataset: of these stacks, in the same order.
-            checkpoint: the best one.
+        `predictions` are calibrated, of the stacks of the reported split; `dataset` has the same
+        stacks in the same order.
         """
         split, scores = record.reported_on, record.reported.stacks
         labels = predictions.labels
         predicted = predictions.probabilities.argmax(axis=1)
         counts = np.sum(scores.confusion, axis=1).tolist()
+        classes = zip(labels, counts, scores.precision, scores.recall, scores.f1, strict=True)
+        columns = ["class", "stacks", "precision", "recall", "F1"]
         shown = {
-            f"{split}/classes": wandb.Table(
-                ["class", "stacks", "precision", "recall", "F1"],
-                [
-                    [label, counts[i], scores.precision[i], scores.recall[i], scores.f1[i]]
-                    for i, label in enumerate(labels)
-                ],
-            ),
+            f"{split}/classes": wandb.Table(columns, [list(row) for row in classes]),
             f"{split}/confusion": wandb.plot.confusion_matrix(
                 y_true=predictions.targets.tolist(),
                 preds=predicted.tolist(),
@@ -199,13 +164,12 @@ class Wandb(WandbLogger):
         top = predictions.probabilities.max(axis=1)
         wrong = np.flatnonzero(predicted != predictions.targets)
         wrong = wrong[np.argsort(-top[wrong], kind="stable")][: self.mistakes]
-        table = wandb.Table(
-            ["images", "clip", "segment", "true", "predicted", "confidence", "p(true)"]
-        )
+        columns = ["images", "clip", "segment", "true", "predicted", "confidence", "p(true)"]
+        table = wandb.Table(columns)
         for index in wrong.tolist():
             true, probabilities = predictions.targets[index], predictions.probabilities[index]
             table.add_data(
-                stack_image(dataset, (index, 0)),
+                wandb.Image(strip(dataset.images((index, 0)).numpy())),
                 predictions.clips[index],
                 predictions.segments[index],
                 predictions.labels[true],
@@ -233,18 +197,10 @@ class Curves(CSVLogger):
     """Lightning's CSV logger, which keeps the curves of a run that is resumed."""
 
     def go_on(self, run_dir: Path, last_epoch: int) -> None:
-        """Take over the rows of the completed epochs; call this first.
-
-        Args:
-            run_dir: folder of the run that training resumes from; may be this one's.
-            last_epoch: the last completed epoch, from 0.
-        """
+        """Take over the rows of epochs up to `last_epoch`, counted from 0; call this first."""
         path = run_dir / self.name / str(self.version) / "metrics.csv"
-        rows = []
-        if path.is_file():
-            with open(path, newline="") as file:
-                rows = [row for row in csv.DictReader(file) if row["epoch"]]
-        kept = [row for row in rows if int(row["epoch"]) <= last_epoch]
+        rows = read_table(path) if path.is_file() else []
+        kept = [row for row in rows if row["epoch"] and int(row["epoch"]) <= last_epoch]
         # `experiment` removes the file in this run's own folder, so it is read before
         self.experiment.metrics += [{k: v for k, v in row.items() if v} for row in kept]
         self.save()
@@ -264,21 +220,13 @@ def tables_kept_by(run: wandb.Run) -> Iterator[None]:
     W&B's default is the home folder, where a run that is moved elsewhere loses them. A
     `WANDB_DATA_DIR` of the user's stays.
     """
-    if "WANDB_DATA_DIR" in os.environ:
-        yield
-        return
-    os.environ["WANDB_DATA_DIR"] = str(Path(run.dir).parent)
+    is_set = "WANDB_DATA_DIR" in os.environ
+    os.environ.setdefault("WANDB_DATA_DIR", str(Path(run.dir).parent))
     try:
         yield
     finally:
-        del os.environ["WANDB_DATA_DIR"]
-
-
-def stack_image(
-    dataset: StackDataset, key: tuple[int, int], caption: str | None = None
-) -> wandb.Image:
-    """Draw a stack of a dataset, its images side by side; `key` as the dataset takes it."""
-    return wandb.Image(strip(dataset.images(key).numpy()), caption=caption)
+        if not is_set:
+            del os.environ["WANDB_DATA_DIR"]
 
 
 def log_sweep(
@@ -288,14 +236,9 @@ def log_sweep(
     rows: Sequence[Sequence[Any]],
     confusion: Path,
 ) -> None:
-    """Log the results of a sweep as one W&B run, which a repeated report replaces.
+    """Log the results table and the picture of confusion matrices of a sweep as one W&B run.
 
-    Args:
-        sweep_dir: the sweep's folder.
-        place: of one of its runs.
-        columns: of the results table.
-        rows: of the results table.
-        confusion: picture of all confusion matrices.
+    A repeated report replaces it. `place` is that of one of the sweep's runs.
     """
     name = f"{place.project} {sweep_dir.absolute()}"  # a repeated report has the same id
     run_id = "sweep" + hashlib.sha256(name.encode()).hexdigest()[:8]

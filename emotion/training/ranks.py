@@ -46,13 +46,6 @@ def run_alone(overrides: Sequence[str], run_dir: Path) -> None:
     """Run a cell of a sweep as a command of its own, which Lightning can start again for each rank.
 
     If a rank fails, Lightning kills the main process; here it kills that command, not the sweep.
-
-    Args:
-        overrides: of the cell.
-        run_dir: folder of the cell.
-
-    Raises:
-        RuntimeError: the command failed.
     """
     command = [sys.executable, REPOSITORY / "train.py", *overrides, f"hydra.run.dir='{run_dir}'"]
     if status := subprocess.run(command).returncode:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from emotion.errors import UserError
+from emotion.errors import UserError, first_problem
 from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
@@ -23,45 +23,25 @@ class Part(BaseModel):
 
 
 class SplitSettings(Part):
-    """Which split a run used.
-
-    Attributes:
-        name: the split's name.
-        fold: its fold; None for a split without folds.
-        settings: all its other settings.
-    """
+    """Which split a run used."""
 
     name: str
-    fold: int | None = None
-    settings: dict[str, Any] = {}
+    fold: int | None = None  # of a split with folds
+    settings: dict[str, Any] = {}  # all others
 
 
 class RunHead(Part):
-    """What is known of a run before it starts.
-
-    Attributes:
-        version: of the record's format.
-        cell: the id of its config, 8 hexadecimal digits.
-        model: name of the model's config file.
-        backbone: the timm name; None for a model without a backbone.
-        model_title: the model's name for people; it follows the backbone.
-        interval: frames from one image of a stack to the next.
-        seed: the run's seed.
-        data: name of the data set.
-        labels: the classes, in the order of their indices.
-        split: which split it used.
-        overrides: the command line's overrides.
-    """
+    """What is known of a run before it starts."""
 
     version: Literal[2] = VERSION
-    cell: str
-    model: str
-    backbone: str | None
+    cell: str  # the id of its config, see cell_id
+    model: str  # name of the model's config file
+    backbone: str | None  # the timm name
     model_title: str
-    interval: int
+    interval: int  # frames from one image of a stack to the next
     seed: int
     data: str
-    labels: tuple[str, ...]
+    labels: tuple[str, ...]  # in the order of their indices
     split: SplitSettings
     overrides: tuple[str, ...] = ()
 
@@ -115,59 +95,31 @@ class WandbRun(Part):
 
 
 class FinishedRun(RunHead):
-    """A run that trained to its end and was evaluated.
-
-    Attributes:
-        settings: the sections of the config that results depend on.
-        notice: what a reader must know of the data set.
-        parts: split -> who and what is in it.
-        stacks: split -> number of stacks.
-        clips: split -> number of clips.
-        num_images: T.
-        image_px: height and width of the images.
-        parameters: number of trainable parameters.
-        pretrained: where the weights came from.
-        epochs: number of epochs trained.
-        best_epoch: the epoch of the checkpoint, counted from 1.
-        seconds: of training.
-        val_accuracy: of the best epoch, on validation stacks.
-        selected_on: split that selected the epoch.
-        reported_on: split of the reported scores.
-        scores: split -> scores.
-        calibration: the calibration.
-        checkpoint: the checkpoint's file name in the run's folder.
-        cache: the folder of the stacks.
-        manifest_sha256: hash of the manifest.
-        dropped: what made no stack.
-        memory_mb: `resident` at the end, and `peak`.
-        throughput: how fast the model is.
-        provenance: code, packages, machine.
-        wandb: the W&B run, if there was one.
-    """
+    """A run that trained to its end and was evaluated; the keys of mappings are splits."""
 
     status: Literal["finished"] = "finished"
-    settings: dict[str, Any]
-    notice: str | None
+    settings: dict[str, Any]  # the sections of the config that results depend on
+    notice: str | None  # what a reader must know of the data set
     parts: dict[str, SplitPart]
-    stacks: dict[str, int]
-    clips: dict[str, int]
+    stacks: dict[str, int]  # how many
+    clips: dict[str, int]  # how many
     num_images: int
     image_px: int
-    parameters: int
+    parameters: int  # how many are trainable
     pretrained: PretrainedWeights
     epochs: int
-    best_epoch: int
-    seconds: float
-    val_accuracy: float
+    best_epoch: int  # of the checkpoint, counted from 1
+    seconds: float  # of training
+    val_accuracy: float  # of the best epoch, on stacks
     selected_on: str = "val"
     reported_on: str
     scores: dict[str, LevelScores]
     calibration: Calibration
     checkpoint: Annotated[str, Field(pattern=r"^[^/\\]+\.ckpt$")]  # never a path elsewhere
-    cache: str
+    cache: str  # the folder of the stacks
     manifest_sha256: str
     dropped: tuple[DroppedCount, ...]
-    memory_mb: dict[str, int]
+    memory_mb: dict[str, int]  # `resident` at the end, and `peak`
     throughput: Throughput
     provenance: Provenance
     wandb: WandbRun | None = None
@@ -178,20 +130,14 @@ class FinishedRun(RunHead):
         return self.scores[self.reported_on]
 
     def predictions(self, folder: Path) -> Predictions:
-        """Read the calibrated predictions of the run's stacks from its folder.
-
-        Raises:
-            UserError: the file is missing or damaged.
-        """
+        """Read the calibrated predictions of the run's stacks from its folder."""
         raw = Predictions.read(folder / PREDICTIONS_FILE)
         return raw.calibrated(self.calibration.temperature)
 
 
 RunRecord = FinishedRun | FailedRun
 
-_ADAPTER: TypeAdapter[RunRecord] = TypeAdapter(
-    Annotated[FinishedRun | FailedRun, Field(discriminator="status")]
-)
+_ADAPTER: TypeAdapter[RunRecord] = TypeAdapter(Annotated[RunRecord, Field(discriminator="status")])
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
@@ -201,22 +147,16 @@ def write_record(folder: Path, record: RunRecord) -> None:
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """Read a run's record; return None if the folder holds none.
-
-    Raises:
-        UserError: the record is damaged, or of another version.
-    """
+    """Read a run's record; return None if the folder holds none."""
     path = folder / RECORD_FILE
     try:
         return _ADAPTER.validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
         raise UserError(
-            f"{path}: {key or 'the file'}: {first['msg']} (record version {VERSION}); "
-            "it is damaged or of another version: run it again, or move its folder away"
+            f"{path}: {first_problem(error)} (record version {VERSION}); it is damaged or of "
+            "another version: run it again, or move its folder away"
         ) from None
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None

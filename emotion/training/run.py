@@ -46,29 +46,15 @@ from emotion.training.checkpoint import (
 from emotion.training.evaluate import log_calibration, log_scores, predict_splits
 from emotion.training.loggers import Curves, Wandb, finish_wandb
 from emotion.training.ranks import announce_main_process, run_alone
-from emotion.training.record import (
-    RECORD_FILE,
-    FinishedRun,
-    Throughput,
-    read_record,
-    write_record,
-)
+from emotion.training.record import RECORD_FILE, FinishedRun, Throughput, read_record, write_record
 from emotion.training.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)
 
 # The sections of the config that the record repeats; the whole config is in .hydra/config.yaml.
 SETTINGS = (
-    "sampling",
-    "face",
-    "interval",
-    "model",
-    "augmentation",
-    "loss",
-    "optimizer",
-    "schedule",
-    "loader",
-    "trainer",
+    *("sampling", "face", "interval", "model", "augmentation"),
+    *("loss", "optimizer", "schedule", "loader", "trainer"),
 )
 HARMLESS_WARNINGS = (  # Lightning's, about what is intended
     ".*does not have many workers.*",  # evaluation loads between steps; see loader.num_workers
@@ -84,13 +70,8 @@ HARMLESS_WARNINGS = (  # Lightning's, about what is intended
 
 
 def train(cfg: DictConfig) -> float | None:
-    """Run one cell, alone or as a job of a sweep.
-
-    Returns:
-        The validation accuracy of the best epoch, which searches maximize; None if it failed.
-    """
-    hydra = HydraConfig.get()
-    run_dir = Path(hydra.runtime.output_dir)
+    """Run one cell that is no job of a sweep; return the validation accuracy of its best epoch."""
+    run_dir = Path(HydraConfig.get().runtime.output_dir)
     if not is_first_process():
         logging.getLogger().setLevel(logging.ERROR)
         run_cell(cfg, run_dir)
@@ -111,10 +92,7 @@ def run_cell(
     """Train one model, evaluate its best epoch, and write everything to the run's folder.
 
     The record is written last; the optimizer's state, which only an unfinished run needs, is
-    removed then.
-
-    Returns:
-        The record; None in the other processes of `trainer=ddp`.
+    removed then. Other processes of `trainer=ddp` return None.
     """
     hydra = HydraConfig.get()
     if cfg.trainer.strategy != "auto" and hydra.mode == RunMode.MULTIRUN:
@@ -124,11 +102,10 @@ def run_cell(
         return read_record(run_dir)
     try:
         record = train_and_evaluate(cfg, run_dir, callbacks)
-    except SystemExit as stopped:  # Lightning's, after Ctrl-C
+    except BaseException as error:
         finish_wandb()
-        raise stopped.__context__ or stopped from None
-    except BaseException:
-        finish_wandb()
+        if isinstance(error, SystemExit):  # Lightning's, after Ctrl-C
+            raise error.__context__ or error from None
         raise
     if record is not None:
         write_record(run_dir, record)
@@ -153,20 +130,25 @@ def train_and_evaluate(
     module = build_module(cfg, datamodule)
     start, epochs_done = find_start(cfg, run_dir, module)
     pretrained = start_backbone(cfg, module)
+    stacks = ", ".join(f"{len(rows)} {split}" for split, rows in datamodule.rows.items())
     log.info(
-        "%s, %d images of %d px, %s parameters; stacks: %s",
-        model_title(cfg.model.backbone),
-        datamodule.num_images,
-        datamodule.image_px,
-        f"{num_parameters(module):,}",
-        ", ".join(f"{len(rows)} {split}" for split, rows in datamodule.rows.items()),
+        f"{model_title(cfg.model.backbone)}, {datamodule.num_images} images of "
+        f"{datamodule.image_px} px, {num_parameters(module):,} parameters; stacks: {stacks}"
     )
     loggers = build_loggers(cfg, datamodule, start, epochs_done)
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()
+    trainer = instantiate(
+        cfg.trainer,
+        logger=loggers,
+        callbacks=[*callbacks.values(), clock, *more_callbacks],
+        plugins=[WholeCheckpoints(), TimmSyncBatchNorm()],
+    )
     datamodule.first_epoch = epochs_done
-    all_callbacks = [*callbacks.values(), clock, *more_callbacks]
-    trainer, seconds = fit(cfg, module, datamodule, loggers, all_callbacks, start)
+    announce_main_process()
+    start_s = time.monotonic()
+    trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+    seconds = time.monotonic() - start_s
     if not is_first_process():
         return None
 
@@ -184,15 +166,14 @@ def train_and_evaluate(
     neutral = mean_neutral(raw.of_split("val"), cfg.data.neutral_label)  # unseen in training
     build_recipe(cfg, datamodule, calibration, neutral).write(run_dir / RECIPE_FILE)
     module.to(trainer.strategy.root_device)
-    rows = datamodule.rows
-    places = [logger.place for logger in loggers if isinstance(logger, Wandb)]
+    wandb_loggers = [logger for logger in loggers if isinstance(logger, Wandb)]
     record = FinishedRun(
         **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),
         settings={key: OmegaConf.to_container(cfg[key], resolve=True) for key in SETTINGS},
         notice=cfg.data.notice,
-        parts=count_parts([row for of_split in rows.values() for row in of_split]),
-        stacks={split: len(of_split) for split, of_split in rows.items()},
-        clips={split: len({row.clip for row in of_split}) for split, of_split in rows.items()},
+        parts=count_parts([row for rows in datamodule.rows.values() for row in rows]),
+        stacks={split: len(rows) for split, rows in datamodule.rows.items()},
+        clips={split: len({row.clip for row in rows}) for split, rows in datamodule.rows.items()},
         num_images=datamodule.num_images,
         image_px=datamodule.image_px,
         parameters=num_parameters(module),
@@ -214,22 +195,19 @@ def train_and_evaluate(
             ms_per_stack=ms_per_stack(module, module.example(1, datamodule.image_px)),
         ),
         provenance=provenance(),
-        wandb=places[0] if places else None,
+        wandb=wandb_loggers[0].place if wandb_loggers else None,
     )
-    for logger in loggers:
-        if isinstance(logger, Wandb):
-            dataset = datamodule.evaluation_dataloader(reported_on).dataset
-            logger.show_result(record, predictions.of_split(reported_on), dataset, checkpoint)
-            logger.finish()
+    for logger in wandb_loggers:
+        dataset = datamodule.evaluation_dataloader(reported_on).dataset
+        logger.show_result(record, predictions.of_split(reported_on), dataset, checkpoint)
+        logger.finish()
     return record
 
 
 def check_trainer(cfg: DictConfig) -> None:
-    """Build a trainer and drop it, so that a wrong setting fails before any stack is cut.
-
-    Raises:
-        UserError: this machine has no such accelerator, or Lightning refuses another setting.
-    """
+    """Build a trainer and drop it, so that a wrong setting fails before any stack is cut."""
+    if cfg.trainer.strategy == "auto" and cfg.trainer.devices != 1:
+        raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
     try:
         instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
     except InstantiationException as error:
@@ -247,15 +225,11 @@ def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tupl
 
     Returns:
         The file, None to start with the first epoch; and the number of completed epochs.
-
-    Raises:
-        UserError: training cannot resume from the checkpoint that the config names.
     """
     hydra = HydraConfig.get()
     named = any(override.startswith("hydra.run.dir=") for override in hydra.overrides.hydra)
-    start = starting_checkpoint(
-        cfg.ckpt_path, run_dir, named=named or hydra.mode == RunMode.MULTIRUN
-    )
+    named = named or hydra.mode == RunMode.MULTIRUN
+    start = starting_checkpoint(cfg.ckpt_path, run_dir, named=named)
     epochs_done = 0
     if start:
         epochs_done = load_checkpoint(start, module)["epoch"] + 1
@@ -284,37 +258,3 @@ def build_loggers(
         if isinstance(logger, Wandb):
             logger.show_stacks(datamodule.train_dataloader())
     return loggers
-
-
-def fit(
-    cfg: DictConfig,
-    module: ClassifierModule,
-    datamodule: StackDataModule,
-    loggers: Sequence[Logger],
-    callbacks: Sequence[Callback],
-    start: Path | None,
-) -> tuple[pl.Trainer, float]:
-    """Train, in this process or in several.
-
-    Args:
-        cfg: the composed config.
-        module: the module to train.
-        datamodule: its data.
-        loggers: of the curves.
-        callbacks: of the trainer.
-        start: the checkpoint to resume from; None to start with the first epoch.
-
-    Returns:
-        The trainer, and the seconds that training took.
-
-    Raises:
-        UserError: the config asks for several processes without `trainer=ddp`.
-    """
-    if cfg.trainer.strategy == "auto" and cfg.trainer.devices != 1:
-        raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
-    announce_main_process()
-    plugins = [WholeCheckpoints(), TimmSyncBatchNorm()]
-    trainer = instantiate(cfg.trainer, logger=loggers, callbacks=callbacks, plugins=plugins)
-    start_s = time.monotonic()
-    trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
-    return trainer, time.monotonic() - start_s

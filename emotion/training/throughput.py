@@ -1,6 +1,7 @@
 """Stacks per second in training, and milliseconds per stack of inference."""
 
 import time
+from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
@@ -19,10 +20,8 @@ ENOUGH_S = 2.0  # after this time, no more than MIN_REPEATS
 class TrainClock(Callback):
     """Measures stacks per second of training, including waiting for data, without validation."""
 
-    def __init__(self) -> None:
-        """Start at zero."""
-        self.stacks = 0
-        self.seconds = 0.0
+    stacks = 0
+    seconds = 0.0
 
     @property
     def stacks_per_s(self) -> float | None:
@@ -35,12 +34,7 @@ class TrainClock(Callback):
         self._seen = 0
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        module: pl.LightningModule,
-        outputs: object,
-        batch: tuple[torch.Tensor, torch.Tensor],
-        index: int,
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, index: int
     ) -> None:
         """Count a batch; stop the clock at the last one, before validation."""
         self._seen += len(batch[1]) * trainer.world_size
@@ -54,12 +48,8 @@ class TrainClock(Callback):
 def ms_per_stack(module: pl.LightningModule, inputs: torch.Tensor) -> float:
     """Return the median time of 5 to 20 forward passes of a batch of one stack.
 
-    On the module's device, in float32 and not compiled, from the stack in memory to its logits.
-    Other load on the machine slows it down.
-
-    Args:
-        module: the model.
-        inputs: one stack or its landmarks, (1, ...), on its device.
+    On the module's device, in float32 and not compiled, from the (1, ...) stack or landmarks in
+    memory to its logits. Other load on the machine slows it down.
     """
     was_training = module.training
     module.eval()
@@ -68,9 +58,7 @@ def ms_per_stack(module: pl.LightningModule, inputs: torch.Tensor) -> float:
         for _ in range(WARM_UP):
             module(inputs)
         synchronize(module.device)
-        while len(times_s) < MIN_REPEATS or (
-            len(times_s) < MAX_REPEATS and sum(times_s) < ENOUGH_S
-        ):
+        while len(times_s) < (MAX_REPEATS if sum(times_s) < ENOUGH_S else MIN_REPEATS):
             start_s = time.perf_counter()
             module(inputs)
             synchronize(module.device)
