@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from emotion.files import unfinished
 from emotion.reports.charts import confusion_figure
@@ -16,14 +16,9 @@ FOLDERS = ("sweeps", "runs")  # of an output folder; `reports` is beside them
 
 
 def write_report(sweep_dir: Path) -> Results:
-    """Write a report and print its main table.
+    """Write the report of the folder of a sweep or run, and print its main table.
 
-    Args:
-        sweep_dir: the folder of a sweep or run. `results.md`, `results.csv` and `confusion.png` go
-            there; see `page_path` for the page.
-
-    Raises:
-        UserError: there are no runs in it.
+    `results.md`, `results.csv` and `confusion.png` go into that folder; the page to `page_path`.
     """
     results = Results(*read_runs(sweep_dir))
     (sweep_dir / "results.md").write_text(markdown(results), encoding="utf-8")
@@ -37,20 +32,15 @@ def write_report(sweep_dir: Path) -> Results:
         console.print(table)
     for note in notes(results):
         console.print(f"- {note}", highlight=False, markup=False)
-    for line in (
-        f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}",
-        f"report: {page}",
-    ):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    files = f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}"
+    console.print(f"{files}\nreport: {page}", soft_wrap=True, highlight=False, markup=False)
     return results
 
 
 def page_path(sweep_dir: Path) -> Path:
-    """Return the path of a sweep's page.
+    """Return `outputs/reports/NAME/index.html` for `outputs/sweeps/NAME` or `outputs/runs/NAME`.
 
-    Returns:
-        `outputs/reports/NAME/index.html` for `outputs/sweeps/NAME` (or `runs/NAME`), else
-        `index.html` in the folder itself.
+    For any other folder, the page is in the folder itself.
     """
     folder = sweep_dir.absolute()
     if folder.parent.name in FOLDERS:
@@ -64,9 +54,8 @@ def terminal_tables(results: Results) -> list[Table]:
     for protocol in results.protocols:
         headings, rows = grid(results, protocol)
         several = len(results.protocols) > 1
-        table = Table(title="accuracy, %" + (f" ({protocol})" if several else ""))
-        for heading in headings:
-            table.add_column(heading, justify="right")
+        columns = [Column(heading, justify="right") for heading in headings]
+        table = Table(*columns, title="accuracy, %" + (f" ({protocol})" if several else ""))
         for row in rows:
             table.add_row(*row)
         tables.append(table)

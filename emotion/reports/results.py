@@ -4,6 +4,7 @@ Each protocol is a table, each interval a row, each model a column. `tables.py`,
 `page.py` show them.
 """
 
+import itertools
 import math
 import statistics
 from collections import defaultdict
@@ -11,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -30,21 +32,13 @@ SHOWN_ELSEWHERE = ("model", "model.backbone", "interval", "seed", "data", "split
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A run of a sweep, whatever became of it.
-
-    Attributes:
-        folder: its folder.
-        head: what is known of it; the whole record of a finished run.
-        status: `finished`, `failed`, `unfinished`, or `damaged` if its files cannot be read.
-        error: why it is not finished; "" for a finished run.
-        predictions: calibrated, of the stacks that it is reported on; None if it is not finished.
-    """
+    """A run of a sweep; `predictions` are calibrated, of the split that it is reported on."""
 
     folder: Path
-    head: RunHead
-    status: str
-    error: str = ""
-    predictions: Predictions | None = None
+    head: RunHead  # the whole record of a finished run
+    status: Literal["finished", "failed", "unfinished", "damaged"]
+    error: str = ""  # why it is not finished
+    predictions: Predictions | None = None  # of a finished run
 
     @property
     def record(self) -> FinishedRun:
@@ -62,12 +56,7 @@ class Damage:
 
 
 def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | Damage:
-    """Read a run.
-
-    Args:
-        folder: its folder.
-        planned: what the plan of its sweep has of it; None outside of a sweep.
-    """
+    """Read a run; `planned` is its cell in the plan of its sweep, None outside of a sweep."""
     head = planned
     try:
         record = read_record(folder)
@@ -86,26 +75,18 @@ def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | Damage:
 
 
 def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[Damage]]:
-    """Read the runs of a sweep.
-
-    Args:
-        sweep_dir: a sweep's folder, one that holds several, or that of a single run.
+    """Read the runs of the folder of a sweep, of several sweeps, or of a single run.
 
     Returns:
-        Of a sweep those runs that its last start asked for, in that order; and the folders of which
-        nothing is known.
+        The runs that the last start of each sweep asked for, in that order; and the damaged folders
+        of no plan.
 
     Raises:
         UserError: there is no readable run.
     """
-    plans = sorted(sweep_dir.glob(f"**/{PLAN_FILE}"))
-    found = [
-        read_run(plan.parent / cell.folder, cell)
-        for plan in plans
-        for cell in read_plan(plan.parent)
-    ]
-    sweeps = {plan.parent for plan in plans}
-    folders = sorted(path.parent for path in sweep_dir.glob(f"**/{RECORD_FILE}"))
+    sweeps = sorted(plan.parent for plan in sweep_dir.rglob(PLAN_FILE))
+    found = [read_run(sweep / cell.folder, cell) for sweep in sweeps for cell in read_plan(sweep)]
+    folders = sorted(path.parent for path in sweep_dir.rglob(RECORD_FILE))
     found += [read_run(folder) for folder in folders if folder.parent not in sweeps]
     damaged = [run for run in found if isinstance(run, Damage)]
     runs = [run for run in found if isinstance(run, SweepRun)]
@@ -117,19 +98,12 @@ def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[Damage]]:
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric of one run over the epochs.
+    """A metric of one run over the epochs, which count from 1."""
 
-    Attributes:
-        phase: `train` or `val`.
-        metric: `accuracy` or `loss`.
-        epochs: counted from 1.
-        values: one for each epoch, all finite.
-    """
-
-    phase: str
-    metric: str
+    phase: str  # train, val
+    metric: str  # accuracy, loss
     epochs: list[int]
-    values: list[float]
+    values: list[float]  # finite
 
 
 def read_curves(folder: Path) -> list[Curve]:
@@ -149,18 +123,11 @@ def read_curves(folder: Path) -> list[Curve]:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What results must share to be in one table.
-
-    Attributes:
-        data: the data set's name.
-        split: the split's name.
-        settings: of the split, apart from the fold, as text.
-        labels: the classes.
-    """
+    """What results must share to be in one table."""
 
     data: str
     split: str
-    settings: str
+    settings: str  # of the split, apart from the fold
     labels: tuple[str, ...]
 
     @classmethod
@@ -190,19 +157,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One score of an entry.
+    """One score of an entry, 0 to 1; `low` and `high` bound the mean's 95 % confidence interval."""
 
-    Attributes:
-        mean: over the seeds, 0 to 1.
-        std: sample standard deviation over the seeds; None for a single seed.
-        low: lower bound of the mean's 95 % confidence interval, over clips or subjects; None if the
-            seeds were evaluated on different clips.
-        high: upper bound.
-    """
-
-    mean: float
-    std: float | None
-    low: float | None
+    mean: float  # over the seeds
+    std: float | None  # sample standard deviation; None for a single seed
+    low: float | None  # None if the seeds were evaluated on different clips
     high: float | None
 
     def __str__(self) -> str:
@@ -221,20 +180,13 @@ class Entry:
 
     The test predictions of a seed's folds are pooled and scored once. The scores need all runs to
     be finished; each has a value for each of `LEVELS`.
-
-    Attributes:
-        protocol: what they were trained and evaluated on.
-        variant: the other settings, if they differ within the sweep, else "".
-        interval: frames from one image to the next.
-        model: the model.
-        runs: the last run of each seed and fold.
     """
 
     protocol: Protocol
-    variant: str
+    variant: str  # the other settings, if they differ within the sweep
     interval: int
     model: Model
-    runs: list[SweepRun]
+    runs: list[SweepRun]  # the last of each seed and fold
 
     @property
     def failed(self) -> list[SweepRun]:
@@ -243,7 +195,7 @@ class Entry:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there are scores."""
+        """Whether there are runs, all finished, and so scores."""
         return bool(self.runs) and not self.failed
 
     @property
@@ -280,11 +232,7 @@ class Entry:
 
     @cached_property
     def predictions(self) -> dict[str, dict[int, Predictions]]:
-        """Level -> seed -> calibrated predictions of all folds.
-
-        Raises:
-            UserError: folds overlap.
-        """
+        """Level -> seed -> calibrated predictions of all folds; raises UserError if they overlap."""
         stacks = {
             seed: Predictions.joined(
                 [run.predictions for run in self.runs if run.head.seed == seed and run.predictions]
@@ -326,9 +274,9 @@ class Entry:
         """Return one of `SCORES` at one of `LEVELS`."""
         values = [getattr(scores, score) for scores in self.scores[level].values()]
         confidence = self.confidence[level]
-        low, high = confidence.bounds[score] if confidence else (None, None)
         std = statistics.stdev(values) if len(values) > 1 else None
-        return Estimate(statistics.mean(values), std, low, high)
+        bounds = confidence.bounds[score] if confidence else (None, None)
+        return Estimate(statistics.mean(values), std, *bounds)
 
     def text(self, score: str = "accuracy", level: str = "stacks") -> str:
         """Format a score in percent, or the status of the runs; `-` without runs."""
@@ -345,19 +293,13 @@ class Results:
     """The runs of a sweep, arranged into entries.
 
     Attributes:
-        runs: in the sweep's order.
-        damaged: folders of which nothing is known.
         finished: the records of the finished runs.
-        protocols: each is a table.
         variants: what else differs between runs, as text; `[""]` if nothing does.
-        intervals: sorted.
-        models: in the sweep's order.
     """
 
     def __init__(self, runs: Sequence[SweepRun], damaged: Sequence[Damage] = ()) -> None:
         """Arrange what `read_runs` returns."""
-        self.runs = runs
-        self.damaged = damaged
+        self.runs, self.damaged = runs, damaged
         self.finished = [run.record for run in runs if run.status == "finished"]
         variants = name_variants([run.head for run in runs])
         self.protocols = list(dict.fromkeys(Protocol.of(run.head) for run in runs))
@@ -372,29 +314,28 @@ class Results:
             last[place][head.seed, head.split.fold] = run
         self._entries = {place: Entry(*place, list(of.values())) for place, of in last.items()}
 
+    def all_entries(self) -> list[Entry]:
+        """Return an entry for each place in the tables, in their order."""
+        rows = [row for protocol in self.protocols for row in self.rows(protocol).values()]
+        return [entry for row in rows for entry in row]
+
     @property
     def entries(self) -> list[Entry]:
         """All entries that have runs, in the order of the tables."""
-        rows = [row for protocol in self.protocols for row in self.rows(protocol).values()]
-        return [entry for row in rows for entry in row if entry.runs]
+        return [entry for entry in self.all_entries() if entry.runs]
 
     def finished_entries(self, protocol: Protocol) -> list[Entry]:
         """Return the entries of a protocol that have scores."""
         return [e for e in self.entries if e.protocol == protocol and e.is_finished]
 
     def rows(self, protocol: Protocol) -> dict[tuple[str, int], list[Entry]]:
-        """Return a protocol's table.
-
-        Returns:
-            (variant, interval) -> an entry for each of `models`, which may have no runs.
-        """
-        there = {(variant, interval) for p, variant, interval, _ in self._entries if p == protocol}
-        heads = [(v, i) for v in self.variants for i in self.intervals if (v, i) in there]
-        places = {head: [(protocol, *head, model) for model in self.models] for head in heads}
-        return {
-            head: [self._entries.get(place) or Entry(*place, []) for place in row]
-            for head, row in places.items()
-        }
+        """Map (variant, interval) to an entry for each of `models`, which may have no runs."""
+        rows = {}
+        for head in itertools.product(self.variants, self.intervals):
+            places = [(protocol, *head, model) for model in self.models]
+            if any(place in self._entries for place in places):
+                rows[head] = [self._entries.get(place) or Entry(*place, []) for place in places]
+        return rows
 
     def title(self, model: Model) -> str:
         """Return a model's title, with the name of its config if two models share the title."""
@@ -407,11 +348,9 @@ class Results:
 
 
 def name_variants(heads: Sequence[RunHead]) -> list[str]:
-    """Name the other settings that a sweep varies, so that they are not taken for seeds.
+    """Name for each run the settings that vary in the sweep, so that they are not taken for seeds.
 
-    Returns:
-        For each run the overrides that not all runs share, apart from those that change no result
-        or that the table shows in another place.
+    Overrides that change no result or that the table shows in another place are left out.
     """
     typed = []
     for head in heads:
