@@ -25,17 +25,11 @@ CARD_FILE = "MODEL_CARD.md"
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """An exported file that passed its check.
-
-    Attributes:
-        path: the file.
-        precision: `float32` or `int8`.
-        checked: the comparison and its result, in words.
-    """
+    """An exported file that passed its check."""
 
     path: Path
-    precision: str
-    checked: str
+    precision: str  # float32, int8
+    checked: str  # the comparison and its result, in words
 
     @property
     def megabytes(self) -> float:

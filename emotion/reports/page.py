@@ -158,24 +158,14 @@ def card(results: Results, entry: Entry) -> Card:
         return Card(title, entry.text())
     unique_title = f"{entry.protocol}, {title}" if len(results.protocols) > 1 else title
     labels, confusion = entry.protocol.labels, entry.confusion["stacks"]
-    _, recall, f1 = class_scores(confusion)
-    curves = [(own, run.record) for run in entry.runs if (own := read_curves(run.folder))]
-    return Card(
-        title,
-        entry.text(),
-        charts.confusion_chart(labels, confusion, unique_title),
-        charts.class_chart(
-            labels, confusion.sum(axis=1).tolist(), defined(recall), defined(f1), unique_title
-        ),
-        charts.learning_chart(
-            [own for own, _ in curves],
-            [record.best_epoch for _, record in curves],
-            len(labels),
-            unique_title,
-        )
-        if curves
-        else None,
-    )
+    matrix = charts.confusion_chart(labels, confusion, unique_title)
+    _, recall, f1 = map(defined, class_scores(confusion))
+    classes = charts.class_chart(labels, confusion.sum(axis=1).tolist(), recall, f1, unique_title)
+    runs = [(own, run.record.best_epoch) for run in entry.runs if (own := read_curves(run.folder))]
+    learning = None
+    if runs:
+        learning = charts.learning_chart(*zip(*runs, strict=True), len(labels), unique_title)
+    return Card(title, entry.text(), matrix, classes, learning)
 
 
 def cost_charts(

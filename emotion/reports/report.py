@@ -28,7 +28,12 @@ def write_report(sweep_dir: Path) -> Results:
     with unfinished(page) as temporary:
         temporary.write_text(render_page(results, sweep_dir), encoding="utf-8")
     console = Console()
-    for table in terminal_tables(results):
+    for protocol in results.protocols:
+        headings, rows = grid(results, protocol)
+        table = Table(*(Column(heading, justify="right") for heading in headings))
+        table.title = "accuracy, %" + (f" ({protocol})" if len(results.protocols) > 1 else "")
+        for row in rows:
+            table.add_row(*row)
         console.print(table)
     for note in notes(results):
         console.print(f"- {note}", highlight=False, markup=False)
@@ -46,20 +51,6 @@ def page_path(sweep_dir: Path) -> Path:
     if folder.parent.name in FOLDERS:
         folder = folder.parent.parent / "reports" / folder.name
     return folder / "index.html"
-
-
-def terminal_tables(results: Results) -> list[Table]:
-    """Return a table of accuracy for each protocol."""
-    tables = []
-    for protocol in results.protocols:
-        headings, rows = grid(results, protocol)
-        several = len(results.protocols) > 1
-        columns = [Column(heading, justify="right") for heading in headings]
-        table = Table(*columns, title="accuracy, %" + (f" ({protocol})" if several else ""))
-        for row in rows:
-            table.add_row(*row)
-        tables.append(table)
-    return tables
 
 
 def log_to_wandb(results: Results, sweep_dir: Path) -> None:

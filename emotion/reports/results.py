@@ -47,16 +47,8 @@ class SweepRun:
         return self.head
 
 
-@dataclass(frozen=True)
-class Damage:
-    """A folder whose record cannot be read, in no plan, so that nothing is known of its run."""
-
-    folder: Path
-    error: str
-
-
-def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | Damage:
-    """Read a run; `planned` is its cell in the plan of its sweep, None outside of a sweep."""
+def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | UserError:
+    """Read a run; return the error if its record is damaged and no sweep has planned it."""
     head = planned
     try:
         record = read_record(folder)
@@ -71,27 +63,27 @@ def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | Damage:
         predictions = record.predictions(folder).of_split(record.reported_on)
         return SweepRun(folder, head, "finished", predictions=predictions)
     except UserError as error:
-        return SweepRun(folder, head, "damaged", str(error)) if head else Damage(folder, str(error))
+        return SweepRun(folder, head, "damaged", str(error)) if head else error
 
 
-def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[Damage]]:
+def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[UserError]]:
     """Read the runs of the folder of a sweep, of several sweeps, or of a single run.
 
     Returns:
-        The runs that the last start of each sweep asked for, in that order; and the damaged folders
-        of no plan.
+        The runs that the last start of each sweep asked for, in that order; and the errors of
+        damaged folders that are in no plan.
 
     Raises:
         UserError: there is no readable run.
     """
-    sweeps = sorted(plan.parent for plan in sweep_dir.rglob(PLAN_FILE))
+    sweeps = [plan.parent for plan in sorted(sweep_dir.rglob(PLAN_FILE))]
     found = [read_run(sweep / cell.folder, cell) for sweep in sweeps for cell in read_plan(sweep)]
     folders = sorted(path.parent for path in sweep_dir.rglob(RECORD_FILE))
     found += [read_run(folder) for folder in folders if folder.parent not in sweeps]
-    damaged = [run for run in found if isinstance(run, Damage)]
+    damaged = [run for run in found if isinstance(run, UserError)]
     runs = [run for run in found if isinstance(run, SweepRun)]
     if not runs:
-        reason = damaged[0].error if damaged else "give the folder of a sweep or of a run"
+        reason = damaged[0] if damaged else "give the folder of a sweep or of a run"
         raise UserError(f"no readable {RECORD_FILE} in {sweep_dir} or below: {reason}")
     return runs, damaged
 
@@ -232,7 +224,7 @@ class Entry:
 
     @cached_property
     def predictions(self) -> dict[str, dict[int, Predictions]]:
-        """Level -> seed -> calibrated predictions of all folds; raises UserError if they overlap."""
+        """Level -> seed -> calibrated predictions of all folds, which must not overlap."""
         stacks = {
             seed: Predictions.joined(
                 [run.predictions for run in self.runs if run.head.seed == seed and run.predictions]
@@ -297,7 +289,7 @@ class Results:
         variants: what else differs between runs, as text; `[""]` if nothing does.
     """
 
-    def __init__(self, runs: Sequence[SweepRun], damaged: Sequence[Damage] = ()) -> None:
+    def __init__(self, runs: Sequence[SweepRun], damaged: Sequence[UserError] = ()) -> None:
         """Arrange what `read_runs` returns."""
         self.runs, self.damaged = runs, damaged
         self.finished = [run.record for run in runs if run.status == "finished"]
