@@ -11,13 +11,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import (
-    BaseModel,
-    Field,
-    GetCoreSchemaHandler,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError
 from pydantic_core import CoreSchema, core_schema
 
 from emotion.errors import UserError
@@ -104,8 +98,7 @@ class Data(Section):
     render: Render | None = None
     split: DataSplitRule | None
 
-    @model_validator(mode="after")
-    def check_labels(self) -> "Data":
+    def model_post_init(self, _: Any) -> None:
         """Check that classes are distinct and that the neutral one is among them."""
         if len(set(self.labels)) < len(self.labels):
             raise UserError(f"data.labels must be distinct, got {self.labels}")
@@ -114,7 +107,6 @@ class Data(Section):
                 "data.neutral_label must be null or one of data.labels "
                 f"({', '.join(self.labels)}), got {shown(self.neutral_label)}"
             )
-        return self
 
 
 class Sampling(Section):
@@ -158,15 +150,13 @@ class Stacks(Section):
     num_workers: CountOrNull
     executor: Executor
 
-    @model_validator(mode="after")
-    def check_min_frames(self) -> "Stacks":
+    def model_post_init(self, _: Any) -> None:
         """Check that a clip of `data.min_frames` is no longer than a segment."""
         if self.data.min_frames > self.sampling.segment_frames:
             raise UserError(
                 "data.min_frames must be at most sampling.segment_frames="
                 f"{self.sampling.segment_frames}, got {self.data.min_frames}"
             )
-        return self
 
 
 class Preprocess(Stacks):
@@ -194,15 +184,13 @@ class Model(Section):
     compile: bool
     stem: Literal["mean", "balanced"]
 
-    @model_validator(mode="after")
-    def check_backbone(self) -> "Model":
+    def model_post_init(self, _: Any) -> None:
         """Check that there is a backbone for stacks."""
         if self.inputs == "stacks" and self.backbone is None:
             raise UserError(
                 "model.backbone must be the name of a timm network, got null "
                 "(model=landmarks has none)"
             )
-        return self
 
 
 class Loss(Section):
@@ -231,8 +219,7 @@ class Augmentation(Section):
     contrast: NonNegative = 0
     brightness: NonNegative = 0
 
-    @model_validator(mode="after")
-    def check_ranges(self) -> "Augmentation":
+    def model_post_init(self, _: Any) -> None:
         """Check that no minimum is above its maximum."""
         for name in ("scale", "blur_sigma", "erase_area"):
             least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
@@ -241,7 +228,6 @@ class Augmentation(Section):
                     f"augmentation.{name}_min must be at most augmentation.{name}_max={most:g}, "
                     f"got {least:g}"
                 )
-        return self
 
 
 class Interval(Section):
@@ -267,15 +253,13 @@ class GroupedSplit(DataSplit):
     test: Share
     seed: Seed
 
-    @model_validator(mode="after")
-    def check_sum(self) -> "GroupedSplit":
+    def model_post_init(self, _: Any) -> None:
         """Check that the shares add up to 1."""
         total = self.train + self.val + self.test
         if abs(total - 1) > 1e-6:
             raise UserError(
                 f"split.train, split.val and split.test must add up to 1, got {total:g}"
             )
-        return self
 
 
 class KFold(DataSplit):
@@ -284,12 +268,10 @@ class KFold(DataSplit):
     fold: Natural
     seed: Seed
 
-    @model_validator(mode="after")
-    def check_fold(self) -> "KFold":
+    def model_post_init(self, _: Any) -> None:
         """Check that the fold exists."""
         if self.fold >= self.folds:
             raise UserError(f"split.fold must be below split.folds={self.folds}, got {self.fold}")
-        return self
 
 
 class LeaveOneSubjectOut(DataSplit):
@@ -436,21 +418,15 @@ class Predict(Section):
     window: bool
     paths: OutputPath
 
-    @model_validator(mode="after")
-    def check_what_is_asked(self) -> "Predict":
+    def model_post_init(self, _: Any) -> None:
         """Check that a model and either clips or a source are named."""
         if self.model_path is None:
             raise UserError("model_path must be set: model_path=RUN_DIR_OR_FILE")
         if (self.clips is None) == (self.source is None):
             raise UserError("clips=PATH or source=0 (a camera) must be set, and not both")
-        return self
 
 
-SCHEMAS: dict[str, type[Section]] = {
-    "train": Train,
-    "preprocess": Preprocess,
-    "predict": Predict,
-}
+SCHEMAS: dict[str, type[Section]] = {"train": Train, "preprocess": Preprocess, "predict": Predict}
 
 
 def check_config(config_name: str, cfg: DictConfig) -> None:

@@ -49,9 +49,18 @@ class CodeVersion(NamedTuple):
 
 def provenance() -> Provenance:
     """Collect what a run depends on besides its config and data."""
-    code = code_version()
+    import torch
+
+    machine = Machine(
+        host=platform.node(),
+        system=platform.platform(),
+        cpu=cpu_name(),
+        cores=num_cores(),
+        torch_threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    )
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    return Provenance(commit=code.commit, dirty=code.dirty, versions=versions, machine=machine())
+    return Provenance(**code_version()._asdict(), versions=versions, machine=machine)
 
 
 def code_version(repository: Path = REPOSITORY) -> CodeVersion:
@@ -70,20 +79,6 @@ def code_version(repository: Path = REPOSITORY) -> CodeVersion:
     except (OSError, subprocess.CalledProcessError):
         return CodeVersion(None, None)
     return CodeVersion(commit, dirty)
-
-
-def machine() -> Machine:
-    """Describe this machine."""
-    import torch
-
-    return Machine(
-        host=platform.node(),
-        system=platform.platform(),
-        cpu=cpu_name(),
-        cores=num_cores(),
-        torch_threads=torch.get_num_threads(),
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    )
 
 
 def cpu_name() -> str:

@@ -32,11 +32,6 @@ class ExportedFile:
     checked: str  # the comparison and its result, in words
 
     @property
-    def megabytes(self) -> float:
-        """Size in MB."""
-        return self.path.stat().st_size / 1e6
-
-    @property
     def sha256(self) -> str:
         """Digest of the content, 64 hexadecimal digits."""
         return hashlib.sha256(self.path.read_bytes()).hexdigest()

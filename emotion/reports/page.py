@@ -121,7 +121,7 @@ def section(results: Results, protocol: Protocol) -> Section:
             (charts.MARKERS[charts.row_marker(i)], place_title(variant, interval))
             for i, (variant, interval) in enumerate(places)
         ],
-        machines=sorted(unique(records, machine)),
+        machines=sorted(unique(map(machine, records))),
         splits=split_counts(records),
         lost=[line for record in caches.values() for line in lost_lines(record)],
     )
@@ -173,7 +173,7 @@ def cost_charts(
 ) -> list[tuple[str, Markup]]:
     """Draw accuracy of finished entries against each cost; `places` gives the markers."""
     costs = {
-        "million parameters": [entry.parameters / 1e6 for entry in entries],
+        "million parameters": [entry.records[0].parameters / 1e6 for entry in entries],
         "milliseconds per stack": [entry.ms_per_stack for entry in entries],
     }
     drawn = []

@@ -8,7 +8,7 @@ import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -196,11 +196,6 @@ class Entry:
         return [run.record for run in self.runs]
 
     @property
-    def parameters(self) -> int:
-        """Number of parameters of a finished entry's model."""
-        return self.records[0].parameters
-
-    @property
     def ms_per_stack(self) -> float:
         """Milliseconds of inference per stack, the median over the runs."""
         return statistics.median(record.throughput.ms_per_stack for record in self.records)
@@ -364,6 +359,6 @@ def makes_variant(key: str, value: str) -> bool:
     return not any(key == of or key.startswith((f"{of}.", f"{of}/")) for of in BESIDE_THE_POINT)
 
 
-def unique(values: Sequence, get: Callable | None = None) -> list:
+def unique(values: Iterable) -> list:
     """Return the different values in their order; those that are None or empty are left out."""
-    return list(dict.fromkeys(filter(None, map(get, values) if get else values)))
+    return list(dict.fromkeys(filter(None, values)))

@@ -78,7 +78,7 @@ def notes(results: Results) -> list[str]:
     for weights in unique([record.pretrained for record in results.finished]):
         models = [Model.of(record) for record in results.finished if record.pretrained == weights]
         start = "weights from " if weights.loaded else "started from "
-        lines.append(f"{', '.join(unique(models, results.title))}: {start}{weights.source}")
+        lines.append(f"{', '.join(unique(map(results.title, models)))}: {start}{weights.source}")
     for entry in results.entries:
         for run in entry.failed:
             fold = "" if run.head.split.fold is None else f", fold {run.head.split.fold}"
@@ -144,7 +144,7 @@ def summary_table(results: Results) -> tuple[list[str], list[list[Any]]]:
         numbers = [None] * (len(columns) - len(place))
         if entry.is_finished:
             numbers = [number for score in SCORES for number in astuple(entry.estimate(score))]
-            numbers += [entry.parameters, entry.ms_per_stack, entry.train_stacks_per_s]
+            numbers += [entry.records[0].parameters, entry.ms_per_stack, entry.train_stacks_per_s]
         rows.append([*place, *numbers])
     return columns, rows
 
