@@ -163,7 +163,7 @@ def draw_costs(axes: Axes, points: Sequence[Point], cost_name: str) -> None:
         model = sorted((p.cost, p.row) for p in points if p.model == point.model)
         aside = model.index((point.cost, point.row)) - (len(model) - 1) / 2
         bars = None
-        if point.low is not None and point.high is not None:
+        if point.low is not None:
             bars = [[100 * (point.accuracy - point.low)], [100 * (point.high - point.accuracy)]]
         drawn = axes.errorbar(
             point.cost * 1.07**aside, 100 * point.accuracy, bars, fmt=row_marker(point.row),

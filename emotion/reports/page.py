@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -66,9 +65,8 @@ class Section:
     lost: list[str]  # clips and segments that made no stack
 
 
-@cache
-def template() -> jinja2.Template:
-    """Return the page's template, which escapes values and fails on missing ones."""
+def render_page(results: Results, sweep_dir: Path) -> str:
+    """Return the page of the sweep in a folder, from a template that fails on missing values."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -79,12 +77,7 @@ def template() -> jinja2.Template:
     environment.globals |= {"grid": grid, "table_names": table_names, "zip": zip}
     environment.globals |= {"model_color": charts.model_color, "palette": charts.PALETTE}
     environment.filters["figure"] = figure
-    return environment.get_template("page.html")
-
-
-def render_page(results: Results, sweep_dir: Path) -> str:
-    """Return the page of the sweep in a folder."""
-    return template().render(
+    return environment.get_template("page.html").render(
         name=sweep_dir.absolute().name,
         results=results,
         notices=unique([record.notice for record in results.finished]),

@@ -242,11 +242,9 @@ class Entry:
         """Level -> confidence in the seeds' mean; None if seeds were evaluated on other clips."""
         confidence = {}
         for level, by_seed in self.predictions.items():
-            stacks = {
-                tuple(sorted(zip(predictions.clips, predictions.segments, strict=True)))
-                for predictions in by_seed.values()
-            }
-            confidence[level] = bootstrap(list(by_seed.values())) if len(stacks) == 1 else None
+            runs = list(by_seed.values())
+            stacks = {tuple(sorted(zip(run.clips, run.segments, strict=True))) for run in runs}
+            confidence[level] = bootstrap(runs) if len(stacks) == 1 else None
         return confidence
 
     @cached_property
@@ -267,13 +265,12 @@ class Entry:
 
     def text(self, score: str = "accuracy", level: str = "stacks") -> str:
         """Format a score in percent, or the status of the runs; `-` without runs."""
+        if self.is_finished:
+            return str(self.estimate(score, level))
         if not self.runs:
             return "-"
-        if self.failed:
-            status = self.failed[0].status
-            some = len(self.failed) < len(self.runs)
-            return f"{len(self.failed)} of {len(self.runs)} {status}" if some else status
-        return str(self.estimate(score, level))
+        status, failed, all_runs = self.failed[0].status, len(self.failed), len(self.runs)
+        return f"{failed} of {all_runs} {status}" if failed < all_runs else status
 
 
 class Results:
