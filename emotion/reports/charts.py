@@ -61,6 +61,7 @@ STYLE = {
     "grid.color": PALETTE["line"],
     "svg.fonttype": "none",
 }
+Shares = Sequence[float | None]  # of each class, 0 to 1; None if undefined
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,9 @@ def draw_learning(
 
 
 def draw_classes(
-    axes: Axes,
-    labels: Sequence[str],
-    counts: Sequence[int],
-    recall: Sequence[float | None],
-    f1: Sequence[float | None],
+    axes: Axes, labels: Sequence[str], counts: Sequence[int], recall: Shares, f1: Shares
 ) -> None:
-    """Draw recall and F1 of every class as bars, in percent; undefined ones (None) have no bar."""
+    """Draw recall and F1 of every class as bars, in percent; undefined ones have no bar."""
     places = np.arange(len(labels))
     for shares, color, offset in ((recall, "accent", -0.19), (f1, "second", 0.19)):
         percents = [0 if share is None else 100 * share for share in shares]
@@ -239,11 +236,7 @@ def learning_chart(
 
 @matplotlib.rc_context(STYLE)
 def class_chart(
-    labels: Sequence[str],
-    counts: Sequence[int],
-    recall: Sequence[float | None],
-    f1: Sequence[float | None],
-    title: str,
+    labels: Sequence[str], counts: Sequence[int], recall: Shares, f1: Shares, title: str
 ) -> Markup:
     """Draw recall and F1 of every class for the page; see `draw_classes`."""
     height = 26 + 40 * len(labels)
@@ -330,8 +323,7 @@ def to_svg(figure: Figure, title: str, description: str) -> Markup:
 def confusion_figure(results: Results) -> Figure:
     """Draw every entry's confusion matrix, summed over seeds, in the order of the table."""
     entries = results.all_entries()
-    num_models = len(results.models)
-    columns = num_models if num_models > 1 else len(entries)  # one model: one row
+    columns = len(results.models) if len(results.models) > 1 else len(entries)
     rows = len(entries) // columns
     with matplotlib.rc_context(STYLE | {"font.size": 8, "axes.titlesize": 9}):
         figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.3 * rows), layout="constrained")

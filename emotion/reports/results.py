@@ -343,10 +343,7 @@ def name_variants(heads: Sequence[RunHead]) -> list[str]:
     differing = {
         key for own in typed for key in own if len({str(other.get(key)) for other in typed}) > 1
     }
-    return [
-        ", ".join(f"{key}={value}" for key, value in own.items() if key in differing)
-        for own in typed
-    ]
+    return [", ".join(f"{k}={v}" for k, v in own.items() if k in differing) for own in typed]
 
 
 def makes_variant(key: str, value: str) -> bool:
