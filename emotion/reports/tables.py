@@ -150,9 +150,8 @@ def summary_table(results: Results) -> tuple[list[str], list[list[Any]]]:
 
 
 def csv_rows(results: Results) -> list[dict[str, Any]]:
-    """Return a row of `COLUMNS` for every number, 0 to 1; an unfinished entry has one without."""
-    rows = [row for entry in results.entries for row in entry_rows(results, entry)]
-    return [{column: row.get(column, "") for column in COLUMNS} for row in rows]
+    """Return a row for every number, 0 to 1; an unfinished entry has one row without numbers."""
+    return [row for entry in results.entries for row in entry_rows(results, entry)]
 
 
 def entry_rows(results: Results, entry: Entry) -> Iterator[dict[str, Any]]:
@@ -197,4 +196,4 @@ def score_rows(scores: Scores, labels: tuple[str, ...]) -> Iterator[dict[str, An
         yield units | {"score": score, "value": getattr(scores, score), "low": low, "high": high}
     for score in ("precision", "recall", "f1"):
         for label, value in zip(labels, getattr(scores, score), strict=True):
-            yield {"score": score, "class": label, "value": "" if value is None else value}
+            yield {"score": score, "class": label, "value": value}
