@@ -48,16 +48,11 @@ warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a task the entry point of a script.
+    """Make a task the entry point of a script, as a decorator.
 
-    Args:
-        config_name: the primary config in `conf/`, without suffix.
-
-    Returns:
-        A decorator. The decorated function takes no arguments and reads `sys.argv`. It exits with
-        status 1 and one line on stderr if the command line, the config or the data are wrong
-        (`HYDRA_FULL_ERROR=1` shows the stack trace instead), with 130 after Ctrl-C, and with 143
-        after SIGTERM.
+    The decorated function takes no arguments and reads `sys.argv`. It exits with status 1 and one
+    line on stderr if the command line, the config or the data are wrong (`HYDRA_FULL_ERROR=1` shows
+    the stack trace instead), with 130 after Ctrl-C, and with 143 after SIGTERM.
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -152,16 +147,9 @@ def full_errors() -> Iterator[None]:
 def quote_integer_options(arguments: Sequence[str], conf_dir: Path = CONF_DIR) -> list[str]:
     """Quote integers that are given as options of a config group.
 
-    Hydra parses the 5 of `interval=5` as a number and refuses it as the name of an option;
-    `interval='5'` works. The subfolders of `conf_dir` are the groups.
-
-    Args:
-        arguments: the command line, without the program's name.
-        conf_dir: the folder of the config.
-
-    Returns:
-        The same arguments, with `interval=5,10` changed to `interval='5','10'`; `range()` and
-        `choice()` sweeps over a group are written out as such a list.
+    Hydra parses the 5 of `interval=5` as a number and refuses it as the name of an option. So
+    `interval=5,10` becomes `interval='5','10'`; `range()` and `choice()` sweeps over a group are
+    written out as such a list. The subfolders of `conf_dir` are the groups.
     """
     parser = OverridesParser.create()
     quoted = []
@@ -171,14 +159,11 @@ def quote_integer_options(arguments: Sequence[str], conf_dir: Path = CONF_DIR) -
         except HydraException:  # a flag such as -m, or a mistake that Hydra will report
             quoted.append(argument)
             continue
-        if override.is_discrete_sweep():
-            values = list(override.sweep_iterator())
-        else:
-            values = [override.value()]
+        is_sweep = override.is_discrete_sweep()
+        values = list(override.sweep_iterator()) if is_sweep else [override.value()]
         is_group = (conf_dir / override.key_or_group).is_dir()
         if is_group and any(isinstance(value, int | float) for value in values):
-            options = ",".join(as_option(value) for value in values)
-            argument = f"{argument.split('=', 1)[0]}={options}"
+            argument = f"{argument.split('=', 1)[0]}={','.join(map(as_option, values))}"
         quoted.append(argument)
     return quoted
 
@@ -191,11 +176,9 @@ def as_option(value: Any) -> str:
 
 
 def one_line(error: Exception, config_name: str | None = None) -> str:
-    """Write an error in one line that names the remedy.
+    """Write an error of ours, Hydra's or OmegaConf's in one line that names the remedy.
 
-    Args:
-        error: ours, Hydra's or OmegaConf's.
-        config_name: the primary config, whose keys are suggested for a mistyped one.
+    A key of the primary config `config_name` is suggested for a mistyped one.
     """
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
@@ -234,14 +217,14 @@ def config_tree(cfg: DictConfig) -> Tree:
     """Build a tree of a config, one or two lines per section; objects by their names alone."""
     tree = Tree("config")
     plain = OmegaConf.to_container(cfg, resolve=True)
-    settings = {key: value for key, value in plain.items() if not isinstance(value, dict)}
-    for name, part in {"": settings, **plain}.items():
-        if isinstance(part, dict):
-            values = []
-            for key, value in part.items():
-                if isinstance(value, dict) and "_target_" in value:
-                    values.append(key)
-                elif key != "_target_":  # written as on the command line
-                    values.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
-            tree.add(Text.assemble((name + " " if name else "", "bold"), ", ".join(values)))
+    sections = {key: value for key, value in plain.items() if isinstance(value, dict)}
+    settings = {key: value for key, value in plain.items() if key not in sections}
+    for name, part in {"": settings, **sections}.items():
+        values = []
+        for key, value in part.items():
+            if isinstance(value, dict) and "_target_" in value:
+                values.append(key)
+            elif key != "_target_":  # written as on the command line
+                values.append(f"{key}={value if isinstance(value, str) else json.dumps(value)}")
+        tree.add(Text.assemble((name + " " if name else "", "bold"), ", ".join(values)))
     return tree

@@ -11,17 +11,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    GetCoreSchemaHandler,
-    Tag,
-    ValidationError,
-    model_validator,
-)
-from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError
+from pydantic_core import CoreSchema, core_schema
 
 from emotion.errors import UserError
 
@@ -69,23 +60,14 @@ LabelMap = Annotated[
 ]
 
 
-class Section(BaseModel):
+class Section(BaseModel, extra="forbid", strict=True, allow_inf_nan=False):
     """A section of the config; its types are not converted, and it has no other keys."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
-
-class Component(Section):
+class Component(Section, extra="allow"):
     """A section that `_target_` makes an object of; other arguments of that class may be added."""
 
-    model_config = ConfigDict(extra="allow")
-
     target: str = Field(alias="_target_")
-
-
-def reject(message: str) -> PydanticCustomError:
-    """Make an error about several keys; the message names them."""
-    return PydanticCustomError("keys", "{message}", {"message": message})
 
 
 class DataSplitRule(Section):
@@ -116,17 +98,15 @@ class Data(Section):
     render: Render | None = None
     split: DataSplitRule | None
 
-    @model_validator(mode="after")
-    def check_labels(self) -> "Data":
+    def model_post_init(self, _: Any) -> None:
         """Check that classes are distinct and that the neutral one is among them."""
         if len(set(self.labels)) < len(self.labels):
-            raise reject(f"data.labels must be distinct, got {self.labels}")
+            raise UserError(f"data.labels must be distinct, got {self.labels}")
         if self.neutral_label not in (None, *self.labels):
-            raise reject(
+            raise UserError(
                 "data.neutral_label must be null or one of data.labels "
                 f"({', '.join(self.labels)}), got {shown(self.neutral_label)}"
             )
-        return self
 
 
 class Sampling(Section):
@@ -170,15 +150,13 @@ class Stacks(Section):
     num_workers: CountOrNull
     executor: Executor
 
-    @model_validator(mode="after")
-    def check_min_frames(self) -> "Stacks":
+    def model_post_init(self, _: Any) -> None:
         """Check that a clip of `data.min_frames` is no longer than a segment."""
         if self.data.min_frames > self.sampling.segment_frames:
-            raise reject(
+            raise UserError(
                 "data.min_frames must be at most sampling.segment_frames="
                 f"{self.sampling.segment_frames}, got {self.data.min_frames}"
             )
-        return self
 
 
 class Preprocess(Stacks):
@@ -206,15 +184,13 @@ class Model(Section):
     compile: bool
     stem: Literal["mean", "balanced"]
 
-    @model_validator(mode="after")
-    def check_backbone(self) -> "Model":
+    def model_post_init(self, _: Any) -> None:
         """Check that there is a backbone for stacks."""
         if self.inputs == "stacks" and self.backbone is None:
-            raise reject(
+            raise UserError(
                 "model.backbone must be the name of a timm network, got null "
                 "(model=landmarks has none)"
             )
-        return self
 
 
 class Loss(Section):
@@ -243,71 +219,69 @@ class Augmentation(Section):
     contrast: NonNegative = 0
     brightness: NonNegative = 0
 
-    @model_validator(mode="after")
-    def check_ranges(self) -> "Augmentation":
+    def model_post_init(self, _: Any) -> None:
         """Check that no minimum is above its maximum."""
         for name in ("scale", "blur_sigma", "erase_area"):
             least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if least > most:
-                raise reject(
+                raise UserError(
                     f"augmentation.{name}_min must be at most augmentation.{name}_max={most:g}, "
                     f"got {least:g}"
                 )
-        return self
 
 
 class Interval(Section):
     frames: Count
 
 
-class NamedSplit(Section):
+class DataSplit(Section):
     target: str = Field(alias="_target_")
-    name: str
+    name: Literal["data"]
 
 
-class IdSplit(NamedSplit):
+class IdSplit(DataSplit):
+    name: Literal["ids"]
     by: Text
     val: Names
     test: Names
 
 
-class GroupedSplit(NamedSplit):
+class GroupedSplit(DataSplit):
+    name: Literal["grouped"]
     train: PositiveShare
     val: PositiveShare
     test: Share
     seed: Seed
 
-    @model_validator(mode="after")
-    def check_sum(self) -> "GroupedSplit":
+    def model_post_init(self, _: Any) -> None:
         """Check that the shares add up to 1."""
         total = self.train + self.val + self.test
         if abs(total - 1) > 1e-6:
-            raise reject(f"split.train, split.val and split.test must add up to 1, got {total:g}")
-        return self
+            raise UserError(
+                f"split.train, split.val and split.test must add up to 1, got {total:g}"
+            )
 
 
-class KFold(NamedSplit):
+class KFold(DataSplit):
+    name: Literal["kfold"]
     folds: Annotated[int, Field(ge=3), Must("an integer of at least 3 (test, val, train)")]
     fold: Natural
     seed: Seed
 
-    @model_validator(mode="after")
-    def check_fold(self) -> "KFold":
+    def model_post_init(self, _: Any) -> None:
         """Check that the fold exists."""
         if self.fold >= self.folds:
-            raise reject(f"split.fold must be below split.folds={self.folds}, got {self.fold}")
-        return self
+            raise UserError(f"split.fold must be below split.folds={self.folds}, got {self.fold}")
 
 
-class LeaveOneSubjectOut(NamedSplit):
+class LeaveOneSubjectOut(DataSplit):
+    name: Literal["leave_one_subject_out"]
     fold: Natural
     val_subjects: Count
 
 
-class Optimizer(Section):
+class Optimizer(Section, extra="allow"):
     """An optimizer; other arguments of its class in `torch.optim` may be added."""
-
-    model_config = ConfigDict(extra="allow")
 
     name: str
     lr: Positive
@@ -316,14 +290,16 @@ class Optimizer(Section):
 
 
 class Constant(Section):
-    name: str
+    name: Literal["constant"]
 
 
-class Exponential(Constant):
+class Exponential(Section):
+    name: Literal["exponential"]
     lr_decay: Positive
 
 
-class Warmup(Constant):
+class Warmup(Section):
+    name: Literal["onecycle", "cosine"]
     warmup: ShareBelow1
 
 
@@ -378,10 +354,9 @@ class BestCheckpoint(Component):
     save_weights_only: bool
 
 
-class Components(Section):
+class Components(Section, extra="allow"):
     """A group of components by name; null switches one off, and others may be added."""
 
-    model_config = ConfigDict(extra="allow")
     __pydantic_extra__: dict[str, Component | None] = Field(init=False)
 
 
@@ -407,39 +382,19 @@ class Logger(Components):
     wandb: Wandb | None = None
 
 
-def by_name(value: Any) -> str | None:
-    """Give the key that decides which class describes a section."""
-    return value.get("name") if isinstance(value, dict) else None
-
-
-SplitChoice = Annotated[
-    Annotated[NamedSplit, Tag("data")]
-    | Annotated[IdSplit, Tag("ids")]
-    | Annotated[GroupedSplit, Tag("grouped")]
-    | Annotated[KFold, Tag("kfold")]
-    | Annotated[LeaveOneSubjectOut, Tag("leave_one_subject_out")],
-    Discriminator(by_name),
-]
-ScheduleChoice = Annotated[
-    Annotated[Constant, Tag("constant")]
-    | Annotated[Exponential, Tag("exponential")]
-    | Annotated[Warmup, Tag("onecycle")]
-    | Annotated[Warmup, Tag("cosine")],
-    Discriminator(by_name),
-]
-
-
 class Train(Stacks):
     sweep: Text
     seed: Seed
     ckpt_path: TextOrNull
     model: Model
     interval: Interval
-    split: SplitChoice
+    split: DataSplit | IdSplit | GroupedSplit | KFold | LeaveOneSubjectOut = Field(
+        discriminator="name"
+    )
     augmentation: Augmentation
     loss: Loss
     optimizer: Optimizer
-    schedule: ScheduleChoice
+    schedule: Constant | Exponential | Warmup = Field(discriminator="name")
     loader: Loader
     calibration: Calibration
     trainer: Trainer
@@ -463,29 +418,19 @@ class Predict(Section):
     window: bool
     paths: OutputPath
 
-    @model_validator(mode="after")
-    def check_what_is_asked(self) -> "Predict":
+    def model_post_init(self, _: Any) -> None:
         """Check that a model and either clips or a source are named."""
         if self.model_path is None:
-            raise reject("model_path must be set: model_path=RUN_DIR_OR_FILE")
+            raise UserError("model_path must be set: model_path=RUN_DIR_OR_FILE")
         if (self.clips is None) == (self.source is None):
-            raise reject("clips=PATH or source=0 (a camera) must be set, and not both")
-        return self
+            raise UserError("clips=PATH or source=0 (a camera) must be set, and not both")
 
 
-SCHEMAS: dict[str, type[Section]] = {
-    "train": Train,
-    "preprocess": Preprocess,
-    "predict": Predict,
-}
+SCHEMAS: dict[str, type[Section]] = {"train": Train, "preprocess": Preprocess, "predict": Predict}
 
 
 def check_config(config_name: str, cfg: DictConfig) -> None:
-    """Check a composed config.
-
-    Args:
-        config_name: the primary config that it was composed from.
-        cfg: with or without Hydra's own section.
+    """Check a composed config, with or without Hydra's own section.
 
     Raises:
         UserError: a key is unknown, has no value, or has one of a wrong type or out of range.
@@ -507,17 +452,11 @@ def check_config(config_name: str, cfg: DictConfig) -> None:
 
 
 def complaint(schema: type[Section], values: Any, error: ValidationError) -> str:
-    """Describe the first mistake in one line that names the key.
-
-    Args:
-        schema: of the values.
-        values: the config.
-        error: what pydantic found.
-    """
+    """Describe the first mistake in a config in one line that names the key."""
     first = error.errors(include_url=False)[0]
     kind, value, context = first["type"], first["input"], first.get("ctx", {})
-    if kind == "keys":
-        return first["msg"]
+    if kind == "value_error":  # of a validator above, whose message names the keys
+        return str(context["error"])
     path = []
     for part in first["loc"]:  # besides keys it names the chosen class of a union
         if isinstance(values, dict) and (part in values or kind == "missing"):
@@ -533,23 +472,18 @@ def complaint(schema: type[Section], values: Any, error: ValidationError) -> str
     if kind == "union_tag_invalid":
         tags = context["expected_tags"].replace("'", "")
         return f"{key}.name must be one of {tags}, got {shown(value['name'])}"
+    choices = re.sub(
+        "None|True|False", lambda name: YAML_NAMES[name[0]], str(context.get("expected"))
+    )
     requirement = {
         "must": first["msg"],
         "bool_type": "must be true or false",
-        "literal_error": f"must be {choices(context)}",
+        "literal_error": f"must be {choices}".replace("'", ""),
         "list_type": "must be a list",
         "string_type": "must be a text",
         "int_type": "must be an integer",
     }.get(kind, "must be a mapping")
     return f"{key} {requirement}, got {shown(value)}"
-
-
-def choices(context: dict[str, Any]) -> str:
-    """Write the values that a key may have, from the context of pydantic's error."""
-    expected = str(context.get("expected", "")).replace("'", "")
-    for ours, yaml in YAML_NAMES.items():
-        expected = expected.replace(ours, yaml)
-    return expected
 
 
 def shown(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 import logging
 import time
-from types import TracebackType
 
 from rich.console import Console
 from rich.progress import (
@@ -18,11 +17,7 @@ log = logging.getLogger(__name__)
 
 
 def terminal_bar(transient: bool = False) -> Progress:
-    """Return a bar that shows on a terminal's stderr only; its tasks have a field `speed`.
-
-    Args:
-        transient: whether it disappears when it stops.
-    """
+    """Return a bar that shows on a terminal's stderr only; its tasks have a field `speed`."""
     console = Console(stderr=True)
     return Progress(
         TextColumn("{task.description}"),
@@ -41,18 +36,9 @@ class ProgressBar:
     """A context manager that shows how many of a known number of items are done."""
 
     def __init__(self, title: str, total: int, unit: str = "") -> None:
-        """Prepare a bar.
-
-        Args:
-            title: the name of the step.
-            total: the number of items.
-            unit: of the work in an item, whose speed is shown; "" shows none.
-        """
-        self.title = title
-        self.total = total
-        self.unit = unit
-        self.done = 0
-        self.work = 0
+        """Prepare a bar; it shows the speed in units of work if there is a `unit`."""
+        self.title, self.total, self.unit = title, total, unit
+        self.done = self.work = 0
         self.start_s = time.monotonic()
         self._bar = terminal_bar()
         self._task = self._bar.add_task(title, total=total, speed="")
@@ -62,33 +48,21 @@ class ProgressBar:
         self._bar.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Stop the bar."""
         self._bar.stop()
-
-    @property
-    def speed(self) -> str:
-        """The work per second with its unit; "" without a unit."""
-        if not self.unit:
-            return ""
-        return f"{self.work / max(1e-3, time.monotonic() - self.start_s):.0f} {self.unit}/s"
 
     def advance(self, work: int = 0) -> None:
         """Count one more item as done, and the work in it."""
         self.done += 1
         self.work += work
-        self._bar.update(self._task, advance=1, speed=self.speed)
+        taken_s = max(1e-3, time.monotonic() - self.start_s)
+        speed = f"{self.work / taken_s:.0f} {self.unit}/s" if self.unit else ""
+        self._bar.update(self._task, advance=1, speed=speed)
         if self._bar.disable and self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
-            left_s = (time.monotonic() - self.start_s) / self.done * (self.total - self.done)
-            speed = f", {self.speed}" if self.unit else ""
-            log.info(
-                "%s: %d of %d%s, %.0f s left", self.title, self.done, self.total, speed, left_s
-            )
+            left_s = taken_s / self.done * (self.total - self.done)
+            count = f"{self.done} of {self.total}" + (f", {speed}" if speed else "")
+            log.info("%s: %s, %.0f s left", self.title, count, left_s)
 
 
 def duration(seconds: float) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import re
 import resource
 import subprocess
 import sys
@@ -9,27 +10,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel
 
 from emotion import REPOSITORY
 
 PACKAGES = (  # those that results depend on
-    "torch",
-    "timm",
-    "pytorch-lightning",
-    "torchmetrics",
-    "numpy",
-    "opencv-contrib-python",
-    "mediapipe",
-    "av",
-    "hydra-core",
+    *("torch", "timm", "pytorch-lightning", "torchmetrics", "numpy"),
+    *("opencv-contrib-python", "mediapipe", "av", "hydra-core"),
 )
 
 
-class Machine(BaseModel):
+class Machine(BaseModel, extra="forbid", frozen=True):
     """The machine of a run; `torch_threads` because rounding depends on it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     host: str
     system: str
@@ -39,10 +31,8 @@ class Machine(BaseModel):
     gpu: str | None
 
 
-class Provenance(BaseModel):
+class Provenance(BaseModel, extra="forbid", frozen=True):
     """Code, packages and machine of a run; `commit` and `dirty` are None outside a git checkout."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     commit: str | None
     dirty: bool | None
@@ -59,9 +49,18 @@ class CodeVersion(NamedTuple):
 
 def provenance() -> Provenance:
     """Collect what a run depends on besides its config and data."""
-    code = code_version()
+    import torch
+
+    machine = Machine(
+        host=platform.node(),
+        system=platform.platform(),
+        cpu=cpu_name(),
+        cores=num_cores(),
+        torch_threads=torch.get_num_threads(),
+        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    )
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    return Provenance(commit=code.commit, dirty=code.dirty, versions=versions, machine=machine())
+    return Provenance(**code_version()._asdict(), versions=versions, machine=machine)
 
 
 def code_version(repository: Path = REPOSITORY) -> CodeVersion:
@@ -82,43 +81,24 @@ def code_version(repository: Path = REPOSITORY) -> CodeVersion:
     return CodeVersion(commit, dirty)
 
 
-def machine() -> Machine:
-    """Describe this machine."""
-    import torch
-
-    return Machine(
-        host=platform.node(),
-        system=platform.platform(),
-        cpu=cpu_name(),
-        cores=num_cores(),
-        torch_threads=torch.get_num_threads(),
-        gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-    )
-
-
 def cpu_name() -> str:
     """Return the name of the processor."""
     info = Path("/proc/cpuinfo")  # Linux
-    if info.exists():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    found = re.search(r"^model name[ \t]*: *(.+)$", info.read_text() if info.exists() else "", re.M)
+    return found[1] if found else platform.processor() or platform.machine()
 
 
 def num_cores() -> int:
     """Count the cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    on_linux = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
 
 
 def memory_mb() -> dict[str, int]:
     """Return the memory of this process in MB: `resident` now, and `peak` since its start."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak_mb = peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
-        return {"resident": round(peak_mb), "peak": round(peak_mb)}
-    resident = int(statm.read_text().split()[1]) * resource.getpagesize()
-    return {"resident": round(resident / 1e6), "peak": round(peak_mb)}
+    peak *= 1 if sys.platform == "darwin" else 1024
+    resident, statm = peak, Path("/proc/self/statm")
+    if statm.exists():
+        resident = int(statm.read_text().split()[1]) * resource.getpagesize()
+    return {"resident": round(resident / 1e6), "peak": round(peak / 1e6)}

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
-from emotion.reports.results import Curve, Entry, Results
+from emotion.reports.results import Curve, Results
 
 # Name of the style sheet's variable -> its color in light mode. The SVG refers to the variable.
 PALETTE = {
@@ -61,28 +61,19 @@ STYLE = {
     "grid.color": PALETTE["line"],
     "svg.fonttype": "none",
 }
+Shares = Sequence[float | None]  # of each class, 0 to 1; None if undefined
 
 
 @dataclass(frozen=True)
 class Point:
-    """An entry in a chart of accuracy against a cost.
-
-    Attributes:
-        cost: above 0.
-        accuracy: 0 to 1.
-        low: lower bound of the confidence interval; None if there is none.
-        high: upper bound.
-        model: index of the model, which selects the color.
-        row: index of the table's row, which selects the marker.
-        title: the entry's title.
-    """
+    """An entry in a chart of accuracy, 0 to 1, against a cost above 0."""
 
     cost: float
     accuracy: float
-    low: float | None
+    low: float | None  # bounds of the confidence interval, if there is one
     high: float | None
-    model: int
-    row: int
+    model: int  # its index selects the color
+    row: int  # its index selects the marker
     title: str
 
 
@@ -100,13 +91,7 @@ def row_marker(index: int) -> str:
 
 
 def draw_confusion(axes: Axes, labels: Sequence[str], counts: np.ndarray) -> None:
-    """Draw a confusion matrix, shaded by the share of the true class.
-
-    Args:
-        axes: to draw on.
-        labels: the C classes.
-        counts: (C, C) int64, rows are the true class.
-    """
+    """Draw (C, C) int64 counts, rows are the true class, shaded by the share of the true class."""
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
     for i, j in np.ndindex(counts.shape):
         alpha = 0.04 + 0.9 * shares[i, j]
@@ -127,13 +112,10 @@ def draw_confusion(axes: Axes, labels: Sequence[str], counts: np.ndarray) -> Non
 def draw_learning(
     axes: Axes, metric: str, runs: Sequence[Sequence[Curve]], best_epochs: Sequence[int]
 ) -> None:
-    """Draw one metric of an entry's runs over the epochs.
+    """Draw `accuracy`, in percent, or `loss` of an entry's runs over the epochs.
 
-    Args:
-        axes: to draw on; values outside its y limits are drawn at the limit.
-        metric: `accuracy`, in percent, or `loss`.
-        runs: the curves of every run.
-        best_epochs: of every run, marked on its validation curve.
+    Values above the y limit are drawn at the limit. The best epoch of each run is marked on its
+    validation curve.
     """
     scale, unit = (100, " %") if metric == "accuracy" else (1, "")
     top = axes.get_ylim()[1]
@@ -152,21 +134,9 @@ def draw_learning(
 
 
 def draw_classes(
-    axes: Axes,
-    labels: Sequence[str],
-    counts: Sequence[int],
-    recall: Sequence[float | None],
-    f1: Sequence[float | None],
+    axes: Axes, labels: Sequence[str], counts: Sequence[int], recall: Shares, f1: Shares
 ) -> None:
-    """Draw recall and F1 of every class as bars, in percent; undefined ones have no bar.
-
-    Args:
-        axes: to draw on.
-        labels: the C classes.
-        counts: the number of stacks of each class.
-        recall: of each class, 0 to 1; None if undefined.
-        f1: likewise.
-    """
+    """Draw recall and F1 of every class as bars, in percent; undefined ones have no bar."""
     places = np.arange(len(labels))
     for shares, color, offset in ((recall, "accent", -0.19), (f1, "second", 0.19)):
         percents = [0 if share is None else 100 * share for share in shares]
@@ -185,17 +155,12 @@ def draw_costs(axes: Axes, points: Sequence[Point], cost_name: str) -> None:
     """Draw accuracy against a cost on a logarithmic scale, with confidence intervals.
 
     The points of one model, whose costs are nearly equal, are moved apart in the order of costs.
-
-    Args:
-        axes: to draw on.
-        points: at least one.
-        cost_name: the cost with its unit.
     """
     for point in points:
         model = sorted((p.cost, p.row) for p in points if p.model == point.model)
         aside = model.index((point.cost, point.row)) - (len(model) - 1) / 2
         bars = None
-        if point.low is not None and point.high is not None:
+        if point.low is not None:
             bars = [[100 * (point.accuracy - point.low)], [100 * (point.high - point.accuracy)]]
         drawn = axes.errorbar(
             point.cost * 1.07**aside, 100 * point.accuracy, bars, fmt=row_marker(point.row),
@@ -221,23 +186,22 @@ def draw_costs(axes: Axes, points: Sequence[Point], cost_name: str) -> None:
 # Charts of the page
 
 
+@matplotlib.rc_context(STYLE)
 def confusion_chart(labels: Sequence[str], counts: np.ndarray, title: str) -> Markup:
     """Draw a confusion matrix for the page; see `draw_confusion`."""
-    with matplotlib.rc_context(STYLE):
-        left, bottom = 16 + label_px(labels), 30 + label_px(labels) // 2
-        height = WIDTH_PX - left - 8 + bottom + 2  # so that the matrix, a square, fills it
-        figure, axes = new_figure(height, left_px=left, bottom_px=bottom, top_px=2)
-        draw_confusion(axes, labels, counts)
-        axes.set(xlabel="predicted", ylabel="true")
-        rows = [
-            f"{label}: " + ", ".join(f"{n} {labels[j]}" for j, n in enumerate(row) if n)
-            for label, row in zip(labels, counts.tolist(), strict=True)
-        ]
-        return to_svg(
-            figure, f"{title}: confusion matrix", f"predicted by class, {'; '.join(rows)}"
-        )
+    left, bottom = 16 + label_px(labels), 30 + label_px(labels) // 2
+    height = WIDTH_PX - left - 8 + bottom + 2  # so that the matrix, a square, fills it
+    figure, axes = new_figure(height, left_px=left, bottom_px=bottom, top_px=2)
+    draw_confusion(axes, labels, counts)
+    axes.set(xlabel="predicted", ylabel="true")
+    rows = [
+        f"{label}: " + ", ".join(f"{n} {labels[j]}" for j, n in enumerate(row) if n)
+        for label, row in zip(labels, counts.tolist(), strict=True)
+    ]
+    return to_svg(figure, f"{title}: confusion matrix", f"predicted by class, {'; '.join(rows)}")
 
 
+@matplotlib.rc_context(STYLE)
 def learning_chart(
     runs: Sequence[Sequence[Curve]], best_epochs: Sequence[int], num_classes: int, title: str
 ) -> Markup:
@@ -245,65 +209,53 @@ def learning_chart(
 
     Losses above twice that of chance, ln C, are drawn there, so that one diverging epoch does not
     flatten all others.
-
-    Args:
-        runs: the curves of every run, none empty.
-        best_epochs: of every run.
-        num_classes: C.
-        title: of the entry.
     """
     chance = {"accuracy": 100 / num_classes, "loss": math.log(num_classes)}
     tops = {"accuracy": 100, "loss": 2 * chance["loss"]}
     last = max(epoch for curves in runs for curve in curves for epoch in curve.epochs)
-    with matplotlib.rc_context(STYLE):
-        figure, panels = new_figure(326, rows=2)
-        for axes, (metric, top), name in zip(
-            panels, tops.items(), ("accuracy, %", "loss"), strict=True
-        ):
-            axes.set(xlim=(0.8, max(2, last) + 0.2), ylim=(0, top))
-            axes.set_title(name, loc="left")
-            axes.axhline(chance[metric], color=PALETTE["soft"], linestyle="--", linewidth=1)
-            draw_learning(axes, metric, runs, best_epochs)
-            axes.set_ylim(-0.02 * top, 1.03 * top)
-            axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-            axes.grid(axis="y")
-        panels[1].set_xlabel("epoch")
-        best = [
-            f"best epoch {epoch}: {100 * curve.values[curve.epochs.index(epoch)]:.1f} % on val"
-            for curves, epoch in zip(runs, best_epochs, strict=True)
-            for curve in curves
-            if (curve.phase, curve.metric) == ("val", "accuracy") and epoch in curve.epochs
-        ]
-        return to_svg(figure, f"{title}: learning curves", "; ".join([f"{last} epochs", *best]))
+    figure, panels = new_figure(326, rows=2)
+    for axes, (metric, top), name in zip(
+        panels, tops.items(), ("accuracy, %", "loss"), strict=True
+    ):
+        axes.set(xlim=(0.8, max(2, last) + 0.2), ylim=(0, top))
+        axes.set_title(name, loc="left")
+        axes.axhline(chance[metric], color=PALETTE["soft"], linestyle="--", linewidth=1)
+        draw_learning(axes, metric, runs, best_epochs)
+        axes.set_ylim(-0.02 * top, 1.03 * top)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.grid(axis="y")
+    panels[1].set_xlabel("epoch")
+    best = [
+        f"best epoch {epoch}: {100 * curve.values[curve.epochs.index(epoch)]:.1f} % on val"
+        for curves, epoch in zip(runs, best_epochs, strict=True)
+        for curve in curves
+        if (curve.phase, curve.metric) == ("val", "accuracy") and epoch in curve.epochs
+    ]
+    return to_svg(figure, f"{title}: learning curves", "; ".join([f"{last} epochs", *best]))
 
 
+@matplotlib.rc_context(STYLE)
 def class_chart(
-    labels: Sequence[str],
-    counts: Sequence[int],
-    recall: Sequence[float | None],
-    f1: Sequence[float | None],
-    title: str,
+    labels: Sequence[str], counts: Sequence[int], recall: Shares, f1: Shares, title: str
 ) -> Markup:
     """Draw recall and F1 of every class for the page; see `draw_classes`."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(
-            26 + 40 * len(labels), left_px=label_px(labels), bottom_px=22, top_px=2
-        )
-        draw_classes(axes, labels, counts, recall, f1)
-        shares = [
-            f"{label} recall {percent(recall[i])}, F1 {percent(f1[i])}"
-            for i, label in enumerate(labels)
-        ]
-        return to_svg(figure, f"{title}: scores of each class", "; ".join(shares))
+    height = 26 + 40 * len(labels)
+    figure, axes = new_figure(height, left_px=label_px(labels), bottom_px=22, top_px=2)
+    draw_classes(axes, labels, counts, recall, f1)
+    shares = [
+        f"{label} recall {percent(recall[i])}, F1 {percent(f1[i])}"
+        for i, label in enumerate(labels)
+    ]
+    return to_svg(figure, f"{title}: scores of each class", "; ".join(shares))
 
 
+@matplotlib.rc_context(STYLE)
 def cost_chart(points: Sequence[Point], cost_name: str, title: str) -> Markup:
     """Draw accuracy against a cost for the page; see `draw_costs`."""
-    with matplotlib.rc_context(STYLE):
-        figure, axes = new_figure(250)
-        draw_costs(axes, points, cost_name)
-        costs = [f"{p.title}: {p.cost:.3g}, {100 * p.accuracy:.1f} %" for p in points]
-        return to_svg(figure, title, "; ".join(costs))
+    figure, axes = new_figure(250)
+    draw_costs(axes, points, cost_name)
+    costs = [f"{p.title}: {p.cost:.3g}, {100 * p.accuracy:.1f} %" for p in points]
+    return to_svg(figure, title, "; ".join(costs))
 
 
 def percent(share: float | None) -> str:
@@ -338,26 +290,21 @@ def to_svg(figure: Figure, title: str, description: str) -> Markup:
     """Convert a figure to an SVG element for an HTML page.
 
     Its colors become variables of the style sheet, and ids of groups that start with `TIP` become
-    tooltips.
-
-    Args:
-        figure: drawn with `STYLE`.
-        title: unique in the page.
-        description: the numbers, for readers who cannot see the chart.
+    tooltips. The title must be unique in the page; the description repeats the numbers for readers
+    who cannot see the chart.
     """
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": title}):  # ids that are unique in the page
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     root = ElementTree.fromstring(buffer.getvalue())
-    for parent in list(root.iter()):
-        for child in list(parent):
-            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):  # a style would be global
-                parent.remove(child)
     referenced = set(re.findall(r"#([\w-]+)", buffer.getvalue()))
     for element in list(root.iter()):
-        if element.get("id") in referenced:
-            continue
-        identity = element.attrib.pop("id", "")
+        for child in list(element):
+            if child.tag in (f"{{{SVG}}}metadata", f"{{{SVG}}}style"):  # a style would be global
+                element.remove(child)
+        identity = element.get("id", "")
+        if identity not in referenced:
+            element.attrib.pop("id", None)
         if identity.startswith(TIP):
             ElementTree.SubElement(element, f"{{{SVG}}}title").text = identity.removeprefix(TIP)
     for key in ("width", "height", "version"):
@@ -375,14 +322,8 @@ def to_svg(figure: Figure, title: str, description: str) -> Markup:
 
 def confusion_figure(results: Results) -> Figure:
     """Draw every entry's confusion matrix, summed over seeds, in the order of the table."""
-    entries = [
-        entry
-        for protocol in results.protocols
-        for row in results.rows(protocol).values()
-        for entry in row
-    ]
-    num_models = len(results.models)
-    columns = num_models if num_models > 1 else len(entries)  # one model: one row
+    entries = results.all_entries()
+    columns = len(results.models) if len(results.models) > 1 else len(entries)
     rows = len(entries) // columns
     with matplotlib.rc_context(STYLE | {"font.size": 8, "axes.titlesize": 9}):
         figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.3 * rows), layout="constrained")
@@ -391,20 +332,16 @@ def confusion_figure(results: Results) -> Figure:
             title = [f"{results.title(entry.model)}, interval {entry.interval}"]
             title = [entry.variant, *title] if entry.variant else title
             title = [str(entry.protocol), *title] if len(results.protocols) > 1 else title
-            draw_entry(axes, entry, "\n".join(title))
+            text = "\n".join(title)
+            if entry.is_finished:
+                text += f": {entry.estimate().mean:.1%}"
+                draw_confusion(axes, entry.protocol.labels, entry.confusion["stacks"])
+            else:
+                axes.text(0.5, 0.5, entry.text(), ha="center", va="center")
+                axes.set(xticks=[], yticks=[])
+            axes.set_title(text, color=PALETTE["ink"])
         for axes in grid[:, 0]:
             axes.set_ylabel("true")
         for axes in grid[-1]:
             axes.set_xlabel("predicted")
     return figure
-
-
-def draw_entry(axes: Axes, entry: Entry, title: str) -> None:
-    """Draw an entry's confusion matrix, or the status of an unfinished one."""
-    if entry.is_finished:
-        axes.set_title(f"{title}: {entry.estimate().mean:.1%}", color=PALETTE["ink"])
-        draw_confusion(axes, entry.protocol.labels, entry.confusion["stacks"])
-    else:
-        axes.set_title(title, color=PALETTE["ink"])
-        axes.text(0.5, 0.5, entry.text(), ha="center", va="center")
-        axes.set(xticks=[], yticks=[])

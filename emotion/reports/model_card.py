@@ -25,22 +25,11 @@ CARD_FILE = "MODEL_CARD.md"
 
 @dataclass(frozen=True)
 class ExportedFile:
-    """An exported file that passed its check.
-
-    Attributes:
-        path: the file.
-        precision: `float32` or `int8`.
-        checked: the comparison and its result, in words.
-    """
+    """An exported file that passed its check."""
 
     path: Path
-    precision: str
-    checked: str
-
-    @property
-    def megabytes(self) -> float:
-        """Size in MB."""
-        return self.path.stat().st_size / 1e6
+    precision: str  # float32, int8
+    checked: str  # the comparison and its result, in words
 
     @property
     def sha256(self) -> str:

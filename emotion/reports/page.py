@@ -9,7 +9,6 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import jinja2
@@ -42,53 +41,32 @@ class Card:
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """A row of the table of splits.
-
-    Attributes:
-        split: its name.
-        counts: of each class and of all, stacks and clips.
-        num_subjects: number of known subjects.
-        subjects: their names, if all folds have the same.
-    """
+    """A row of the table of splits."""
 
     split: str
-    counts: list[tuple[str, str]]
+    counts: list[tuple[str, str]]  # stacks and clips of each class and of all
     num_subjects: str
-    subjects: tuple[str, ...]
+    subjects: tuple[str, ...]  # those known, if all folds have the same
 
 
 @dataclass(frozen=True)
 class Section:
-    """What the page shows of one protocol.
-
-    Attributes:
-        protocol: data set and split.
-        headline: the entry with the highest accuracy.
-        cards: one for each entry, in the order of the table.
-        columns: number of cards beside each other.
-        finished: the entries with scores.
-        costs: name and chart of each cost.
-        rows: marker and name of each row of the table in the charts of costs.
-        machines: that measured the costs.
-        splits: who and what is in each split.
-        lost: lines about clips and segments that made no stack.
-    """
+    """What the page shows of one protocol."""
 
     protocol: Protocol
     headline: str | None
-    cards: list[Card]
-    columns: int
+    cards: list[Card]  # in the order of the table
+    columns: int  # cards beside each other
     finished: list[Entry]
-    costs: list[tuple[str, Markup]]
-    rows: list[tuple[str, str]]
-    machines: list[str]
+    costs: list[tuple[str, Markup]]  # name and chart
+    rows: list[tuple[str, str]]  # of the table: marker in the charts of costs, and name
+    machines: list[str]  # that measured the costs
     splits: list[SplitCounts]
-    lost: list[str]
+    lost: list[str]  # clips and segments that made no stack
 
 
-@cache
-def template() -> jinja2.Template:
-    """Return the page's template, which escapes values and fails on missing ones."""
+def render_page(results: Results, sweep_dir: Path) -> str:
+    """Return the page of the sweep in a folder, from a template that fails on missing values."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -99,12 +77,7 @@ def template() -> jinja2.Template:
     environment.globals |= {"grid": grid, "table_names": table_names, "zip": zip}
     environment.globals |= {"model_color": charts.model_color, "palette": charts.PALETTE}
     environment.filters["figure"] = figure
-    return environment.get_template("page.html")
-
-
-def render_page(results: Results, sweep_dir: Path) -> str:
-    """Return the page of the sweep in a folder."""
-    return template().render(
+    return environment.get_template("page.html").render(
         name=sweep_dir.absolute().name,
         results=results,
         notices=unique([record.notice for record in results.finished]),
@@ -120,34 +93,36 @@ def render_page(results: Results, sweep_dir: Path) -> str:
 
 def section(results: Results, protocol: Protocol) -> Section:
     """Gather what is shown of a protocol."""
-    entries = [entry for entry in results.entries if entry.protocol == protocol]
+    shown = [entry for entry in results.all_entries() if entry.protocol == protocol]
+    entries = [entry for entry in shown if entry.runs]
     finished = results.finished_entries(protocol)
     models = unique([entry.model for entry in entries])
     columns = min(MAX_COLUMNS, len(models) if len(models) > 1 else len(entries))
-    shown = entries
     if columns == len(models):  # as in the table, with its gaps
-        rows = results.rows(protocol).values()
-        shown = [entry for row in rows for entry in row if entry.model in models]
+        entries = [entry for entry in shown if entry.model in models]
     places = unique([(entry.variant, entry.interval) for entry in finished])
     records = [record for entry in finished for record in entry.records]
+    caches = {record.cache: record for record in records}
     return Section(
         protocol=protocol,
         headline=headline(finished),
-        cards=[card(results, entry) for entry in shown],
+        cards=[card(results, entry) for entry in entries],
         columns=columns,
         finished=finished,
         costs=cost_charts(results, finished, places),
         rows=[
-            (
-                charts.MARKERS[charts.row_marker(i)],
-                f"interval {interval}" + f", {variant}" * bool(variant),
-            )
+            (charts.MARKERS[charts.row_marker(i)], place_title(variant, interval))
             for i, (variant, interval) in enumerate(places)
         ],
-        machines=sorted(unique(records, machine)),
+        machines=sorted(unique(map(machine, records))),
         splits=split_counts(records),
-        lost=[line for record in unique_caches(records) for line in lost_lines(record)],
+        lost=[line for record in caches.values() for line in lost_lines(record)],
     )
+
+
+def place_title(variant: str, interval: int) -> str:
+    """Name a row of the table."""
+    return f"interval {interval}" + (f", {variant}" if variant else "")
 
 
 def headline(entries: Sequence[Entry]) -> str | None:
@@ -162,54 +137,36 @@ def headline(entries: Sequence[Entry]) -> str | None:
     text += f" ({best.variant})" if best.variant else ""
     text += f", {best.estimate()} %"
     low = best.estimate().low
-    others = [entry for entry in entries if entry is not best]
-    near = [entry for entry in others if low is not None and (entry.estimate().high or 0) >= low]
-    if near:
-        text += f". The confidence intervals of {len(near)} of the {len(others)} other "
+    near = [entry for entry in entries if low is not None and (entry.estimate().high or 0) >= low]
+    if len(near) > 1:  # the best one too
+        text += f". The confidence intervals of {len(near) - 1} of the {len(entries) - 1} other "
         text += "entries overlap with it: the table does not show which of these is best"
     return text + "."
 
 
 def card(results: Results, entry: Entry) -> Card:
     """Draw the charts of an entry."""
-    title = f"{results.title(entry.model)}, interval {entry.interval}"
-    title += f", {entry.variant}" if entry.variant else ""
+    title = f"{results.title(entry.model)}, {place_title(entry.variant, entry.interval)}"
     if not entry.is_finished:
         return Card(title, entry.text())
     unique_title = f"{entry.protocol}, {title}" if len(results.protocols) > 1 else title
     labels, confusion = entry.protocol.labels, entry.confusion["stacks"]
-    _, recall, f1 = class_scores(confusion)
-    curves = [(own, run.record) for run in entry.runs if (own := read_curves(run.folder))]
-    return Card(
-        title,
-        entry.text(),
-        charts.confusion_chart(labels, confusion, unique_title),
-        charts.class_chart(
-            labels, confusion.sum(axis=1).tolist(), defined(recall), defined(f1), unique_title
-        ),
-        charts.learning_chart(
-            [own for own, _ in curves],
-            [record.best_epoch for _, record in curves],
-            len(labels),
-            unique_title,
-        )
-        if curves
-        else None,
-    )
+    matrix = charts.confusion_chart(labels, confusion, unique_title)
+    _, recall, f1 = map(defined, class_scores(confusion))
+    classes = charts.class_chart(labels, confusion.sum(axis=1).tolist(), recall, f1, unique_title)
+    runs = [(own, run.record.best_epoch) for run in entry.runs if (own := read_curves(run.folder))]
+    learning = None
+    if runs:
+        learning = charts.learning_chart(*zip(*runs, strict=True), len(labels), unique_title)
+    return Card(title, entry.text(), matrix, classes, learning)
 
 
 def cost_charts(
     results: Results, entries: Sequence[Entry], places: Sequence[tuple[str, int]]
 ) -> list[tuple[str, Markup]]:
-    """Draw accuracy against each cost.
-
-    Args:
-        results: of the sweep; its models give the colors.
-        entries: finished ones.
-        places: variant and interval of each row, which give the markers.
-    """
+    """Draw accuracy of finished entries against each cost; `places` gives the markers."""
     costs = {
-        "million parameters": [entry.parameters / 1e6 for entry in entries],
+        "million parameters": [entry.records[0].parameters / 1e6 for entry in entries],
         "milliseconds per stack": [entry.ms_per_stack for entry in entries],
     }
     drawn = []
@@ -239,34 +196,22 @@ def split_counts(records: Sequence[FinishedRun]) -> list[SplitCounts]:
     for split in SPLITS if records else ():
         parts = [record.parts[split] for record in records]
         counts = [
-            (
-                span(part.stacks.get(label, 0) for part in parts),
-                span(part.clips.get(label, 0) for part in parts),
-            )
-            for label in records[0].labels
+            [
+                *(span(own.get(label, 0) for own in level) for label in records[0].labels),
+                span(sum(own.values()) for own in level),
+            ]
+            for level in ([part.stacks for part in parts], [part.clips for part in parts])
         ]
-        total = (
-            span(sum(part.stacks.values()) for part in parts),
-            span(sum(part.clips.values()) for part in parts),
-        )
-        same = all(part.subjects == parts[0].subjects for part in parts)
+        subjects = parts[0].subjects if len({part.subjects for part in parts}) == 1 else ()
         num_subjects = span(len(part.subjects) for part in parts)
-        rows.append(
-            SplitCounts(split, [*counts, total], num_subjects, parts[0].subjects if same else ())
-        )
+        rows.append(SplitCounts(split, list(zip(*counts, strict=True)), num_subjects, subjects))
     return rows
 
 
-def unique_caches(records: Sequence[FinishedRun]) -> list[FinishedRun]:
-    """Return one record of each cache."""
-    return list({record.cache: record for record in records}.values())
-
-
 def lost_lines(record: FinishedRun) -> list[str]:
-    """Describe what made no stack in the words of `preprocess.py`.
+    """Describe what made no stack as `preprocess.py` does, from the cache, which names the clips.
 
-    The cache has the names of the clips. If it is gone or was rebuilt since, the numbers of the
-    record are left.
+    If the cache is gone or was rebuilt since, the numbers are those of the record.
     """
     directory = Path(record.cache)
     with suppress(UserError):

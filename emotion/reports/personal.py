@@ -20,20 +20,11 @@ from emotion.tables import markdown_table
 
 
 def personal_table(run_dirs: Sequence[Path], share: float = PERSON_SHARE) -> str:
-    """Score the clips of some runs on the splits that they report on.
-
-    Args:
-        run_dirs: folders of finished runs of one cell: its folds, with one seed or several.
-        share: see `with_baselines`.
+    """Score the clips of finished runs of one cell on the splits that they report on.
 
     Returns:
-        A Markdown table: without a baseline, with one, and both with the mean of the seeds'
-        probabilities.
-
-    Raises:
-        UserError: a run is not finished or its model has no neutral class, subjects are unknown,
-            the seeds predicted different clips, the runs are of several cells, or `share` is out
-            of range.
+        A Markdown table: without a baseline, with one (see `with_baselines`), and both with the
+        mean of the seeds' probabilities.
     """
     from emotion.models.recipe import RECIPE_FILE, Recipe  # after --help
     from emotion.training.record import FinishedRun, read_record

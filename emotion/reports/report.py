@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from emotion.files import unfinished
 from emotion.reports.charts import confusion_figure
@@ -16,14 +16,9 @@ FOLDERS = ("sweeps", "runs")  # of an output folder; `reports` is beside them
 
 
 def write_report(sweep_dir: Path) -> Results:
-    """Write a report and print its main table.
+    """Write the report of the folder of a sweep or run, and print its main table.
 
-    Args:
-        sweep_dir: the folder of a sweep or run. `results.md`, `results.csv` and `confusion.png` go
-            there; see `page_path` for the page.
-
-    Raises:
-        UserError: there are no runs in it.
+    `results.md`, `results.csv` and `confusion.png` go into that folder; the page to `page_path`.
     """
     results = Results(*read_runs(sweep_dir))
     (sweep_dir / "results.md").write_text(markdown(results), encoding="utf-8")
@@ -33,44 +28,29 @@ def write_report(sweep_dir: Path) -> Results:
     with unfinished(page) as temporary:
         temporary.write_text(render_page(results, sweep_dir), encoding="utf-8")
     console = Console()
-    for table in terminal_tables(results):
+    for protocol in results.protocols:
+        headings, rows = grid(results, protocol)
+        table = Table(*(Column(heading, justify="right") for heading in headings))
+        table.title = "accuracy, %" + (f" ({protocol})" if len(results.protocols) > 1 else "")
+        for row in rows:
+            table.add_row(*row)
         console.print(table)
     for note in notes(results):
         console.print(f"- {note}", highlight=False, markup=False)
-    for line in (
-        f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}",
-        f"report: {page}",
-    ):
-        console.print(line, soft_wrap=True, highlight=False, markup=False)
+    files = f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}"
+    console.print(f"{files}\nreport: {page}", soft_wrap=True, highlight=False, markup=False)
     return results
 
 
 def page_path(sweep_dir: Path) -> Path:
-    """Return the path of a sweep's page.
+    """Return `outputs/reports/NAME/index.html` for `outputs/sweeps/NAME` or `outputs/runs/NAME`.
 
-    Returns:
-        `outputs/reports/NAME/index.html` for `outputs/sweeps/NAME` (or `runs/NAME`), else
-        `index.html` in the folder itself.
+    For any other folder, the page is in the folder itself.
     """
     folder = sweep_dir.absolute()
     if folder.parent.name in FOLDERS:
         folder = folder.parent.parent / "reports" / folder.name
     return folder / "index.html"
-
-
-def terminal_tables(results: Results) -> list[Table]:
-    """Return a table of accuracy for each protocol."""
-    tables = []
-    for protocol in results.protocols:
-        headings, rows = grid(results, protocol)
-        several = len(results.protocols) > 1
-        table = Table(title="accuracy, %" + (f" ({protocol})" if several else ""))
-        for heading in headings:
-            table.add_column(heading, justify="right")
-        for row in rows:
-            table.add_row(*row)
-        tables.append(table)
-    return tables
 
 
 def log_to_wandb(results: Results, sweep_dir: Path) -> None:

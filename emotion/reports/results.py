@@ -4,13 +4,15 @@ Each protocol is a table, each interval a row, each model a column. `tables.py`,
 `page.py` show them.
 """
 
+import itertools
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -30,21 +32,13 @@ SHOWN_ELSEWHERE = ("model", "model.backbone", "interval", "seed", "data", "split
 
 @dataclass(frozen=True)
 class SweepRun:
-    """A run of a sweep, whatever became of it.
-
-    Attributes:
-        folder: its folder.
-        head: what is known of it; the whole record of a finished run.
-        status: `finished`, `failed`, `unfinished`, or `damaged` if its files cannot be read.
-        error: why it is not finished; "" for a finished run.
-        predictions: calibrated, of the stacks that it is reported on; None if it is not finished.
-    """
+    """A run of a sweep; `predictions` are calibrated, of the split that it is reported on."""
 
     folder: Path
-    head: RunHead
-    status: str
-    error: str = ""
-    predictions: Predictions | None = None
+    head: RunHead  # the whole record of a finished run
+    status: Literal["finished", "failed", "unfinished", "damaged"]
+    error: str = ""  # why it is not finished
+    predictions: Predictions | None = None  # of a finished run
 
     @property
     def record(self) -> FinishedRun:
@@ -53,21 +47,8 @@ class SweepRun:
         return self.head
 
 
-@dataclass(frozen=True)
-class Damage:
-    """A folder whose record cannot be read, in no plan, so that nothing is known of its run."""
-
-    folder: Path
-    error: str
-
-
-def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | Damage:
-    """Read a run.
-
-    Args:
-        folder: its folder.
-        planned: what the plan of its sweep has of it; None outside of a sweep.
-    """
+def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | UserError:
+    """Read a run; return the error if its record is damaged and no sweep has planned it."""
     head = planned
     try:
         record = read_record(folder)
@@ -82,54 +63,39 @@ def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | Damage:
         predictions = record.predictions(folder).of_split(record.reported_on)
         return SweepRun(folder, head, "finished", predictions=predictions)
     except UserError as error:
-        return SweepRun(folder, head, "damaged", str(error)) if head else Damage(folder, str(error))
+        return SweepRun(folder, head, "damaged", str(error)) if head else error
 
 
-def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[Damage]]:
-    """Read the runs of a sweep.
-
-    Args:
-        sweep_dir: a sweep's folder, one that holds several, or that of a single run.
+def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[UserError]]:
+    """Read the runs of the folder of a sweep, of several sweeps, or of a single run.
 
     Returns:
-        Of a sweep those runs that its last start asked for, in that order; and the folders of which
-        nothing is known.
+        The runs that the last start of each sweep asked for, in that order; and the errors of
+        damaged folders that are in no plan.
 
     Raises:
         UserError: there is no readable run.
     """
-    plans = sorted(sweep_dir.glob(f"**/{PLAN_FILE}"))
-    found = [
-        read_run(plan.parent / cell.folder, cell)
-        for plan in plans
-        for cell in read_plan(plan.parent)
-    ]
-    sweeps = {plan.parent for plan in plans}
-    folders = sorted(path.parent for path in sweep_dir.glob(f"**/{RECORD_FILE}"))
+    sweeps = [plan.parent for plan in sorted(sweep_dir.rglob(PLAN_FILE))]
+    found = [read_run(sweep / cell.folder, cell) for sweep in sweeps for cell in read_plan(sweep)]
+    folders = sorted(path.parent for path in sweep_dir.rglob(RECORD_FILE))
     found += [read_run(folder) for folder in folders if folder.parent not in sweeps]
-    damaged = [run for run in found if isinstance(run, Damage)]
+    damaged = [run for run in found if isinstance(run, UserError)]
     runs = [run for run in found if isinstance(run, SweepRun)]
     if not runs:
-        reason = damaged[0].error if damaged else "give the folder of a sweep or of a run"
+        reason = damaged[0] if damaged else "give the folder of a sweep or of a run"
         raise UserError(f"no readable {RECORD_FILE} in {sweep_dir} or below: {reason}")
     return runs, damaged
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A metric of one run over the epochs.
+    """A metric of one run over the epochs, which count from 1."""
 
-    Attributes:
-        phase: `train` or `val`.
-        metric: `accuracy` or `loss`.
-        epochs: counted from 1.
-        values: one for each epoch, all finite.
-    """
-
-    phase: str
-    metric: str
+    phase: str  # train, val
+    metric: str  # accuracy, loss
     epochs: list[int]
-    values: list[float]
+    values: list[float]  # finite
 
 
 def read_curves(folder: Path) -> list[Curve]:
@@ -149,18 +115,11 @@ def read_curves(folder: Path) -> list[Curve]:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What results must share to be in one table.
-
-    Attributes:
-        data: the data set's name.
-        split: the split's name.
-        settings: of the split, apart from the fold, as text.
-        labels: the classes.
-    """
+    """What results must share to be in one table."""
 
     data: str
     split: str
-    settings: str
+    settings: str  # of the split, apart from the fold
     labels: tuple[str, ...]
 
     @classmethod
@@ -190,19 +149,11 @@ class Model:
 
 @dataclass(frozen=True)
 class Estimate:
-    """One score of an entry.
+    """One score of an entry, 0 to 1; `low` and `high` bound the mean's 95 % confidence interval."""
 
-    Attributes:
-        mean: over the seeds, 0 to 1.
-        std: sample standard deviation over the seeds; None for a single seed.
-        low: lower bound of the mean's 95 % confidence interval, over clips or subjects; None if the
-            seeds were evaluated on different clips.
-        high: upper bound.
-    """
-
-    mean: float
-    std: float | None
-    low: float | None
+    mean: float  # over the seeds
+    std: float | None  # sample standard deviation; None for a single seed
+    low: float | None  # None if the seeds were evaluated on different clips
     high: float | None
 
     def __str__(self) -> str:
@@ -221,20 +172,13 @@ class Entry:
 
     The test predictions of a seed's folds are pooled and scored once. The scores need all runs to
     be finished; each has a value for each of `LEVELS`.
-
-    Attributes:
-        protocol: what they were trained and evaluated on.
-        variant: the other settings, if they differ within the sweep, else "".
-        interval: frames from one image to the next.
-        model: the model.
-        runs: the last run of each seed and fold.
     """
 
     protocol: Protocol
-    variant: str
+    variant: str  # the other settings, if they differ within the sweep
     interval: int
     model: Model
-    runs: list[SweepRun]
+    runs: list[SweepRun]  # the last of each seed and fold
 
     @property
     def failed(self) -> list[SweepRun]:
@@ -243,18 +187,13 @@ class Entry:
 
     @property
     def is_finished(self) -> bool:
-        """Whether there are scores."""
+        """Whether there are runs, all finished, and so scores."""
         return bool(self.runs) and not self.failed
 
     @property
     def records(self) -> list[FinishedRun]:
         """The records of a finished entry."""
         return [run.record for run in self.runs]
-
-    @property
-    def parameters(self) -> int:
-        """Number of parameters of a finished entry's model."""
-        return self.records[0].parameters
 
     @property
     def ms_per_stack(self) -> float:
@@ -280,11 +219,7 @@ class Entry:
 
     @cached_property
     def predictions(self) -> dict[str, dict[int, Predictions]]:
-        """Level -> seed -> calibrated predictions of all folds.
-
-        Raises:
-            UserError: folds overlap.
-        """
+        """Level -> seed -> calibrated predictions of all folds, which must not overlap."""
         stacks = {
             seed: Predictions.joined(
                 [run.predictions for run in self.runs if run.head.seed == seed and run.predictions]
@@ -307,11 +242,9 @@ class Entry:
         """Level -> confidence in the seeds' mean; None if seeds were evaluated on other clips."""
         confidence = {}
         for level, by_seed in self.predictions.items():
-            stacks = {
-                tuple(sorted(zip(predictions.clips, predictions.segments, strict=True)))
-                for predictions in by_seed.values()
-            }
-            confidence[level] = bootstrap(list(by_seed.values())) if len(stacks) == 1 else None
+            runs = list(by_seed.values())
+            stacks = {tuple(sorted(zip(run.clips, run.segments, strict=True))) for run in runs}
+            confidence[level] = bootstrap(runs) if len(stacks) == 1 else None
         return confidence
 
     @cached_property
@@ -326,38 +259,31 @@ class Entry:
         """Return one of `SCORES` at one of `LEVELS`."""
         values = [getattr(scores, score) for scores in self.scores[level].values()]
         confidence = self.confidence[level]
-        low, high = confidence.bounds[score] if confidence else (None, None)
         std = statistics.stdev(values) if len(values) > 1 else None
-        return Estimate(statistics.mean(values), std, low, high)
+        bounds = confidence.bounds[score] if confidence else (None, None)
+        return Estimate(statistics.mean(values), std, *bounds)
 
     def text(self, score: str = "accuracy", level: str = "stacks") -> str:
         """Format a score in percent, or the status of the runs; `-` without runs."""
+        if self.is_finished:
+            return str(self.estimate(score, level))
         if not self.runs:
             return "-"
-        if self.failed:
-            status = self.failed[0].status
-            some = len(self.failed) < len(self.runs)
-            return f"{len(self.failed)} of {len(self.runs)} {status}" if some else status
-        return str(self.estimate(score, level))
+        status, failed, all_runs = self.failed[0].status, len(self.failed), len(self.runs)
+        return f"{failed} of {all_runs} {status}" if failed < all_runs else status
 
 
 class Results:
     """The runs of a sweep, arranged into entries.
 
     Attributes:
-        runs: in the sweep's order.
-        damaged: folders of which nothing is known.
         finished: the records of the finished runs.
-        protocols: each is a table.
         variants: what else differs between runs, as text; `[""]` if nothing does.
-        intervals: sorted.
-        models: in the sweep's order.
     """
 
-    def __init__(self, runs: Sequence[SweepRun], damaged: Sequence[Damage] = ()) -> None:
+    def __init__(self, runs: Sequence[SweepRun], damaged: Sequence[UserError] = ()) -> None:
         """Arrange what `read_runs` returns."""
-        self.runs = runs
-        self.damaged = damaged
+        self.runs, self.damaged = runs, damaged
         self.finished = [run.record for run in runs if run.status == "finished"]
         variants = name_variants([run.head for run in runs])
         self.protocols = list(dict.fromkeys(Protocol.of(run.head) for run in runs))
@@ -372,29 +298,28 @@ class Results:
             last[place][head.seed, head.split.fold] = run
         self._entries = {place: Entry(*place, list(of.values())) for place, of in last.items()}
 
+    def all_entries(self) -> list[Entry]:
+        """Return an entry for each place in the tables, in their order."""
+        rows = [row for protocol in self.protocols for row in self.rows(protocol).values()]
+        return [entry for row in rows for entry in row]
+
     @property
     def entries(self) -> list[Entry]:
         """All entries that have runs, in the order of the tables."""
-        rows = [row for protocol in self.protocols for row in self.rows(protocol).values()]
-        return [entry for row in rows for entry in row if entry.runs]
+        return [entry for entry in self.all_entries() if entry.runs]
 
     def finished_entries(self, protocol: Protocol) -> list[Entry]:
         """Return the entries of a protocol that have scores."""
         return [e for e in self.entries if e.protocol == protocol and e.is_finished]
 
     def rows(self, protocol: Protocol) -> dict[tuple[str, int], list[Entry]]:
-        """Return a protocol's table.
-
-        Returns:
-            (variant, interval) -> an entry for each of `models`, which may have no runs.
-        """
-        there = {(variant, interval) for p, variant, interval, _ in self._entries if p == protocol}
-        heads = [(v, i) for v in self.variants for i in self.intervals if (v, i) in there]
-        places = {head: [(protocol, *head, model) for model in self.models] for head in heads}
-        return {
-            head: [self._entries.get(place) or Entry(*place, []) for place in row]
-            for head, row in places.items()
-        }
+        """Map (variant, interval) to an entry for each of `models`, which may have no runs."""
+        rows = {}
+        for head in itertools.product(self.variants, self.intervals):
+            places = [(protocol, *head, model) for model in self.models]
+            if any(place in self._entries for place in places):
+                rows[head] = [self._entries.get(place) or Entry(*place, []) for place in places]
+        return rows
 
     def title(self, model: Model) -> str:
         """Return a model's title, with the name of its config if two models share the title."""
@@ -407,11 +332,9 @@ class Results:
 
 
 def name_variants(heads: Sequence[RunHead]) -> list[str]:
-    """Name the other settings that a sweep varies, so that they are not taken for seeds.
+    """Name for each run the settings that vary in the sweep, so that they are not taken for seeds.
 
-    Returns:
-        For each run the overrides that not all runs share, apart from those that change no result
-        or that the table shows in another place.
+    Overrides that change no result or that the table shows in another place are left out.
     """
     typed = []
     for head in heads:
@@ -420,10 +343,7 @@ def name_variants(heads: Sequence[RunHead]) -> list[str]:
     differing = {
         key for own in typed for key in own if len({str(other.get(key)) for other in typed}) > 1
     }
-    return [
-        ", ".join(f"{key}={value}" for key, value in own.items() if key in differing)
-        for own in typed
-    ]
+    return [", ".join(f"{k}={v}" for k, v in own.items() if k in differing) for own in typed]
 
 
 def makes_variant(key: str, value: str) -> bool:
@@ -433,6 +353,6 @@ def makes_variant(key: str, value: str) -> bool:
     return not any(key == of or key.startswith((f"{of}.", f"{of}/")) for of in BESIDE_THE_POINT)
 
 
-def unique(values: Sequence, get: Callable | None = None) -> list:
+def unique(values: Iterable) -> list:
     """Return the different values in their order; those that are None or empty are left out."""
-    return list(dict.fromkeys(filter(None, map(get, values) if get else values)))
+    return list(dict.fromkeys(filter(None, values)))

@@ -8,7 +8,6 @@ from typing import Any
 from emotion.evaluation.metrics import Scores
 from emotion.reports.results import LEVELS, SCORES, Entry, Model, Protocol, Results, unique
 from emotion.tables import markdown_table
-from emotion.training.record import FinishedRun
 
 COLUMNS = (
     *("data", "split", "split_settings", "settings", "model", "title", "interval", "num_images"),
@@ -79,7 +78,7 @@ def notes(results: Results) -> list[str]:
     for weights in unique([record.pretrained for record in results.finished]):
         models = [Model.of(record) for record in results.finished if record.pretrained == weights]
         start = "weights from " if weights.loaded else "started from "
-        lines.append(f"{', '.join(unique(models, results.title))}: {start}{weights.source}")
+        lines.append(f"{', '.join(unique(map(results.title, models)))}: {start}{weights.source}")
     for entry in results.entries:
         for run in entry.failed:
             fold = "" if run.head.split.fold is None else f", fold {run.head.split.fold}"
@@ -87,7 +86,7 @@ def notes(results: Results) -> list[str]:
                 f"{run.status}: {results.title(entry.model)}, interval {entry.interval}, "
                 f"seed {run.head.seed}{fold}: {run.error}"
             )
-    return lines + [f"damaged: {damage.error}" for damage in results.damaged]
+    return lines + [f"damaged: {error}" for error in results.damaged]
 
 
 def basis(entry: Entry) -> str:
@@ -141,20 +140,18 @@ def summary_table(results: Results) -> tuple[list[str], list[list[Any]]]:
     for entry in results.entries:
         place = [entry.protocol.data, entry.protocol.split, entry.variant]
         place += [results.title(entry.model), entry.interval, results.num_images(entry.interval)]
-        if not entry.is_finished:
-            empty = [None] * (len(columns) - len(place) - 2)
-            rows.append([*place, entry.text(), len(entry.runs), *empty])
-            continue
-        numbers = [number for score in SCORES for number in astuple(entry.estimate(score))]
-        costs = [entry.parameters, entry.ms_per_stack, entry.train_stacks_per_s]
-        rows.append([*place, "finished", len(entry.runs), *numbers, *costs])
+        place += ["finished" if entry.is_finished else entry.text(), len(entry.runs)]
+        numbers = [None] * (len(columns) - len(place))
+        if entry.is_finished:
+            numbers = [number for score in SCORES for number in astuple(entry.estimate(score))]
+            numbers += [entry.records[0].parameters, entry.ms_per_stack, entry.train_stacks_per_s]
+        rows.append([*place, *numbers])
     return columns, rows
 
 
 def csv_rows(results: Results) -> list[dict[str, Any]]:
-    """Return a row of `COLUMNS` for every number, 0 to 1; an unfinished entry has one without."""
-    rows = [row for entry in results.entries for row in entry_rows(results, entry)]
-    return [{column: row.get(column, "") for column in COLUMNS} for row in rows]
+    """Return a row for every number, 0 to 1; an unfinished entry has one row without numbers."""
+    return [row for entry in results.entries for row in entry_rows(results, entry)]
 
 
 def entry_rows(results: Results, entry: Entry) -> Iterator[dict[str, Any]]:
@@ -173,9 +170,8 @@ def entry_rows(results: Results, entry: Entry) -> Iterator[dict[str, Any]]:
     if not entry.is_finished:
         yield place | {"status": entry.text()}
         return
-    record: FinishedRun = entry.records[0]
-    place |= {"status": "finished", "reported_on": record.reported_on}
-    place |= {"selected_on": record.selected_on}
+    record = entry.records[0]
+    place |= {key: getattr(record, key) for key in ("status", "reported_on", "selected_on")}
     for level in LEVELS:
         for seed, scores in entry.scores[level].items():
             own = place | {"seed": seed, "level": level, "num": scores.num}
@@ -200,4 +196,4 @@ def score_rows(scores: Scores, labels: tuple[str, ...]) -> Iterator[dict[str, An
         yield units | {"score": score, "value": getattr(scores, score), "low": low, "high": high}
     for score in ("precision", "recall", "f1"):
         for label, value in zip(labels, getattr(scores, score), strict=True):
-            yield {"score": score, "class": label, "value": "" if value is None else value}
+            yield {"score": score, "class": label, "value": value}
