@@ -6,6 +6,7 @@ Decoders crash. An executor reports the item that kills its process, and finishe
 import hashlib
 import importlib.metadata
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -89,8 +90,12 @@ class DaskExecutor:
         differs. Dask gives the items of a lost worker to another one.
         """
         from distributed import Client, KilledWorker, as_completed  # 0.2 s
+        from distributed.comm import get_address_host_port
 
         try:
+            # first, because a Client that does not connect may block when it is collected
+            place = get_address_host_port(self.address, strict=True)
+            socket.create_connection(place, self.timeout_s).close()
             client = Client(self.address, timeout=self.timeout_s, set_as_default=False)
         except (OSError, ValueError) as error:
             raise UserError(
