@@ -297,7 +297,7 @@ def test_each_subject_is_the_test_subject_once(monkeypatch, tmp_path, demo_cache
     assert (row["folds"], row["num"]) == ("0 1 2", str(num))
     assert float(row["value"]) == pytest.approx(right / num)
 
-    with pytest.raises(SystemExit, match=r"^error: split=ids .*01"):
+    with pytest.raises(SystemExit, match=r"^error: split=ids .*03"):
         run("split=ids", "split.by=sentence", "split.val=['02']")
     with pytest.raises(SystemExit, match=r"^error: split\.fold"):
         run("split=leave_one_subject_out", "split.fold=3")
