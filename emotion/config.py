@@ -406,7 +406,6 @@ class Predict(Section):
     model_path: TextOrNull
     clips: Paths
     source: TextOrNull
-    calibrate: Paths = None
     neutral: Paths = None
     render: bool
     stride: Count
