@@ -28,6 +28,7 @@ from rich.table import Table
 from emotion.cli import CONF_DIR
 from emotion.clips.find import named_clips
 from emotion.clips.video import Video
+from emotion.inference.backends import random_inputs
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
@@ -119,7 +120,7 @@ def measure(clip: Path, run_dir: Path, num_threads: int, times: int) -> list[flo
         cropper.start_clip()
         return [cropper.crop(frame) for frame in sampled]
 
-    stacks = recognizer.inputs(crop(), [])[None]
+    stacks = random_inputs(recognizer.recipe, 1)
     return [
         median_s(lambda: recognizer.predict(clip), times),
         median_s(lambda: recognizer.predict(clip), times, time.process_time),

@@ -90,7 +90,7 @@ def picture_predictions(run_dir: Path, clips: Path, scratch: Path) -> None:
     recognizer = EmotionRecognizer.load(run_dir)
     recipe = recognizer.recipe
     answer = recognizer.predict(joined, stride=10)
-    render(answer, recipe.settings.by, recipe.unsure_below, scratch)
+    render(answer, recipe.settings, recipe.unsure_below, scratch)
     shutil.copy(scratch / TIMELINE, DOCS / "timeline.png")
     shutil.copy(scratch / COVER, DOCS / "cover.jpg")
     pictures = list(Video(scratch / ANNOTATED).pictures())
