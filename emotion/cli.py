@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial, wraps
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,8 @@ from typing import Any
 try:
     import hydra
     from dotenv import load_dotenv
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.core.override_parser.types import QuotedString
     from hydra.errors import HydraException, MissingConfigException, OverrideParseException
     from omegaconf import DictConfig, OmegaConf
     from omegaconf.errors import OmegaConfBaseException
@@ -142,14 +144,24 @@ def quote_integer_options(arguments: Sequence[str], conf_dir: Path = CONF_DIR) -
     """Quote integers that are given as options of a config group, a subfolder of `conf_dir`.
 
     Hydra parses the 5 of `interval=5` as a number and refuses it as the name of an option. So
-    `interval=5,10` becomes `interval='5','10'`.
+    `interval=5,10` becomes `interval='5','10'`, and so do `range()` and `choice()` over a group.
     """
+
+    def as_option(value: Any) -> str:
+        text = value.text if isinstance(value, QuotedString) else str(value)
+        return f"'{text.lower() if isinstance(value, bool) else text}'"
+
+    parser = OverridesParser.create()
     quoted = []
     for argument in arguments:
-        group, equals, options = argument.partition("=")
-        if group.strip("+") and (conf_dir / group.strip("+")).is_dir():
-            options = re.sub(r"(?<![\w.'\"-])\d+(?![\w.'\"-])", r"'\g<0>'", options)
-        quoted.append(group + equals + options)
+        with suppress(HydraException):  # a flag such as -m, or a mistake that Hydra will report
+            override = parser.parse_override(argument)
+            is_sweep = override.is_discrete_sweep()
+            values = list(override.sweep_iterator()) if is_sweep else [override.value()]
+            is_number = [isinstance(value, int | float) for value in values]
+            if any(is_number) and (conf_dir / override.key_or_group).is_dir():
+                argument = f"{argument.split('=', 1)[0]}={','.join(map(as_option, values))}"
+        quoted.append(argument)
     return quoted
 
 

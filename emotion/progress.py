@@ -41,7 +41,8 @@ def progress_bar(title: str, total: int, unit: str = "") -> Iterator[Callable[..
         A function to call after each item, with the work in it.
     """
     with terminal_bar() as bar:
-        task = bar.tasks[bar.add_task(title, total=total, speed="")]
+        bar.add_task(title, total=total, speed="")
+        (task,) = bar.tasks
         work_done = 0
 
         def advance(work: int = 0) -> None:

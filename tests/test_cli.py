@@ -40,7 +40,8 @@ def invented(tmp_path: Path) -> Path:
         ("shoe_size=42", "shoe_size='42'"),
         ("+shoe_size=42", "+shoe_size='42'"),
         ("shoe_size=42,43", "shoe_size='42','43'"),
-        ("shoe_size=choice(42,43)", "shoe_size=choice('42','43')"),
+        ("shoe_size=range(40,46,2)", "shoe_size='40','42','44'"),
+        ("shoe_size=choice(42,43)", "shoe_size='42','43'"),
         ("deep/er=7", "deep/er='7'"),
     ],
 )
@@ -97,6 +98,7 @@ def test_arguments_keep_their_order(invented: Path):
         ("interval=5", [5]),
         ("interval='5'", [5]),
         ("interval=5,10,15", [5, 10, 15]),
+        ("interval=range(5,20,5)", [5, 10, 15]),
         ("interval=choice(15,5)", [15, 5]),
         ("interval=5,'10'", [5, 10]),
         ("interval='5',10", [5, 10]),

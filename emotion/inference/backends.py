@@ -126,9 +126,7 @@ def backend_name(path: Path) -> str:
     try:
         return f"{title} {version(package)}"
     except PackageNotFoundError:
-        raise UserError(
-            f"{path} needs {title}: pip install -r requirements-onnx.txt, or give a checkpoint"
-        ) from None
+        raise UserError(f"{path} needs {title}: pip install -r requirements-onnx.txt") from None
 
 
 def find_model(path: Path) -> Path:
@@ -163,6 +161,8 @@ def one_line_errors(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except ImportError as error:
+        raise UserError(f"{path}: {error}: pip install -r requirements-onnx.txt") from None
     except Exception as error:  # torch, timm and ONNX Runtime each have exceptions of their own
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
         raise UserError(f"{path} is damaged, or not a model of this project: {reason}") from error
