@@ -100,7 +100,7 @@ def test_calibration_is_that_of_the_run(run: Run, file: ExportedFile):
         "temperature": 1.625,
         "unsure_below": 0.437,
         "threshold_set": True,
-        "splits__test__clips__ece__after": 0.123,
+        "splits__test__clips__ece_after": 0.123,
     }
     other = changed(run, **{f"calibration__{key}": value for key, value in values.items()})
     card = model_card(other, [file])
@@ -108,7 +108,7 @@ def test_calibration_is_that_of_the_run(run: Run, file: ExportedFile):
     rows = table_of(card, "on", "number", "ECE")
     assert [row[0] for row in rows] == ["val, stacks", "val, clips", "test, stacks", "test, clips"]
     assert rows[3][3] == "12.3 %"
-    assert f"{run.record.calibration.splits['test'].clips.nll.before:.3f}" == rows[3][4]
+    assert f"{run.record.calibration.splits['test'].clips.nll_before:.3f}" == rows[3][4]
 
 
 def test_each_kind_of_threshold_has_its_own_sentence(run: Run, file: ExportedFile):
