@@ -8,8 +8,10 @@ switches the colors in dark mode.
 import io
 import math
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib
 import numpy as np
@@ -19,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from emotion.escape import for_terminal
 from emotion.reports.results import Curve, Estimate, Results
 
 # Name of the style sheet's variable -> its color in light mode. The SVG refers to the variable.
@@ -40,6 +43,7 @@ SIGNS = ("●", "■", "◆", "▲", "▼", "✚")  # the same in the page's leg
 WIDTH_PX = 340  # of a phone's screen without margins, so that 11 px text is read at 11 px
 DPI = 72  # of Matplotlib's SVG: 1 pt is 1 px
 FEW_POINTS = 3  # a curve of so few points shows them as dots, since one point is no line
+MAX_LABEL = 14  # characters
 TIP = "tip: "  # prefix of a group's id that becomes the tooltip of the group
 STYLE = {
     "font.family": "DejaVu Sans",
@@ -59,6 +63,8 @@ STYLE = {
     "grid.color": PALETTE["line"],
     "svg.fonttype": "none",
 }
+# The browser has letters that Matplotlib's font lacks.
+warnings.filterwarnings("ignore", r"Glyph \d+ .* missing", UserWarning)
 Shares = Sequence[float | None]  # of each class, 0 to 1; None if undefined
 
 
@@ -93,8 +99,9 @@ def draw_confusion(axes: Axes, labels: Sequence[str], counts: np.ndarray) -> Non
         axes.text(j, i, f"{counts[i, j]}", ha="center", va="center", color=color)
     limits = (-0.5, len(labels) - 0.5)
     axes.set(xlim=limits, ylim=limits[::-1], aspect="equal", anchor="N")
-    axes.set_xticks(range(len(labels)), labels, rotation=30, ha="right", rotation_mode="anchor")
-    axes.set_yticks(range(len(labels)), labels)
+    names = list(map(short, labels))
+    axes.set_xticks(range(len(names)), names, rotation=30, ha="right", rotation_mode="anchor")
+    axes.set_yticks(range(len(names)), names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
 
@@ -130,7 +137,7 @@ def draw_classes(
         percents = [100 * (share or 0) for share in shares]
         bars = axes.barh(places + offset, percents, height=0.34, color=PALETTE[color])
         axes.bar_label(bars, list(map(percent, shares)), padding=4, color=PALETTE["soft"])
-    names = [f"{label}\nof {count}" for label, count in zip(labels, counts, strict=True)]
+    names = [f"{short(label)}\nof {count}" for label, count in zip(labels, counts, strict=True)]
     axes.set_yticks(places, names)
     axes.set(xlim=(0, 119), ylim=(len(labels) - 0.5, -0.5), xticks=range(0, 101, 25))
     axes.grid(axis="x")
@@ -153,7 +160,9 @@ def draw_costs(axes: Axes, points: Sequence[Point], cost_name: str) -> None:
             fmt=MARKERS[point.row % len(MARKERS)], color=PALETTE[model_color(point.model)],
             markersize=7, capsize=3, elinewidth=1.2,
         )  # fmt: skip
-        drawn.lines[0].set_gid(f"{TIP}{point.title}: {mean:.2%}, {point.cost:.3g} {cost_name}")
+        drawn.lines[0].set_gid(
+            f"{TIP}{for_terminal(point.title)}: {mean:.2%}, {point.cost:.3g} {cost_name}"
+        )
         lowest = min(lowest, mean if low is None else low)
     costs = [point.cost for point in points]
     axes.set_xscale("log")
@@ -174,7 +183,7 @@ def draw_costs(axes: Axes, points: Sequence[Point], cost_name: str) -> None:
 @matplotlib.rc_context(STYLE)
 def confusion_chart(labels: Sequence[str], counts: np.ndarray, title: str) -> Markup:
     """Draw a confusion matrix for the page; see `draw_confusion`."""
-    figure, axes = new_figure(310)
+    figure, axes = new_figure(326)
     draw_confusion(axes, labels, counts)
     axes.set(xlabel="predicted", ylabel="true")
     rows = [
@@ -238,6 +247,12 @@ def cost_chart(points: Sequence[Point], cost_name: str, title: str) -> Markup:
     return to_svg(figure, title, "; ".join(costs))
 
 
+def short(label: str) -> str:
+    """Return a label that fits beside a chart."""
+    text = for_terminal(" ".join(label.split()))
+    return text if len(text) <= MAX_LABEL else f"{text[: MAX_LABEL - 1]}…"
+
+
 def percent(share: float | None) -> str:
     """Format a share in percent; None is `undefined`."""
     return "undefined" if share is None else f"{100 * share:.1f}"
@@ -263,7 +278,7 @@ def to_svg(figure: Figure, title: str, description: str) -> Markup:
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r' (width|height)="[\d.]+pt"', "", svg, count=2)  # left to the style sheet
-    label = escape(f"{title}. {description}")
+    label = escape(for_terminal(f"{title}. {description}"))
     svg = svg.replace("<svg", f'<svg class="chart" role="img" aria-label="{label}"', 1)
     svg = re.sub(f'<g id="{TIP}([^"]*)">', r"<g><title>\1</title>", svg)
     referenced = set(re.findall(r"#([\w-]+)", svg))
@@ -276,27 +291,29 @@ def to_svg(figure: Figure, title: str, description: str) -> Markup:
 # The picture of all confusion matrices
 
 
-def confusion_figure(results: Results) -> Figure:
-    """Draw every entry's confusion matrix, summed over seeds, in the order of the table."""
+@matplotlib.rc_context(
+    STYLE | {"font.size": 8, "axes.titlesize": 9, "axes.titlelocation": "center"}
+)
+def draw_confusions(results: Results, path: Path) -> None:
+    """Write a picture of each entry's confusion matrix, in the order of the table."""
     entries = results.all_entries
     columns = len(results.models) if len(results.models) > 1 else len(entries)
     rows = len(entries) // columns
-    with matplotlib.rc_context(STYLE | {"font.size": 8, "axes.titlesize": 9}):
-        figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.3 * rows), layout="constrained")
-        grid = figure.subplots(rows, columns, squeeze=False)
-        for axes, entry in zip(grid.flat, entries, strict=True):
-            title = results.entry_title(entry).replace(", ", "\n")
-            if len(results.protocols) > 1:
-                title = f"{entry.protocol}\n{title}"
-            if entry.is_finished:
-                title += f": {entry.estimate().mean:.1%}"
-                draw_confusion(axes, entry.protocol.labels, entry.levels["stacks"].confusion)
-            else:
-                axes.text(0.5, 0.5, entry.text(), ha="center", va="center")
-                axes.set(xticks=[], yticks=[])
-            axes.set_title(title, color=PALETTE["ink"])
-        for axes in grid[:, 0]:
-            axes.set_ylabel("true")
-        for axes in grid[-1]:
-            axes.set_xlabel("predicted")
-    return figure
+    figure = Figure(figsize=(0.6 + 3.1 * columns, 0.6 + 3.3 * rows), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes, entry in zip(grid.flat, entries, strict=True):
+        title = results.entry_title(entry).replace(", ", "\n")
+        if len(results.protocols) > 1:
+            title = f"{entry.protocol}\n{title}"
+        if entry.is_finished:
+            title += f": {entry.estimate().mean:.1%}"
+            draw_confusion(axes, entry.protocol.labels, entry.levels["stacks"].confusion)
+        else:
+            axes.text(0.5, 0.5, entry.text(), ha="center", va="center")
+            axes.set(xticks=[], yticks=[])
+        axes.set_title(for_terminal(title), color=PALETTE["ink"])
+    for axes in grid[:, 0]:
+        axes.set_ylabel("true")
+    for axes in grid[-1]:
+        axes.set_xlabel("predicted")
+    figure.savefig(path, dpi=110, bbox_inches="tight")

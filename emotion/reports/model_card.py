@@ -4,15 +4,17 @@
 Reporting", FAT* 2019. Every number is from the run's files or the exported ones.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
 from emotion import REPOSITORY
+from emotion.escape import for_markdown, for_terminal
 from emotion.evaluation.calibration import BINS, TEMPERATURES
+from emotion.files import file_digest
 from emotion.stacks.landmarks import NUM_POINTS
 from emotion.training.finished_run import Run
 
@@ -30,19 +32,21 @@ class ExportedFile:
     @property
     def sha256(self) -> str:
         """Digest of the content, 64 hexadecimal digits."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return file_digest(self.path)
 
 
 def model_card(run: Run, files: Sequence[ExportedFile]) -> str:
     """Return a run's model card, in Markdown, with the files exported from it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "words": words}
+    environment.filters |= {"percent": percent, "words": words, "markdown": markdown, "code": code}
     record, clips = run.record, run.record.reported.clips
     settings = {**record.split.settings, "fold": record.split.fold}
     return environment.get_template("model_card.md").render(
@@ -61,6 +65,16 @@ def model_card(run: Run, files: Sequence[ExportedFile]) -> str:
         max_temperature=TEMPERATURES[1],
         bins=BINS,
     )
+
+
+def markdown(value: object) -> Markup:
+    """Escape a value that the template shows."""
+    return value if isinstance(value, Markup) else Markup(for_markdown(str(value)))
+
+
+def code(text: str) -> Markup:
+    """Escape a text that stands in a line of code, where Markdown has no escapes."""
+    return Markup(" ".join(for_terminal(text).replace("`", "'").split()))
 
 
 def percent(share: float | None) -> str:

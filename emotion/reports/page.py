@@ -7,15 +7,15 @@ from pathlib import Path
 
 import jinja2
 from markupsafe import Markup
-from omegaconf import OmegaConf
 
 from emotion.clips.naming import SPLITS
 from emotion.evaluation.metrics import class_scores, defined
 from emotion.reports import charts
-from emotion.reports.results import Entry, Protocol, Results, read_curves, unique
+from emotion.reports.results import Entry, Protocol, Results, unique
 from emotion.reports.tables import grid, notes, span, table_names
 from emotion.stacks.build_report import describe_lost
-from emotion.training.record import FinishedRun, command
+from emotion.sweeps.plan import PLAN_FILE, read_plan
+from emotion.training.record import FinishedRun
 
 MAX_COLUMNS = 3  # of cards beside each other
 
@@ -77,7 +77,7 @@ def render_page(results: Results, sweep_dir: Path) -> str:
         sections=[section(results, protocol) for protocol in results.protocols],
         origins=origins(results.finished),
         commits=unique([record.provenance.commit for record in results.finished]),
-        sweep=sweep_command(sweep_dir),
+        sweep=read_plan(sweep_dir).command if (sweep_dir / PLAN_FILE).exists() else None,
         runs=[run.head.command for run in results.runs],
         report=f"python -m emotion.reports {shlex.quote(str(sweep_dir))}",
     )
@@ -136,7 +136,7 @@ def card(results: Results, entry: Entry) -> Card:
     matrix = charts.confusion_chart(labels, confusion, unique_title)
     _, recall, f1 = map(defined, class_scores(confusion))
     classes = charts.class_chart(labels, confusion.sum(axis=1).tolist(), recall, f1, unique_title)
-    runs = [(own, run.record.best_epoch) for run in entry.runs if (own := read_curves(run.folder))]
+    runs = [(run.curves, run.record.best_epoch) for run in entry.runs if run.curves]
     learning = None
     if runs:
         learning = charts.learning_chart(*zip(*runs, strict=True), len(labels), unique_title)
@@ -216,14 +216,3 @@ def origins(records: Sequence[FinishedRun]) -> dict[str, list[str]]:
         "W&B": [record.wandb and record.wandb.url for record in records],
     }
     return {name: found for name, values in facts.items() if (found := unique(values))}
-
-
-def sweep_command(sweep_dir: Path) -> str | None:
-    """Return the command that repeats a sweep; None for a single run."""
-    multirun = sweep_dir / "multirun.yaml"
-    if not multirun.is_file():
-        return None
-    # not resolved: as it was typed, because each cell interpolates for itself
-    overrides = OmegaConf.to_container(OmegaConf.load(multirun))["hydra"]["overrides"]
-    hydra = [word for word in overrides["hydra"] if not word.startswith("hydra.mode=")]
-    return command("-m", *overrides["task"], *hydra)

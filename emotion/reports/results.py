@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.metrics import bootstrap, judge
 from emotion.evaluation.predictions import Predictions
 from emotion.sweeps.plan import PLAN_FILE, read_plan
@@ -26,14 +26,48 @@ SHOWN_ELSEWHERE = ("model", "model.backbone", "interval", "seed", "data", "split
 
 
 @dataclass(frozen=True)
+class Curve:
+    """A metric of one run over the epochs, which count from 1."""
+
+    phase: str  # train, val
+    metric: str  # accuracy, loss
+    epochs: list[int]
+    values: list[float]  # finite
+
+
+def read_curves(folder: Path) -> list[Curve]:
+    """Read the curves that the CSV logger wrote to a run's folder; none without such a logger."""
+    path = folder / "curves" / "metrics.csv"
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    try:
+        for row in read_table(path):
+            epoch = int(row["epoch"]) + 1
+            for name, text in row.items():
+                is_metric = name.partition("/")[0] in ("train", "val")
+                if is_metric and text and math.isfinite(value := float(text)):
+                    curves[name][epoch] = value
+        if not curves:
+            raise ValueError("no metrics")
+        return [
+            Curve(*name.split("/", 1), *map(list, zip(*sorted(points.items()), strict=True)))
+            for name, points in curves.items()
+        ]
+    except FileNotFoundError:
+        return []
+    except (ValueError, LookupError, TypeError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}): only its curves are not shown") from None
+
+
+@dataclass(frozen=True)
 class SweepRun:
     """A run of a sweep; `predictions` are calibrated, of the split that it is reported on."""
 
     folder: Path
     head: RunHead  # the whole record of a finished run
     status: Literal["finished", "failed", "unfinished", "damaged"]
-    error: str = ""  # why it is not finished
+    error: str = ""  # why it is not finished, or which file of it is damaged
     predictions: Predictions | None = None  # of a finished run
+    curves: Sequence[Curve] = ()  # of a finished run with a CSV logger
 
     @property
     def record(self) -> FinishedRun:
@@ -56,7 +90,11 @@ def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | UserErr
         if not isinstance(record, FinishedRun):
             return SweepRun(folder, head, "failed", record.error)
         predictions = record.predictions(folder).of_split(record.reported_on)
-        return SweepRun(folder, head, "finished", predictions=predictions)
+        try:
+            curves, flaw = read_curves(folder), ""
+        except DamagedFile as error:
+            curves, flaw = [], str(error)
+        return SweepRun(folder, head, "finished", flaw, predictions, curves)
     except UserError as error:
         return SweepRun(folder, head, "damaged", str(error)) if head else error
 
@@ -65,44 +103,24 @@ def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[UserError]]:
     """Read the runs of the folder of a sweep, of several sweeps, or of a single run.
 
     Returns:
-        The runs that the last start of each sweep asked for, in that order, of which there is at
-        least one; and the errors of damaged folders that are in no plan.
+        The runs that the last start of each sweep asked for, in that order; and the errors of
+        damaged folders that are in no plan.
+
+    Raises:
+        UserError: there is no run, or some are damaged and none is finished.
     """
     sweeps = [plan.parent for plan in sorted(sweep_dir.rglob(PLAN_FILE))]
-    found = [read_run(sweep / cell.folder, cell) for sweep in sweeps for cell in read_plan(sweep)]
+    cells = [(sweep, cell) for sweep in sweeps for cell in read_plan(sweep).cells]
+    found = [read_run(sweep / cell.folder, cell) for sweep, cell in cells]
     folders = sorted(path.parent for path in sweep_dir.rglob(RECORD_FILE))
     found += [read_run(folder) for folder in folders if folder.parent not in sweeps]
     damaged = [run for run in found if isinstance(run, UserError)]
     runs = [run for run in found if isinstance(run, SweepRun)]
-    if not runs:
-        reason = damaged[0] if damaged else "give the folder of a sweep or of a run"
+    errors = [*damaged, *(run.error for run in runs if run.status == "damaged")]
+    if not runs or (errors and all(run.status != "finished" for run in runs)):
+        reason = errors[0] if errors else "give the folder of a sweep or of a run"
         raise UserError(f"no readable {RECORD_FILE} in {sweep_dir} or below: {reason}")
     return runs, damaged
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A metric of one run over the epochs, which count from 1."""
-
-    phase: str  # train, val
-    metric: str  # accuracy, loss
-    epochs: list[int]
-    values: list[float]  # finite
-
-
-def read_curves(folder: Path) -> list[Curve]:
-    """Read the curves that the CSV logger wrote to a run's folder; none without such a logger."""
-    path = folder / "curves" / "metrics.csv"
-    curves: dict[str, dict[int, float]] = defaultdict(dict)
-    for row in read_table(path) if path.is_file() else []:
-        for name, text in row.items():
-            is_metric = name is not None and name.partition("/")[0] in ("train", "val")
-            if is_metric and text and math.isfinite(value := float(text)):
-                curves[name][int(row["epoch"]) + 1] = value
-    return [
-        Curve(*name.split("/", 1), *map(list, zip(*sorted(points.items()), strict=True)))
-        for name, points in curves.items()
-    ]
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from typing import Any
 
+from emotion.escape import for_markdown
 from emotion.evaluation.metrics import SCORES, Confidence
 from emotion.reports.results import LEVELS, Entry, Model, Protocol, Results, unique
 from emotion.tables import markdown_table
@@ -52,16 +53,20 @@ def table_names(results: Results, protocol: Protocol) -> Iterator[tuple[str, str
 
 def markdown(results: Results) -> str:
     """Return tables and notes as Markdown: accuracy first, then the notes, then other scores."""
-    first, others = [], []
+    first, others, num = [], [], len(results.models)
     for protocol in results.protocols:
-        tables = [
-            f"{title}\n\n{markdown_table(*grid(results, protocol, score, level))}"
-            for title, score, level in table_names(results, protocol)
-        ]
-        named = f"{protocol}: " if len(results.protocols) > 1 else ""
-        first.append(named + tables[0])
-        others += [named + table for table in tables[1:]]
-    return "\n\n".join([*first, "\n".join(f"- {n}" for n in notes(results)), *others]) + "\n"
+        tables = []
+        for title, score, level in table_names(results, protocol):
+            headings, rows = grid(results, protocol, score, level)
+            headings = list(map(for_markdown, headings))
+            # scores are our own text
+            rows = [[*map(for_markdown, row[:-num]), *row[-num:]] for row in rows]
+            named = f"{for_markdown(str(protocol))}: " if len(results.protocols) > 1 else ""
+            tables.append(f"{named}{title}\n\n{markdown_table(headings, rows)}")
+        first.append(tables[0])
+        others += tables[1:]
+    noted = "\n".join(f"- {for_markdown(note)}" for note in notes(results))
+    return "\n\n".join([*first, noted, *others]) + "\n"
 
 
 def notes(results: Results) -> list[str]:
@@ -82,12 +87,11 @@ def notes(results: Results) -> list[str]:
         start = "weights from " if weights.loaded else "started from "
         lines.append(f"{', '.join(unique(map(results.title, models)))}: {start}{weights.source}")
     for entry in results.entries:
-        for run in entry.failed:
+        for run in (run for run in entry.runs if run.error):
+            status = "damaged" if run.status == "finished" else run.status
             fold = "" if run.head.split.fold is None else f", fold {run.head.split.fold}"
-            lines.append(
-                f"{run.status}: {results.title(entry.model)}, interval {entry.interval}, "
-                f"seed {run.head.seed}{fold}: {run.error}"
-            )
+            title = results.entry_title(entry)
+            lines.append(f"{status}: {title}, seed {run.head.seed}{fold}: {run.error}")
     return lines + [f"damaged: {error}" for error in results.damaged]
 
 

@@ -9,7 +9,7 @@ from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.predictions import Predictions, Sample
 from emotion.models.titles import model_title
 from emotion.provenance import Machine, Provenance
-from emotion.sweeps.plan import PlannedCell, write_plan
+from emotion.sweeps.plan import Plan, PlannedCell, write_plan
 from emotion.training.record import (
     FailedRun,
     FinishedRun,
@@ -86,12 +86,10 @@ def fail_run(folder: Path, error: str = "oom", **changes: Any) -> None:
     write_record(folder, FailedRun(**run_head(**changes), error=error))
 
 
-def plan(folder: Path, **cells: dict[str, Any]) -> None:
+def plan(folder: Path, command: str = "python train.py -m", **cells: dict[str, Any]) -> None:
     """Write the plan of a sweep: folder -> changes of its head."""
-    write_plan(
-        folder,
-        [
-            PlannedCell(**run_head(**changes), folder=name, to_run=True, work=1.0)
-            for name, changes in cells.items()
-        ],
-    )
+    planned = [
+        PlannedCell(**run_head(**changes), folder=name, to_run=True, work=1.0)
+        for name, changes in cells.items()
+    ]
+    write_plan(folder, Plan(command=command, cells=planned))

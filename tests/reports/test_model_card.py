@@ -155,6 +155,22 @@ def test_the_command_trains_it_again(run: Run, file: ExportedFile):
     assert "python train.py data=x 'a=b c'\n" in card
 
 
+def test_foreign_text_is_shown_as_it_is(run: Run, file: ExportedFile):
+    text = "<b>|`*[x](y) \x1b[31m\n# $y$"
+    overrides = ["data=x", f"model.title={text}"]
+    hostile = changed(run, notice=text, data=text, overrides=overrides, split__name=text)
+    card = model_card(hostile, [file])
+    assert "\x1b" not in card and "<b>" not in re.sub(
+        r"`[^`\n]*`|^python train.*", "", card, flags=re.M
+    )
+    tokens = MarkdownIt().enable("table").parse(card)
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not {token.type for token in inline} & {"html_inline", "link_open", "em_open"}
+    headings = [token for token in tokens if token.type == "heading_open"]
+    plain = MarkdownIt().parse(model_card(run, [file]))
+    assert len(headings) == sum(token.type == "heading_open" for token in plain)
+
+
 def test_every_percentage_is_from_the_run(run: Run, file: ExportedFile):
     card = model_card(run, [file])
     numbers = re.findall(r"(?<![\w.])(\d+\.\d+) %", card)

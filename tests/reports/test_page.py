@@ -90,12 +90,7 @@ def table_sweep(folder: Path) -> None:
                     write_cell(folder / name, share, model=model, interval=interval, seed=seed)
                     typed = (f"model={model}", f"interval='{interval}'", f"seed={seed}")
                     cells[name] = head | {"seed": seed, "overrides": typed}
-    plan(folder, **cells)
-    (folder / "multirun.yaml").write_text(
-        "hydra:\n  overrides:\n    hydra: [hydra.mode=MULTIRUN, hydra/launcher=joblib]\n"
-        """    task: ["model=mobilenetv3,effv2s,effv2m", "interval='5','10','15'", "seed=0,1","""
-        """ "+n=${hydra:job.num}"]\n"""
-    )
+    plan(folder, "python train.py -m interval=5,10,15 '+n=${hydra:job.num}'", **cells)
 
 
 def nothing_finished(folder: Path) -> None:
@@ -221,7 +216,7 @@ def test_page_holds_the_results(page: Page, sweeps: dict[str, Path]):
     for entry in (entry for entry in results.entries if entry.is_finished):
         title = f"{entry.model.title}, interval {entry.interval}"
         (matrix,) = (label for label in page.labels if label.startswith(f"{title}: confusion"))
-        assert f"Anger: {entry.confusion['stacks'][0, 0]} Anger" in matrix
+        assert f"Anger: {entry.levels['stacks'].confusion[0, 0]} Anger" in matrix
         (classes,) = (label for label in page.labels if label.startswith(f"{title}: scores of"))
         recall = entry.levels["stacks"].confusion[0, 0] / entry.levels["stacks"].confusion[0].sum()
         assert f"Anger recall {100 * recall:.1f}," in classes
@@ -240,10 +235,7 @@ def test_page_has_no_other_tables_and_no_claim_about_the_clips(sweeps: dict[str,
 
 def test_page_shows_data_and_the_commands_that_repeat_it(page: Page, sweeps: dict[str, Path]):
     assert page.row("train") == ["train", *["112 112 clips"] * 5, "560 560 clips", "0"]
-    assert "python train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 seed=0,1 " in (
-        page.text
-    )
-    assert "'+n=${hydra:job.num}' hydra/launcher=joblib" in page.text
+    assert "python train.py -m interval=5,10,15 '+n=${hydra:job.num}'" in page.text
     assert "python train.py data=demo model=effv2s interval=10 seed=1" in page.text
     assert f"python -m emotion.reports {sweeps['table_sweep']}" in page.text
     assert "git checkout 0123abc" in page.text

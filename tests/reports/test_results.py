@@ -97,6 +97,25 @@ def test_only_damaged_or_no_runs_are_an_error(tmp_path: Path):
         read_runs(tmp_path)
 
 
+@pytest.mark.parametrize(
+    "text", ["epoch,val/loss\n0,half\n", "val/loss\n1\n", "\0\xff", "a,b\n1\n"]
+)
+def test_damaged_curves_are_named_and_cost_no_score(sweep: Path, text: str):
+    curves = sweep / "net5" / "curves" / "metrics.csv"
+    curves.parent.mkdir()
+    curves.write_text(text)
+    results = results_of(sweep)
+    assert results.entries[0].text().startswith("25.00")
+    assert any(note.startswith("damaged: ") and str(curves) in note for note in notes(results))
+
+
+def test_a_sweep_with_damaged_and_no_finished_runs_is_an_error(sweep: Path):
+    for name in ("net5", "net10", "big10"):
+        (sweep / name / RECORD_FILE).write_text("{}")
+    with pytest.raises(UserError, match=str(sweep / "net10" / RECORD_FILE)):
+        read_runs(sweep)
+
+
 # One run for each entry
 
 
