@@ -6,7 +6,6 @@ Imports little, so that `--help` is fast.
 import json
 import os
 import re
-import signal
 import sys
 import traceback
 import warnings
@@ -15,7 +14,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial, wraps
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 try:
@@ -38,6 +36,7 @@ except ModuleNotFoundError as error:
 
 from emotion import REPOSITORY
 from emotion.errors import UserError
+from emotion.stopping import is_stopped
 
 CONF_DIR = REPOSITORY / "conf"
 
@@ -51,8 +50,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
     """Make a task the entry point of a script that reads `sys.argv`, as a decorator.
 
     It exits with status 1 and one line on stderr if the command line, the config or the data are
-    wrong (`HYDRA_FULL_ERROR=1` shows the stack trace instead), with 130 after Ctrl-C, and with 143
-    after SIGTERM.
+    wrong (`HYDRA_FULL_ERROR=1` shows the stack trace instead).
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
@@ -65,39 +63,19 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
 
             @wraps(task)
             def checked_task(cfg: DictConfig) -> Any:
+                if is_stopped():  # between two cells, where a destructor swallowed the exception
+                    raise KeyboardInterrupt
                 with guard():  # here too, because Hydra adds a line to errors that leave a job
                     check_config(config_name, cfg)
                     return task(cfg)
 
             hydra_main = hydra.main(str(CONF_DIR), config_name, version_base="1.3")
-            with graceful_stop(), guard(), full_errors():
+            with guard(), full_errors():
                 hydra_main(checked_task)()
 
         return main
 
     return decorate
-
-
-@contextmanager
-def graceful_stop() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, and exit after either with one line and the signal's status."""
-    received = [signal.SIGINT]
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice
-        received.append(signal.Signals(number))
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as error:  # Lightning exits after KeyboardInterrupt
-        if isinstance(error, SystemExit) and received[-1] != signal.SIGTERM:
-            raise
-        print("stopped; finished work is kept, and the same command resumes", file=sys.stderr)
-        sys.exit(128 + received[-1])
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager
