@@ -4,6 +4,7 @@ Imports little, so that `--help` is fast.
 """
 
 import json
+import logging
 import os
 import re
 import sys
@@ -35,7 +36,8 @@ except ModuleNotFoundError as error:
     )
 
 from emotion import REPOSITORY
-from emotion.errors import UserError
+from emotion.errors import UserError, is_machine_fault
+from emotion.escape import for_terminal
 from emotion.stopping import is_stopped
 
 CONF_DIR = REPOSITORY / "conf"
@@ -57,6 +59,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
         @wraps(task)
         def main() -> None:
             load_dotenv(REPOSITORY / ".env")
+            logging.raiseExceptions = False  # a full disk must not print a trace for each line
             sys.argv[1:] = quote_integer_options(sys.argv[1:])
             with_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
             guard = nullcontext if with_trace else partial(mistakes_in_one_line, config_name)
@@ -79,31 +82,36 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
 
 
 @contextmanager
-def mistakes_in_one_line(config_name: str) -> Iterator[None]:
-    """Exit with status 1 and one line on stderr after an error that the user can correct."""
+def mistakes_in_one_line(config_name: str | None = None) -> Iterator[None]:
+    """Exit with status 1 and one line on stderr after an error of the user or of the machine."""
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {one_line(error, config_name)}")
+        sys.exit(f"error: {for_terminal(one_line(error, config_name))}")
     except BrokenProcessPool:  # of hydra/launcher=joblib
         sys.exit(
             "error: a worker process died, for example for lack of memory; the same command with "
             "the same sweep=NAME continues the sweep"
         )
-    except OSError as error:
-        if error.filename is None:  # else a folder that is not writable, or such
+    except (OSError, MemoryError) as error:
+        path, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+        line = ": ".join(filter(None, (path and os.fsdecode(path), reason or "out of memory")))
+        if is_machine_fault(error):
+            line += "; what was finished is kept, and the same command can be run again"
+        elif path is None:  # else a folder that is not writable, or such
             raise
-        sys.exit(f"error: {error.filename}: {error.strerror}")
+        sys.exit(f"error: {for_terminal(line)}")
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
     """Exit with status 1 on an exception; Hydra would only warn about one of a callback."""
     try:
-        with mistakes_in_one_line("train"):
+        with mistakes_in_one_line():
             yield
     except Exception:
-        traceback.print_exc()
+        if not is_stopped():  # else a consequence
+            traceback.print_exc()
         sys.exit(1)
 
 
