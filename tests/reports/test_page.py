@@ -15,6 +15,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from emotion.clips.naming import Dropped
+from emotion.data.split import PartCounts
 from emotion.evaluation.predictions import Predictions
 from emotion.reports.callback import SweepReport
 from emotion.reports.page import lost_lines
@@ -23,7 +24,7 @@ from emotion.reports.results import Results, read_runs
 from emotion.stacks.build_report import count_dropped, describe_lost
 from emotion.stacks.manifest import StackRow, write_manifest
 from emotion.tables import write_rows
-from emotion.training.record import DroppedCount, SplitPart, SplitSettings, Throughput
+from emotion.training.record import DroppedCount, SplitSettings, Throughput
 from tests.reports.runs import fail_run, plan, write_run
 from tests.reports.runs import predict as predict_two
 
@@ -55,7 +56,7 @@ def write_cell(folder: Path, share: float, *, model="mobilenetv3", interval=5, s
     """Write a finished run of five classes, with curves."""
     backbone, parameters, ms = MODELS[model]
     parts = {
-        split: SplitPart(
+        split: PartCounts(
             stacks=dict.fromkeys(LABELS, n), clips=dict.fromkeys(LABELS, n), subjects=()
         )
         for split, n in (("train", 112), ("val", 24), ("test", 24))
@@ -115,7 +116,7 @@ def many_protocols(folder: Path) -> None:
     write_cell(folder / "2", 0.6, data="scrapping", notice=None, model="effv2m", dropped=())
     for fold in range(3):
         parts = {
-            split: SplitPart(
+            split: PartCounts(
                 subjects=(f"{fold}{split}",), clips={"Sad": 4 + fold}, stacks={"Sad": 9}
             )
             for split in ("train", "val", "test")
