@@ -46,10 +46,11 @@ def log_scores(scores: LevelScores, split: str, best_epoch: int) -> None:
 
 def log_calibration(calibration: Calibration, reported_on: str) -> None:
     """Log the effect of calibration on the reported split, and the confidence threshold."""
-    clips = calibration.splits[reported_on].clips
+    reported = calibration.splits[reported_on]
+    clips = reported.clips
     log.info(
         f"temperature {calibration.temperature:.3g}, fitted on val: calibration error on "
-        f"{clips.num} {reported_on} clips {clips.ece.after:.1%}, before it {clips.ece.before:.1%}"
+        f"{clips.num} {reported_on} clips {clips.ece_after:.1%}, before it {clips.ece_before:.1%}"
     )
     num_val = calibration.splits["val"].clips.num
     required = f"an accuracy of {calibration.accuracy:.0%} (calibration.accuracy)"
@@ -65,6 +66,6 @@ def log_calibration(calibration: Calibration, reported_on: str) -> None:
         )
     else:
         log.info(
-            f"unsure below {calibration.unsure_below:.1%}: {clips.answered} of {clips.num} "
+            f"unsure below {calibration.unsure_below:.1%}: {reported.answered} of {clips.num} "
             f"{reported_on} clips answered"
         )

@@ -117,23 +117,21 @@ class Wandb(WandbLogger):
         stacks in the same order.
         """
         split, scores = record.reported_on, record.reported.stacks
-        predicted = predictions.probabilities.argmax(axis=1)
+        labels = list(predictions.labels)
         counts = np.sum(scores.confusion, axis=1).tolist()
-        by_class = zip(
-            predictions.labels, counts, scores.precision, scores.recall, scores.f1, strict=True
-        )
+        by_class = zip(labels, counts, scores.precision, scores.recall, scores.f1, strict=True)
         columns = ["class", "stacks", "precision", "recall", "F1"]
         shown = {
             f"{split}/classes": wandb.Table(columns, [list(row) for row in by_class]),
             f"{split}/confusion": wandb.plot.confusion_matrix(
                 y_true=predictions.targets.tolist(),
-                preds=predicted.tolist(),
-                class_names=predictions.labels,
+                preds=predictions.predicted.tolist(),
+                class_names=labels,
                 title=f"{split}: true and predicted",
             ),
         }
         if self.mistakes:
-            shown[f"{split}/mistakes"] = self._mistakes(predictions, predicted, dataset)
+            shown[f"{split}/mistakes"] = self._mistakes(predictions, dataset)
         with tables_kept_by(self.experiment):
             self.experiment.log(shown)
         summary = record.throughput.model_dump()
@@ -147,22 +145,20 @@ class Wandb(WandbLogger):
             artifact.add_file(str(checkpoint), policy="immutable")
             self.experiment.log_artifact(artifact, aliases=["best"])
 
-    def _mistakes(
-        self, predictions: Predictions, predicted: np.ndarray, dataset: StackDataset
-    ) -> wandb.Table:
+    def _mistakes(self, predictions: Predictions, dataset: StackDataset) -> wandb.Table:
         """Make a table of the mistakes of highest confidence, with their images."""
-        top = predictions.probabilities.max(axis=1)
+        top, predicted = predictions.probabilities.max(axis=1), predictions.predicted
         wrong = np.flatnonzero(predicted != predictions.targets)
         wrong = wrong[np.argsort(-top[wrong], kind="stable")][: self.mistakes]
         table = wandb.Table(
             ["images", "clip", "segment", "true", "predicted", "confidence", "p(true)"]
         )
         for index in wrong.tolist():
+            sample, true = predictions.samples[index], predictions.targets[index]
             images = wandb.Image(strip(dataset.images((index, 0)).numpy()))
-            true, labels = predictions.targets[index], predictions.labels
             table.add_data(
-                *(images, predictions.clips[index], predictions.segments[index]),
-                *(labels[true], labels[predicted[index]]),
+                *(images, sample.clip, sample.segment),
+                *(sample.label, predictions.labels[predicted[index]]),
                 *(float(top[index]), float(predictions.probabilities[index, true])),
             )
         return table

@@ -23,7 +23,7 @@ from emotion.cli import config_tree, describe_data
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import count_parts
 from emotion.errors import UserError
-from emotion.evaluation.calibration import Calibrator
+from emotion.evaluation.calibration import fit_calibration
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
@@ -151,7 +151,7 @@ def train_and_evaluate(
     best_epoch = load_weights(checkpoint, module)
     raw = predict_splits(trainer, module, datamodule)
     raw.write(run_dir / PREDICTIONS_FILE)
-    calibration = Calibrator(**cfg.calibration).calibrate(raw)
+    calibration = fit_calibration(raw, cfg.calibration.accuracy)
     predictions = raw.calibrated(calibration.temperature)
     scores = judge_splits(predictions)
     reported_on = "test" if "test" in scores else "val"
