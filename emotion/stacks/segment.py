@@ -30,16 +30,12 @@ class CroppedFrame:
 
 @dataclass
 class Segment:
-    """A stretch of a clip, numbered from 1, and the faces in it.
-
-    `crops`, `boxes` and `landmarks` are those of each sampled `CroppedFrame`; `num_faces` is the
-    maximum number of faces seen at once.
-    """
+    """A stretch of a clip, numbered from 1, with what each sampled `CroppedFrame` in it has."""
 
     number: int
     first_frame: int = 0
     num_frames: int = 0
-    num_faces: int = 0
+    num_faces: int = 0  # seen at once, at most
     crops: list[np.ndarray | None] = field(default_factory=list)
     boxes: list[Box | None] = field(default_factory=list)
     landmarks: list[np.ndarray | None] = field(default_factory=list)

@@ -15,7 +15,6 @@ from emotion.clips.video import Picture, Video, VideoError
 from emotion.stacks.landmarks import read_landmarks, write_landmarks
 from emotion.stacks.segment import crop_segments
 from emotion.stacks.stack import (
-    model_landmarks,
     read_stack,
     source_images,
     stack_crops,
@@ -112,9 +111,9 @@ def test_landmarks_are_filled_in_as_their_crops_are():
     assert stack.shape == (8, 468, 3) and stack.dtype == np.float32
     assert stack[:, 7, 1].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
     has_face = [place is not None for place in [*found, None, None]]
-    assert model_landmarks(stack, has_face, 1)[:, 0, 0].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
-    assert model_landmarks(stack, has_face, 2)[:, 0, 0].tolist() == [3, 3, 3, 3]  # of place 4
-    assert model_landmarks(stack, has_face, 3)[:, 0, 0].tolist() == [2, 2, 2]  # of place 3
+    assert stack[take_images(has_face, 1)][:, 0, 0].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
+    assert stack[take_images(has_face, 2)][:, 0, 0].tolist() == [3, 3, 3, 3]  # of place 4
+    assert stack[take_images(has_face, 3)][:, 0, 0].tolist() == [2, 2, 2]  # of place 3
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 12])
