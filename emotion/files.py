@@ -1,33 +1,126 @@
-"""Atomic writes and locks: a file under its own name is always complete."""
+"""Atomic writes, sealed records and locks: a file under its own name is always complete.
+
+A sealed record is a JSON object whose last key, `digest`, is the SHA-256 of all before it. It
+detects damage and accidental edits; whoever wants to can seal a changed record again.
+"""
 
 import fcntl
+import hashlib
 import os
+import re
 import socket
+import stat
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO, TypeVar
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError, first_problem
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+Value = TypeVar("Value")
 
 MACHINE = "".join(filter(str.isalnum, socket.gethostname())) or "unnamed"
 STALE_S = 3600  # no file takes an hour to write
+MAX_NAME_BYTES = 255  # of a file system
+MAX_RECORD_BYTES = 64 << 20  # larger files are no records of ours
+CHUNK_BYTES = 1 << 20
+SEAL = re.compile(rb',\s*"digest":\s*"([0-9a-f]{64})"\s*\}\s*$')
 
 
 @contextmanager
 def unfinished(path: Path) -> Iterator[Path]:
     """Yield a hidden temporary file, renamed to the file when written, removed if that fails.
 
-    The folder is made.
+    The folder is made. An OSError of writing, such as that of a full disk, names the file.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{MACHINE}-{os.getpid()}{path.suffix}")
+    writer = f"{MACHINE}-{os.getpid()}{path.suffix}"
+    temporary = path.with_name(f".{path.stem}.{writer}")
+    if len(os.fsencode(temporary.name)) > MAX_NAME_BYTES:
+        temporary = path.with_name(f".{digest(os.fsencode(path.stem))[:16]}.{writer}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         temporary.replace(path)
+    except OSError as error:
+        if error.filename in (None, str(temporary)):  # of a write, or of the temporary file
+            error.filename, error.filename2 = str(path), None
+        raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def digest(content: bytes | memoryview) -> str:
+    """Return the SHA-256 of bytes, 64 hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, 64 hexadecimal digits."""
+    hasher = hashlib.sha256()
+    with open(path, "rb", opener=open_regular) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def open_regular(path: str, flags: int) -> int:
+    """Open a regular file, as the `opener` of `open`; raise an OSError for a pipe or device.
+
+    Opening a pipe would wait for its writer, and reading a device may never end.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return descriptor
+    os.close(descriptor)
+    raise OSError(0, "not a regular file", path)
+
+
+def read_whole(path: Path, max_bytes: int = MAX_RECORD_BYTES) -> bytes:
+    """Read a file of ours.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFile: it is a folder, a pipe or a device, is larger than `max_bytes`, or must not be
+            read.
+    """
+    try:
+        with open(path, "rb", opener=open_regular) as file:
+            content = file.read(max_bytes + 1)
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
+    except OSError as error:
+        raise DamagedFile(f"{path} cannot be read: {error.strerror}") from None
+    if len(content) > max_bytes:
+        raise DamagedFile(f"{path} has more than {max_bytes >> 20} MiB")
+    return content
+
+
+def write_sealed(path: Path, adapter: "TypeAdapter[Value]", value: Value) -> None:
+    """Write a value, a JSON object, as a sealed record, atomically."""
+    body = adapter.dump_json(value, indent=2).removesuffix(b"\n}")
+    assert body.startswith(b"{\n")
+    with unfinished(path) as temporary:
+        temporary.write_bytes(body + b',\n  "digest": "' + digest(body).encode() + b'"\n}\n')
+
+
+def read_sealed(path: Path, adapter: "TypeAdapter[Value]") -> Value:
+    """Read what `write_sealed` wrote; raises as `read_whole`, and DamagedFile if it has changed."""
+    from pydantic import ValidationError
+
+    content = read_whole(path)
+    seal = SEAL.search(content)
+    body = content[: seal.start()] if seal else content
+    try:
+        value = adapter.validate_json(body + b"\n}" if seal else content)
+    except ValidationError as error:
+        raise DamagedFile(f"{path}: {first_problem(error)}") from None
+    if seal is None or seal[1].decode() != digest(body):
+        raise DamagedFile(f"{path}: digest: it has changed since it was written")
+    return value
 
 
 def writer_lives(path: Path) -> bool:

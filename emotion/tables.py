@@ -1,13 +1,18 @@
-"""Tables: CSV files, written atomically, and Markdown."""
+"""Tables: CSV files, written atomically, and Markdown.
+
+A text that a spreadsheet would evaluate, such as the clip name `=1+1`, is written with `'` before.
+"""
 
 import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TypeVar
 
-from emotion.errors import UserError, first_problem
-from emotion.files import unfinished
+from emotion.errors import DamagedFile, first_problem
+from emotion.escape import for_spreadsheet, from_spreadsheet
+from emotion.files import read_whole, unfinished
 
 Row = TypeVar("Row")
 
@@ -17,13 +22,37 @@ def write_table(path: Path, columns: list[str], rows: Iterable[dict]) -> None:
     with unfinished(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, columns, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        for row in rows:
+            writer.writerow(
+                {k: for_spreadsheet(v) if isinstance(v, str) else v for k, v in row.items()}
+            )
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file: for each row, a mapping from column to value."""
-    with open(path, newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def read_table(path: Path, columns: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Read a CSV file: for each row, a mapping from column to value.
+
+    Raises:
+        FileNotFoundError: there is none.
+        DamagedFile: it is no table in UTF-8, has other columns than these, or rows that are longer
+            or shorter than its header.
+    """
+    rows = []
+    try:
+        reader = csv.reader(io.StringIO(read_whole(path).decode(), newline=""), strict=True)
+        header = next(reader, [])
+        if len(set(header)) < len(header) or (columns is not None and header != columns):
+            raise ValueError(f"its columns are {','.join(header)}, not {','.join(columns or ())}")
+        for values in reader:
+            if len(values) != len(header):
+                raise ValueError(
+                    f"line {reader.line_num}: it must have {len(header)} values, got {len(values)}"
+                )
+            rows.append(dict(zip(header, map(from_spreadsheet, values), strict=True)))
+    except (ValueError, csv.Error) as error:  # of UTF-8 too
+        if isinstance(error, DamagedFile):
+            raise
+        raise DamagedFile(f"{path}: {error}") from None
+    return rows
 
 
 def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
@@ -34,28 +63,23 @@ def write_rows(path: Path, kind: type[Row], rows: Iterable[Row]) -> None:
 def read_rows(path: Path, kind: type[Row], remedy: str) -> list[Row]:
     """Read a CSV file of `write_rows`; the fields of `kind` are texts and numbers.
 
-    If the file is missing or damaged, a UserError names file, line, column and the remedy.
+    If it is missing or damaged, a DamagedFile names file, line, column and the remedy.
     """
     from pydantic import TypeAdapter, ValidationError
 
     columns = [field.name for field in fields(kind)]
     adapter = TypeAdapter(kind)
-    line, rows = 1, []
+    rows = []
     try:
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.reader(file)
-            if (header := next(reader, [])) != columns:
-                raise ValueError(f"its columns must be {','.join(columns)}, got {','.join(header)}")
-            for values in reader:
-                line = reader.line_num
-                if len(values) != len(columns):
-                    raise ValueError(f"it must have {len(columns)} values, got {len(values)}")
-                rows.append(adapter.validate_python(dict(zip(columns, values, strict=True))))
+        for number, row in enumerate(read_table(path, columns), start=2):
+            where = f"{path}, line {number}"
+            rows.append(adapter.validate_python(row))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: {remedy}") from None
-    except (ValueError, csv.Error) as error:  # of pydantic and UTF-8 too
-        problem = first_problem(error) if isinstance(error, ValidationError) else error
-        raise UserError(f"{path}, line {line}: {problem}: {remedy}") from None
+        raise DamagedFile(f"{path} is missing: {remedy}") from None
+    except ValidationError as error:
+        raise DamagedFile(f"{where}: {first_problem(error)}: {remedy}") from None
+    except DamagedFile as error:
+        raise DamagedFile(f"{error}: {remedy}") from None
     return rows
 
 
