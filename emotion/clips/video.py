@@ -83,6 +83,9 @@ class Video:
     def pictures(self) -> Iterator[Picture]:
         """Decode the whole clip in presentation order, skipping damaged packets."""
         converter = VideoReformatter()
+        # AVI has no presentation timestamps. Those that FFmpeg derives are out of order for H.264
+        # with B-frames; its decoding timestamps, in output order, are correct.
+        is_avi = self._container.format.name == "avi"
         with self._container:
             for packet in readable_packets(self._container, self._stream):
                 try:
@@ -90,17 +93,12 @@ class Video:
                 except av.InvalidDataError:
                     continue
                 for frame in frames:
-                    yield Picture(frame, self._time_of(frame), converter)
+                    ticks = frame.dts if is_avi else frame.pts
+                    time_s = None if ticks is None else float(ticks * frame.time_base)
+                    yield Picture(frame, time_s, converter)
                     self.num_frames += 1
         if self.num_frames == 0:
             raise VideoError("not a single frame can be decoded")
-
-    def _time_of(self, frame: av.VideoFrame) -> float | None:
-        # AVI has no presentation timestamps. Those that FFmpeg derives are out of order for H.264
-        # with B-frames; its decoding timestamps, in output order, are correct.
-        is_avi = self._container.format.name == "avi"
-        ticks = frame.dts if is_avi else frame.pts
-        return None if ticks is None else float(ticks * frame.time_base)
 
 
 def readable_packets(

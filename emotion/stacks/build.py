@@ -101,7 +101,10 @@ class CacheBuilder:
         todo = [clip for clip in clips if clip.id not in records]
         root = self.source.root
         log.info("%s: %d clips, %d of them in the cache", root, len(clips), len(records))
-        self._log_other_versions(todo)
+        last = [record.packages for clip in todo if (record := self.cutter.last_record(clip))]
+        if others := [packages for packages in last if packages != pixel_versions()]:
+            differing = differing_versions(others[0])
+            log.warning("%d clips were cut with %s: they are cut again", len(others), differing)
         records |= self._cut(todo)
         rows = [row for clip in clips for row in self._rows(clip, records[clip.id])]
         dropped += [drop for clip in clips for drop in records[clip.id].dropped]
@@ -131,7 +134,6 @@ class CacheBuilder:
         )
 
     def _files_exist(self) -> bool:
-        """Return whether the manifest and all files in it exist."""
         return self.cache.manifest_path.exists() and all(
             (self.cache.directory / path).exists()
             for row in self.cache.manifest()
@@ -153,14 +155,6 @@ class CacheBuilder:
             "or run preprocess.py"
         )
 
-    def _log_other_versions(self, clips: Sequence[Clip]) -> None:
-        """Log how many clips are cut again because the installed packages have changed."""
-        last = [record for clip in clips if (record := self.cutter.last_record(clip))]
-        others = [record.packages for record in last if record.packages != pixel_versions()]
-        if others:
-            differing = differing_versions(others[0])
-            log.warning("%d clips were cut with %s: they are cut again", len(others), differing)
-
     def _write_sheets(self, rows: Sequence[StackRow], changed: bool) -> None:
         """Draw the contact sheet of each class that has stacks, and log where they are."""
         folder = self.cache.directory / "sheets"
@@ -174,7 +168,6 @@ class CacheBuilder:
         log.info("contact sheets of the stacks: %s in %s", ", ".join(sheets), folder)
 
     def _cut(self, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
-        """Cut clips with the executor; return clip id -> record."""
         if not clips:
             return {}  # and start no processes
         records: dict[str, ClipRecord] = {}
@@ -190,7 +183,6 @@ class CacheBuilder:
         return records
 
     def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
-        """Return the manifest rows of a clip."""
         folder, interval = self.cache.directory, self.cache.settings.interval
         return [
             StackRow(

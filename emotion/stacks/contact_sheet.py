@@ -45,11 +45,9 @@ def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
 
 def shorten(name: str) -> str:
     """Return a name that fits beside a row; of a long one the end, which tells clips apart."""
-    shown = name
-    while FONT.getlength(shown) > NAME_PX - 24:
-        name = name[1:]
-        shown = f"...{name}"
-    return shown
+    while FONT.getlength(name) > NAME_PX - 24:
+        name = "..." + name.removeprefix("...")[1:]
+    return name
 
 
 def strip(stack: np.ndarray, tile_px: int = 96) -> np.ndarray:

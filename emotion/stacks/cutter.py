@@ -99,7 +99,6 @@ class Cutter:
                 path.unlink(missing_ok=True)
 
     def _cut_segments(self, clip: Clip, record: ClipRecord) -> None:
-        """Read a clip, write its stacks, and add its segments to the record."""
         settings = self.cache.settings
         video = open_clip(clip.path)
         num_images = 1 if isinstance(video, Still) else settings.num_images  # that are written

@@ -13,19 +13,15 @@ from emotion.stacks.settings import CacheSettings
 
 @dataclass(frozen=True)
 class CroppedFrame:
-    """A frame of a clip, and the face in it if the frame is sampled.
-
-    `crop`, (H, W) uint8 gray, its `box` and `landmarks`, (468, 3) float32 of `normalize_landmarks`,
-    are None if there is no face.
-    """
+    """A frame of a clip, and the face in it, if the frame is sampled and shows one."""
 
     number: int
     picture: Picture
     sampled: bool
-    crop: np.ndarray | None = None
+    crop: np.ndarray | None = None  # (H, W) uint8 gray
     box: Box | None = None
     num_faces: int = 0
-    landmarks: np.ndarray | None = None
+    landmarks: np.ndarray | None = None  # (468, 3) float32 of `normalize_landmarks`
 
 
 @dataclass

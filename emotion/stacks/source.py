@@ -75,10 +75,9 @@ class ClipSource:
         """List the demo clips that do not exist yet; none for other data sets."""
         if self.render is None:
             return []
+        numbers = range(1, self.render.clips_per_class + 1)
         paths = [
-            self.root / f"{label}_{number:04d}.mp4"
-            for label in self.scheme.labels
-            for number in range(1, self.render.clips_per_class + 1)
+            self.root / f"{label}_{n:04d}.mp4" for label in self.scheme.labels for n in numbers
         ]
         clips, _ = read_names(paths, self.root, self.scheme)
         paths = [clip.path for clip in limit_clips(clips, self.max_per_class)]

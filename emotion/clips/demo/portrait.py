@@ -26,15 +26,15 @@ LATTICE_PX = 16  # frame pixels between the points where the warp is computed; l
 
 
 def band(x: np.ndarray, top: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Return the (2 N, 2) outline of the area between two curves over the same (N,) x."""
+    """Return the (2 N, 2) outline of the area between two curves over (N,) x."""
     return np.array([np.concatenate([x, x[::-1]]), np.concatenate([top, low[::-1]])]).T
 
 
 class Portrait:
     """Draws frames of one person with any expression.
 
-    Skin, hair, ears and nose, which no action unit moves, are drawn once, on a canvas in face
-    units. Each frame copies it, adds eyes, brows and mouth, shades it and warps it into the pose.
+    What no action unit moves is drawn once, on a canvas in face units. Each frame copies it, adds
+    eyes, brows and mouth, shades it and warps it into the pose.
     """
 
     def __init__(self, person: Identity, rng: np.random.Generator, size_px: int = 256) -> None:
