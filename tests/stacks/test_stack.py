@@ -90,11 +90,6 @@ def test_missing_faces_take_the_crop_before_and_leading_ones_the_first(
     assert source_images([bool(flag) for flag in has_face]).tolist() == expected
 
 
-def test_a_stack_of_no_faces_has_no_source():
-    with pytest.raises(ValueError):
-        source_images([False] * 4)
-
-
 def test_crops_are_stacked_in_order_and_a_tail_repeats_its_last():
     crops = [np.full((3, 4), level, np.uint8) for level in (10, 20, 30)]
     stack = stack_crops([None, crops[0], None, crops[1], crops[2], None], num_images=8)
