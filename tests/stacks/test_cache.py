@@ -453,10 +453,6 @@ def test_upgrade_without_clips_is_refused_with_the_package(
 @pytest.mark.parametrize(
     ("file", "old", "new", "key"),
     [
-        ("settings.json", '"interval": 5', '"interval": "often"', "settings.interval"),
-        ("settings.json", '"interval"', '"intervall"', "settings.interval"),
-        ("settings.json", '"version": 1', '"version": 0', "version"),
-        ("settings.json", "{", "", "JSON"),
         ("clips/Sad_0001.json", '"num_faces":1', '"num_faces":"one"', "segments.0.num_faces"),
         ("clips/Sad_0001.json", '"fps"', '"rate"', "rate"),
     ],
