@@ -14,7 +14,6 @@ import pytest
 from emotion.clips.demo.render import Format, render_frames
 from emotion.clips.naming import Clip
 from emotion.clips.video import Video
-from emotion.errors import UserError
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import SegmentRecord
 from emotion.stacks.cutter import Cutter, face_cropper
