@@ -21,7 +21,7 @@ from emotion.reports.page import lost_lines
 from emotion.reports.report import page_path, write_report
 from emotion.reports.results import Results, read_runs
 from emotion.stacks.build_report import count_dropped, describe_lost
-from emotion.stacks.manifest import StackRow, write_manifest
+from emotion.stacks.manifest import StackRow
 from emotion.tables import write_rows
 from emotion.training.record import DroppedCount, SplitPart, SplitSettings, Throughput
 from tests.reports.runs import fail_run, plan, write_run
@@ -282,7 +282,7 @@ def test_report_counts_lost_clips_as_preprocess_does(tmp_path: Path):
     ]
     expected = describe_lost(count_dropped(dropped, rows))
     cache = tmp_path / "cache"
-    write_manifest(cache / "manifest.csv", rows)
+    write_rows(cache / "manifest.csv", StackRow, rows)
     write_rows(cache / "dropped.csv", Dropped, dropped)
     counts = [
         DroppedCount(reason="no face", clips=1, segments=1),
