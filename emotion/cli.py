@@ -124,7 +124,7 @@ def mistakes_in_one_line(config_name: str, with_trace: bool) -> Iterator[None]:
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Exit with status 1 on an exception, for Hydra's callbacks: Hydra would only warn about it."""
+    """Exit with status 1 on an exception; Hydra would only warn about one of a callback."""
     try:
         with mistakes_in_one_line("train", with_trace=False):
             yield

@@ -23,7 +23,7 @@ from emotion.cli import config_tree, describe_data
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import count_parts
 from emotion.errors import UserError
-from emotion.evaluation.calibration import Calibrator
+from emotion.evaluation.calibration import fit_calibration
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
@@ -124,7 +124,6 @@ def train_and_evaluate(
     for pattern in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    calibrator = Calibrator(**cfg.calibration)
     check_trainer(cfg)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
@@ -157,7 +156,7 @@ def train_and_evaluate(
     best_epoch = load_weights(checkpoint, module)
     raw = predict_splits(trainer, module, datamodule)
     raw.write(run_dir / PREDICTIONS_FILE)
-    calibration = calibrator.calibrate(raw)
+    calibration = fit_calibration(raw, cfg.calibration.accuracy)
     predictions = raw.calibrated(calibration.temperature)
     scores = judge_splits(predictions)
     reported_on = "test" if "test" in scores else "val"

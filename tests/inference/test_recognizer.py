@@ -20,7 +20,7 @@ from emotion.clips.video import Video, VideoError
 from emotion.data.datamodule import StackDataModule
 from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import Predictions, Sample
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.cache import Cache
@@ -207,15 +207,9 @@ def test_the_answer_of_a_clip_of_several_stacks_is_that_of_the_reports(
     logits = [[4.0, 0, 0, 0, 0], [0, 1.5, 0, 0, 0], [0, 1.5, 0, 0, 0]]
     recipe = changed(recipe, temperature=0.5)
     answer = EmotionRecognizer(Recorder(*logits), recipe).predict(clip)
-    written = Predictions(
-        labels=list(recipe.labels),
-        splits=["test"] * 3,
-        clips=["three"] * 3,
-        segments=[1, 2, 3],
-        subjects=[""] * 3,
-        targets=np.ones(3, np.int64),
-        probabilities=softmax(np.array(logits), axis=1).astype(np.float32),
-    )
+    samples = [Sample("test", "three", segment, "", recipe.labels[1]) for segment in (1, 2, 3)]
+    probabilities = softmax(np.array(logits), axis=1).astype(np.float32)
+    written = Predictions(recipe.labels, samples, probabilities)
     written.write(tmp_path / "predictions.csv")
     read = Predictions.read(tmp_path / "predictions.csv")
     (reported,) = read.calibrated(0.5).of_clips().probabilities

@@ -56,7 +56,7 @@ def test_a_checkpoint_gives_the_predictions_and_scores_of_its_run(finished_run, 
         probabilities = module(batch[0]).softmax(dim=1).numpy()
     written = Predictions.read(finished_run / "predictions.csv")
     np.testing.assert_allclose(written.of_split("test").probabilities, probabilities, atol=1e-6)
-    assert written.splits == ["val"] * 10 + ["test"] * 10
+    assert [sample.split for sample in written.samples] == ["val"] * 10 + ["test"] * 10
     assert written.clips == [r.clip for s in ("val", "test") for r in datamodule.rows[s]]
     calibrated = record.predictions(finished_run).of_split("test")
     assert plain(record.reported.stacks) == plain(judge(calibrated))
@@ -65,7 +65,7 @@ def test_a_checkpoint_gives_the_predictions_and_scores_of_its_run(finished_run, 
     assert record.reported_on == "test" and record.selected_on == "val"
     assert record.calibration.temperature == fit_temperature(written.of_split("val"))
     for split, quality in record.calibration.splits.items():
-        assert quality.stacks.ece.before == calibration_error(written.of_split(split))
+        assert quality.stacks.ece_before == calibration_error(written.of_split(split))
     recipe = Recipe.read(finished_run / "recipe.json")
     assert recipe.temperature == record.calibration.temperature
     assert recipe.unsure_below == record.calibration.unsure_below
