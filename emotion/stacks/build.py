@@ -13,7 +13,7 @@ from emotion.clips.naming import SPLITS, Clip, Dropped
 from emotion.errors import UserError
 from emotion.executors import Executor, pixel_versions
 from emotion.files import writer_lives
-from emotion.progress import ProgressBar
+from emotion.progress import progress_bar
 from emotion.stacks.build_report import (
     class_counts,
     count_dropped,
@@ -171,7 +171,7 @@ class CacheBuilder:
         if not clips:
             return {}  # and start no processes
         records: dict[str, ClipRecord] = {}
-        with ProgressBar("cutting clips", len(clips), unit="frames") as bar:
+        with progress_bar("cutting clips", len(clips), unit="frames") as advance:
             cut = partial(cut_in_worker, self.cutter)
             # The largest first, so that no process is left alone with one of them at the end.
             clips = sorted(clips, key=lambda clip: dates_of(clip.path).size_bytes, reverse=True)
@@ -179,7 +179,7 @@ class CacheBuilder:
                 records[clip.id] = record or ClipRecord(
                     failed=True, dropped=[Dropped(clip.id, "reading it kills the process")]
                 )
-                bar.advance(records[clip.id].num_frames)
+                advance(records[clip.id].num_frames)
         return records
 
     def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
