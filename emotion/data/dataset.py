@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from emotion.data.augmentation import Augmentation
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
-from emotion.stacks.stack import model_images, model_landmarks
+from emotion.stacks.stack import model_images, take_images
 
 Key = tuple[int, int]  # index of a stack, and the seed of its augmentation
 
@@ -52,5 +52,5 @@ class StackDataset(Dataset):
     def landmarks(self, index: int) -> torch.Tensor:
         """Load the landmarks of a stack, (T, 468, 3) float32."""
         row = self.rows[index]
-        landmarks = model_landmarks(self.cache.landmarks(row), row.crop_found, self.step)
-        return torch.from_numpy(landmarks)
+        landmarks = self.cache.landmarks(row)
+        return torch.from_numpy(landmarks[take_images(row.crop_found, self.step)])

@@ -115,7 +115,6 @@ class FinishedRun(RunHead):
     cache: str  # the folder of the stacks
     manifest_sha256: str
     dropped: tuple[LostClips, ...]
-    memory_mb: dict[str, int]  # `resident` at the end, and `peak`
     throughput: Throughput
     provenance: Provenance
     wandb: WandbRun | None = None

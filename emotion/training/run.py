@@ -32,7 +32,7 @@ from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
 from emotion.models.sync_batch_norm import TimmSyncBatchNorm
 from emotion.models.titles import model_title
-from emotion.provenance import memory_mb, provenance
+from emotion.provenance import provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
 from emotion.training.cell import clear, describe_cell, sweep_name, why_run
@@ -183,7 +183,6 @@ def train_and_evaluate(
         cache=str(datamodule.cache.directory),
         manifest_sha256=datamodule.cache.manifest_sha256(),
         dropped=count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest()),
-        memory_mb=memory_mb(),
         throughput=Throughput(
             train_stacks_per_s=clock.stacks_per_s,
             ms_per_stack=ms_per_stack(module, module.example(1, datamodule.image_px)),

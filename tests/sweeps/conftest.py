@@ -61,7 +61,7 @@ def finished(head: Any, manifest_sha256: str, val_accuracy: float) -> "FinishedR
         calibration=Calibration(temperature=1, unsure_below=0, accuracy=0.9,
                                 threshold_set=False, splits={}),
         checkpoint="best.ckpt", cache="", manifest_sha256=manifest_sha256, dropped=(),
-        memory_mb={}, throughput=Throughput(train_stacks_per_s=1, ms_per_stack=1),
+        throughput=Throughput(train_stacks_per_s=1, ms_per_stack=1),
         provenance=Provenance.model_validate(provenance(), from_attributes=True),
     )  # fmt: skip
 
