@@ -23,6 +23,7 @@ import joblib
 import numpy as np
 
 from emotion.cli import exit_on_error
+from emotion.data.split import spread
 from emotion.errors import UserError
 from emotion.evaluation.predictions import calibrate
 from emotion.files import unfinished
@@ -33,7 +34,7 @@ from emotion.models.recipe import Recipe
 from emotion.provenance import code_version, cpu_name
 from emotion.reports.model_card import CARD_FILE, ExportedFile, model_card
 from emotion.stacks.manifest import StackRow
-from emotion.training.finished_run import Run, spread
+from emotion.training.finished_run import Run
 
 if TYPE_CHECKING:
     import onnx

@@ -35,7 +35,7 @@ from emotion.models.recipe import Recipe
 from emotion.stacks.cutter import face_cropper, one_at_a_time
 from emotion.stacks.sampling import NOMINAL_FPS
 from emotion.stacks.segment import Segment, crop_segments, unfit
-from emotion.stacks.stack import model_images, model_landmarks, own_crops, stack_crops
+from emotion.stacks.stack import model_images, own_crops, stack_crops, take_images
 
 log = logging.getLogger(__name__)
 
@@ -211,7 +211,7 @@ class EmotionRecognizer:
         num_images, step = self.settings.num_images, self.recipe.step
         is_own = own_crops(crops, num_images)
         if self.recipe.inputs == "landmarks":
-            inputs = model_landmarks(stack_crops(landmarks, num_images), is_own, step)
+            inputs = stack_crops(landmarks, num_images)[take_images(is_own, step)]
         else:
             stack = stack_crops(crops, num_images)
             inputs = model_images(stack, is_own, step, self.recipe.image_px)
