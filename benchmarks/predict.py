@@ -27,6 +27,7 @@ from benchmarks.timing import medians_s
 from emotion.cli import CONF_DIR
 from emotion.clips.find import named_clips
 from emotion.clips.video import Video
+from emotion.inference.backends import random_inputs
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
@@ -103,7 +104,7 @@ def measure(clip: Path, run_dir: Path, num_threads: int, times: int) -> list[flo
         cropper.start_clip()
         return [cropper.crop(frame) for frame in sampled]
 
-    stacks = recognizer.inputs(crop(), [])[None]
+    stacks = random_inputs(recognizer.recipe, 1)
     whole = {"whole": lambda: recognizer.predict(clip)}
     parts = {
         "decode": lambda: [p.rgb() for p in list(Video(clip).pictures())[::interval]],

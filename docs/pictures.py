@@ -76,7 +76,7 @@ def draw_predictions(sweep_dir: Path) -> None:
         recognizer = EmotionRecognizer.load(run_dir)
         recipe = recognizer.recipe
         answer = recognizer.predict(joined, stride=10)
-        render(answer, recipe.settings.by, recipe.unsure_below, scratch)
+        render(answer, recipe.settings, recipe.unsure_below, scratch)
         shutil.copy(scratch / TIMELINE, DOCS / "timeline.png")
         shutil.copy(scratch / COVER, DOCS / "cover.jpg")
         pictures = list(Video(scratch / ANNOTATED).pictures())

@@ -74,18 +74,19 @@ def beside(happy: Path, sad: Path, write_video: Callable[..., Path], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("inputs", "read_ahead"), [("stacks", False), ("stacks", True), ("landmarks", True)]
+    ("inputs", "in_worker"), [("stacks", False), ("stacks", True), ("landmarks", True)]
 )
 def test_the_inputs_of_a_training_clip_are_those_of_training_bit_for_bit(
-    demo_cache, recipe: Recipe, inputs: str, read_ahead: bool
+    demo_cache, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, inputs: str, in_worker: bool
 ):
+    monkeypatch.setattr("emotion.inference.recognizer.parent_process", lambda: in_worker)
     shape = (9, 64, 64) if inputs == "stacks" else (9, 468, 3)
     recipe = changed(recipe, inputs=inputs)
     rows = demo_cache.manifest()[:4]
     dataset = StackDataset(demo_cache, rows, recipe.labels, recipe.step, recipe.image_px, inputs)
     for index, row in enumerate(rows):
         backend = Recorder()
-        recognizer = EmotionRecognizer(backend, recipe, read_ahead=read_ahead)
+        recognizer = EmotionRecognizer(backend, recipe)
         recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
         expected, _ = dataset[index, 0]
         assert expected.shape == shape

@@ -67,7 +67,7 @@ def write_run(folder: Path, predictions: Predictions, **changes: Any) -> Finishe
         "pretrained": PretrainedWeights(loaded=False, source="random weights"),
         "val_accuracy": 0.5, "reported_on": "test", "scores": {}, "calibration": calibration(),
         "checkpoint": "best.ckpt", "cache": str(folder.parent / "cache"), "manifest_sha256": "",
-        "dropped": (), "memory_mb": {}, "provenance": made,
+        "dropped": (), "provenance": made,
         "throughput": Throughput(train_stacks_per_s=31.5, ms_per_stack=14.2),
     }  # fmt: skip
     fields["parts"] = {
