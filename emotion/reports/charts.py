@@ -194,7 +194,9 @@ def cost_chart(points: Sequence[Point], cost_name: str, title: str) -> Markup:
             fmt=MARKERS[point.row % len(MARKERS)], color=PALETTE[model_color(point.model)],
             markersize=7, capsize=3, elinewidth=1.2,
         )  # fmt: skip
-        texts.append(f"{for_terminal(point.title)}: {100 * mean:.2f} %, {point.cost:.3g} {cost_name}")
+        texts.append(
+            f"{for_terminal(point.title)}: {100 * mean:.2f} %, {point.cost:.3g} {cost_name}"
+        )
         drawn.lines[0].set_gid(f"{TIP}{texts[-1]}")
         lowest = min(lowest, mean if low is None else low)
     costs = [point.cost for point in points]
