@@ -97,7 +97,7 @@ def test_why_a_cell_runs_again(compose, demo_cache, finished_run: Path, tmp_path
         write_record(tmp_path, record)
         assert why_run(cfg, tmp_path) == why
     (tmp_path / "metrics.json").write_text('{"status": "fin')  # as a full disk may leave it
-    assert why_run(cfg, tmp_path) == "damaged record"
+    assert why_run(cfg, tmp_path) == "damaged"
 
 
 def test_clearing_keeps_config_log_and_lock_and_training_if_it_resumes(tmp_path: Path):
