@@ -1,6 +1,5 @@
 """Both kinds of model files load and classify, anything else is an error in one line."""
 
-import json
 import pickle
 import re
 import shutil
@@ -18,6 +17,7 @@ from emotion.inference.onnx_file import with_digest
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import Recipe
 from emotion.training.finished_run import Run
+from emotion.training.record import read_record, write_record
 
 
 def random_stacks(num: int) -> np.ndarray:
@@ -110,8 +110,7 @@ def test_a_recorded_checkpoint_outside_of_the_run_is_an_error(
     finished_run: Path, tmp_path: Path, name: str
 ):
     run = shutil.copytree(finished_run, tmp_path / "run")
-    record = json.loads((run / "metrics.json").read_text())
-    (run / "metrics.json").write_text(json.dumps(record | {"checkpoint": name}))
+    write_record(run, read_record(run).model_copy(update={"checkpoint": name}))
     for read in (find_model, Run.read):
         with pytest.raises(UserError, match="checkpoint"):
             read(run)
