@@ -35,7 +35,7 @@ class Run:
         record = read_record(folder)
         if not isinstance(record, FinishedRun):
             raise UserError(f"{folder} must be the folder of a finished run ({RECORD_FILE})")
-        record.check_files(folder, RECIPE_FILE, record.checkpoint)
+        record.check_files(folder, RECIPE_FILE)
         return cls(folder, record, Recipe.read(folder / RECIPE_FILE))
 
     @property

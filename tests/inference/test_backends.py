@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.inference.backends import backend_name, find_model, load_model
 from emotion.inference.onnx_file import with_digest
 from emotion.models.lightning_module import EmotionModule
@@ -196,3 +196,11 @@ def test_code_in_a_checkpoint_is_not_executed(copied: Path, tmp_path: Path):
         with pytest.raises(UserError, match=r"best\.ckpt"):
             load_model(find_model(copied))
         assert not trap.path.exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused(finished_run: Path, tmp_path: Path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    load_model(run / "best.ckpt")
+    (run / "best.ckpt").write_bytes((run / "best.ckpt").read_bytes() + b"x")
+    with pytest.raises(DamagedFile, match=r"best\.ckpt"):
+        load_model(run / "best.ckpt")

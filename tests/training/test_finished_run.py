@@ -51,7 +51,7 @@ def test_stacks_are_those_of_training(finished_run: Path, demo_cache):
         (lambda run: change_record(run, status="failed"), "metrics.json"),
         (lambda run: change_record(run, version=1), "version"),
         (lambda run: (run / "recipe.json").unlink(), "recipe.json"),
-        (lambda run: (run / "best.ckpt").write_bytes(b"another run's"), "best.ckpt"),
+        (lambda run: (run / "recipe.json").write_text("{}"), "recipe.json"),
     ],
 )
 def test_a_folder_without_a_finished_run_is_an_error(
