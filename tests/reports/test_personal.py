@@ -41,14 +41,15 @@ def write(tmp_path: Path):
 
     def write_personal(name: str, stacks, seed=0, neutral=NEUTRAL, interval=5) -> Path:
         folder = tmp_path / name
-        write_run(
-            folder, predictions_of(stacks), seed=seed, interval=interval, labels=LABELS,
-            calibration=calibration(TEMPERATURE),
-        )  # fmt: skip
         Recipe(
             title="net", data="clips", labels=LABELS, settings=STANDARD, interval=interval,
             image_px=224, versions={}, neutral=neutral, neutral_label="Calm" if neutral else None,
         ).write(folder / "recipe.json")  # fmt: skip
+        (folder / "best.ckpt").touch()
+        write_run(
+            folder, predictions_of(stacks), ("recipe.json", "best.ckpt"), seed=seed,
+            interval=interval, labels=LABELS, calibration=calibration(TEMPERATURE),
+        )  # fmt: skip
         return folder
 
     return write_personal

@@ -117,6 +117,25 @@ def test_damaged_curves_are_named_and_cost_no_score(sweep: Path, text: str):
     assert any(note.startswith("damaged: ") and str(curves) in note for note in notes(results))
 
 
+def test_damaged_file_without_scores_is_named(tmp_path: Path):
+    (tmp_path / "0").mkdir()
+    weights = tmp_path / "0" / "best.ckpt"
+    weights.write_bytes(b"weights")
+    write_run(tmp_path / "0", predict(7, 3), more_files=("best.ckpt",))
+    assert not any(note.startswith("damaged") for note in notes(results_of(tmp_path)))
+    weights.write_bytes(b"weightz")
+    results = results_of(tmp_path)
+    assert results.entries[0].text().startswith("70.00")
+    assert any(note.startswith("damaged: ") and str(weights) in note for note in notes(results))
+
+
+def test_record_of_another_cell_is_damaged(sweep: Path):
+    for name in (RECORD_FILE, "predictions.csv"):
+        (sweep / "net5" / name).write_bytes((sweep / "net10" / name).read_bytes())
+    plan(sweep, net5={"cell": "other"}, net10={"interval": 10})
+    assert [entry.text()[:5] for entry in results_of(sweep).entries] == ["damag", "70.00"]
+
+
 def test_a_sweep_with_damaged_and_no_finished_runs_is_an_error(sweep: Path):
     for name in ("net5", "net10", "big10"):
         (sweep / name / RECORD_FILE).write_text("{}")
