@@ -1,13 +1,6 @@
-"""Decode the frames of a clip.
+"""Decode the frames of a clip with PyAV, which, unlike OpenCV, gives their timestamps.
 
-PyAV decodes on one core in 0.93 to 1.18 times the time of OpenCV (python -m benchmarks.preprocess),
-and gives the same pixels, except for clips tagged BT.709, a tag that OpenCV ignores. It was chosen
-for two reasons:
-
-- `sampling.by=time` needs each frame's presentation timestamp, and the previous frame if the next
-  one is farther from the sampled time. PyAV keeps a decoded frame and converts its colors on
-  demand.
-- OpenCV opens a sound file with cover art as a video, and never reports why a file cannot be read.
+It also converts colors on demand, and reports why a file cannot be read.
 """
 
 import os
@@ -23,9 +16,8 @@ from av.video.reformatter import VideoReformatter
 av.logging.set_level(av.logging.PANIC)  # damage is reported as VideoError or as too few frames
 
 MAX_FPS = 1000.0  # higher frame rates in a header are wrong
-# File formats that are opened whatever the file's name: videos, and sounds and pictures that are
-# then refused by name. FFmpeg also reads lists of other files (ffconcat, HLS), which no clip may
-# use to make it open other paths or addresses.
+# Formats that are opened whatever the file's name; sounds and pictures are then refused by name.
+# Not in it are lists of other files (ffconcat, HLS): no clip may open other paths or addresses.
 FORMATS = (
     *("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v"),
     *("mjpeg", "ogg", "mxf", "ivf", "gif", "mp3", "wav", "aac", "flac"),
@@ -67,8 +59,7 @@ class Video:
 
     Attributes:
         fps: frames per second by the header; 30 if it is missing or invalid.
-        num_frames: frames decoded so far. Headers can be wrong, so the total is known only when
-            `pictures` is exhausted.
+        num_frames: frames decoded so far; headers can be wrong about the total.
     """
 
     def __init__(self, path: Path) -> None:
@@ -92,6 +83,9 @@ class Video:
     def pictures(self) -> Iterator[Picture]:
         """Decode the whole clip in presentation order, skipping damaged packets."""
         converter = VideoReformatter()
+        # AVI has no presentation timestamps. Those that FFmpeg derives are out of order for H.264
+        # with B-frames; its decoding timestamps, in output order, are correct.
+        is_avi = self._container.format.name == "avi"
         with self._container:
             for packet in readable_packets(self._container, self._stream):
                 try:
@@ -99,17 +93,12 @@ class Video:
                 except av.InvalidDataError:
                     continue
                 for frame in frames:
-                    yield Picture(frame, self._time_of(frame), converter)
+                    ticks = frame.dts if is_avi else frame.pts
+                    time_s = None if ticks is None else float(ticks * frame.time_base)
+                    yield Picture(frame, time_s, converter)
                     self.num_frames += 1
         if self.num_frames == 0:
             raise VideoError("not a single frame can be decoded")
-
-    def _time_of(self, frame: av.VideoFrame) -> float | None:
-        # AVI has no presentation timestamps. Those that FFmpeg derives are out of order for H.264
-        # with B-frames; its decoding timestamps, in output order, are correct.
-        is_avi = self._container.format.name == "avi"
-        ticks = frame.dts if is_avi else frame.pts
-        return None if ticks is None else float(ticks * frame.time_base)
 
 
 def readable_packets(
