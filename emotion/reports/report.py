@@ -23,7 +23,7 @@ def write_report(sweep_dir: Path) -> Results:
     results = Results(*read_runs(sweep_dir))
     (sweep_dir / "results.md").write_text(markdown(results), encoding="utf-8")
     write_table(sweep_dir / "results.csv", COLUMNS, csv_rows(results))
-    confusion_figure(results).savefig(sweep_dir / "confusion.png", dpi=110)
+    confusion_figure(results).savefig(sweep_dir / "confusion.png", dpi=110, bbox_inches="tight")
     page = page_path(sweep_dir)
     with unfinished(page) as temporary:
         temporary.write_text(render_page(results, sweep_dir), encoding="utf-8")

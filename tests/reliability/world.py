@@ -1,0 +1,147 @@
+"""A cache, runs, a sweep and an export, made by the commands that users type."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.reliability.commands import Commands, Outcome, read_below
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command on a world, and what of it must not change."""
+
+    script: str
+    arguments: tuple[str, ...]
+    result: Callable[[Path], object]  # what the command made, of the world's folder
+
+
+class World:
+    """The files of a user, in one folder that can be restored."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make everything once, and keep a copy."""
+        self.folder = folder / "world"
+        self._copy = folder / "copy"
+        self._runner = Commands()
+        (self.folder / "outputs").mkdir(parents=True)
+        self.commands = commands(self.folder)
+        runs = self.folder / "outputs" / "runs"
+        first = "preprocess", "resume", "train", "sweep", "export"
+        for name in first:
+            command = self.commands[name]
+            until = runs / "cut" / "last.ckpt" if name == "resume" else None
+            outcome = self._runner.run(command.script, *command.arguments, until=until)
+            assert outcome.status == (None if until else 0), outcome.output
+            if name == "train":
+                (runs / "new").rename(runs / "one")
+        shutil.copytree(self.folder, self._copy)
+
+    def run(self, command: Command) -> Outcome:
+        """Run a command."""
+        return self._runner.run(command.script, *command.arguments)
+
+    def restore(self) -> None:
+        """Make the folder again as it was."""
+        shutil.rmtree(self.folder)
+        shutil.copytree(self._copy, self.folder)
+
+    def close(self) -> None:
+        """End the process that runs the commands."""
+        self._runner.close()
+
+
+def data(folder: Path) -> list[str]:
+    """Return the overrides that name the clips and their cache."""
+    return [
+        *("data=demo", "experiment=smoke", "data.max_clips_per_class=1", "num_workers=1"),
+        *(f"data.root={folder}/clips", f"paths.cache={folder}/cache"),
+        f"paths.output={folder}/outputs",
+    ]
+
+
+def training(folder: Path) -> list[str]:
+    """Return the overrides of a training that takes a second."""
+    return [*data(folder), "logger=csv", "model.backbone=mobilenetv3_small_050", "interval=15"]
+
+
+def run_dir(folder: Path, name: str) -> str:
+    """Return the override that names a run."""
+    return f"hydra.run.dir={folder}/outputs/runs/{name}"
+
+
+def commands(folder: Path) -> dict[str, Command]:
+    """Return the commands that read files of ours."""
+    outputs = folder / "outputs"
+    made = (run_dir(folder, "new"),)
+    clip = folder / "clips" / "Happy_0001.mp4"
+
+    def predict(model: Path) -> Command:
+        arguments = f"model_path={model}", f"clips={clip}", f"hydra.run.dir={outputs}/predict/new"
+        return Command("predict.py", arguments, lambda _: answers(outputs / "predict" / "new"))
+
+    return {
+        "preprocess": Command("preprocess.py", tuple(data(folder)), cache_of),
+        "verify": Command("preprocess.py", (*data(folder), "verify=true"), cache_of),
+        "train": Command(
+            "train.py", (*training(folder), *made), lambda _: scores(outputs / "runs" / "new")
+        ),
+        "resume": Command(
+            "train.py",
+            (*training(folder), "trainer.max_epochs=3", run_dir(folder, "cut"), "ckpt_path=last"),
+            lambda _: scores(outputs / "runs" / "cut"),
+        ),
+        "sweep": Command(
+            "train.py",
+            ("-m", *training(folder), "seed=0,1", "sweep=s"),
+            lambda _: tables(outputs / "sweeps" / "s"),
+        ),
+        "report": Command(
+            "emotion.reports",
+            (str(outputs / "sweeps" / "s"),),
+            lambda _: tables(outputs / "sweeps" / "s"),
+        ),
+        "report run": Command(
+            "emotion.reports",
+            (str(outputs / "runs" / "one"),),
+            lambda _: tables(outputs / "runs" / "one"),
+        ),
+        "export": Command(
+            "emotion.inference.export",
+            (str(outputs / "runs" / "one"),),
+            lambda _: (outputs / "runs" / "one" / "model.onnx").stat().st_size,
+        ),
+        "predict": predict(outputs / "runs" / "one"),
+        "predict onnx": predict(outputs / "runs" / "one" / "model.onnx"),
+    }
+
+
+def cache_of(folder: Path) -> object:
+    """Read the stacks, landmarks and tables of the cache."""
+    (cache,) = (path.parent for path in (folder / "cache").rglob("manifest.csv"))
+    files = read_below(cache)
+    return {
+        name: content for name, content in files.items() if name.endswith((".tiff", ".npy", ".csv"))
+    }
+
+
+def scores(folder: Path) -> object:
+    """Read what a run predicted, and its scores."""
+    record = json.loads((folder / "metrics.json").read_bytes())
+    return (folder / "predictions.csv").read_bytes(), record["scores"], record["calibration"]
+
+
+def tables(folder: Path) -> object:
+    """Read the accuracies of a report."""
+    with open(folder / "results.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    keys = "model", "interval", "seed", "level", "value"
+    return sorted(tuple(row[key] for key in keys) for row in rows if row["score"] == "accuracy")
+
+
+def answers(folder: Path) -> object:
+    """Read what was predicted for clips."""
+    return (folder / "predictions.csv").read_bytes()
