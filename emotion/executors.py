@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import parent_process
@@ -73,9 +74,8 @@ class LocalExecutor:
 class DaskExecutor:
     """Runs on the workers of a Dask cluster.
 
-    It uses Dask directly. joblib's Dask backend (1.5.3) waits forever for a task that Dask has
-    given up because it killed its workers, and on a cluster with one thread it runs everything in
-    the calling process.
+    joblib's Dask backend (1.5.3) waits forever for a task that Dask has given up because it killed
+    its workers, and on a cluster with one thread it runs everything in the calling process.
     """
 
     address: str  # of the scheduler, `tcp://host:8786`
@@ -86,8 +86,7 @@ class DaskExecutor:
     ) -> Iterator[tuple[Item, Result | None]]:
         """Run a function on every item, see `LocalExecutor.run`.
 
-        All workers must share the folder and run the same code; a UserError names a worker that
-        differs. Dask gives the items of a lost worker to another one.
+        A UserError names a worker that does not share the folder or runs other code.
         """
         from distributed import Client, KilledWorker, as_completed  # 0.2 s
         from distributed.comm import get_address_host_port
@@ -106,9 +105,7 @@ class DaskExecutor:
             try:
                 client.wait_for_workers(1, timeout=self.timeout_s)
             except TimeoutError:
-                raise UserError(
-                    f"the Dask scheduler at {self.address} has no worker; {START_WORKER}"
-                ) from None
+                raise UserError(f"{self.address} has no Dask worker; {START_WORKER}") from None
             folder.mkdir(parents=True, exist_ok=True)
             ours = fingerprint(folder)
             for worker, theirs in client.run(fingerprint, folder, on_error="return").items():
@@ -150,11 +147,9 @@ def run_alone(function: Callable[[Item], Result], item: Item) -> Result | None:
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    try:
-        with ProcessPoolExecutor(max_workers=1) as executor:
-            return executor.submit(function, item).result()
-    except TerminatedWorkerError:
-        return None
+    with suppress(TerminatedWorkerError), ProcessPoolExecutor(max_workers=1) as executor:
+        return executor.submit(function, item).result()
+    return None
 
 
 @cache

@@ -85,29 +85,19 @@ class Answer:
 
     def times(self, part: Window) -> dict[str, float]:
         """Return when a part of the clip starts and stops."""
-        return {
-            "start_s": self.seconds(part.first_frame),
-            "stop_s": self.seconds(part.stop_frame),
-        }
+        return {"start_s": self.seconds(part.first_frame), "stop_s": self.seconds(part.stop_frame)}
 
     def to_json(self) -> str:
         """Return everything except the faces as one line of JSON."""
 
-        def values_of(window: Window) -> dict[str, Any]:
-            return {
-                **self.times(window),
-                "label": window.label,
-                "probabilities": rounded(window.probabilities),
-            }
+        def values_of(window: Window, *keys: str) -> dict[str, Any]:
+            values = self.times(window) | {key: getattr(window, key) for key in ("label", *keys)}
+            return values | {"probabilities": rounded(window.probabilities)}
 
-        keys = ("clip", "label", "unsure", "probabilities", "num_faces", "reasons", "failed")
-        answer = {key: getattr(self, key) for key in (*keys, "fps", "num_frames")}
-        answer |= {
+        keys = ("clip", "label", "unsure", "num_faces", "reasons", "failed", "fps", "num_frames")
+        answer = {key: getattr(self, key) for key in keys} | {
             "probabilities": rounded(self.probabilities),
-            "segments": [
-                values_of(segment) | {key: getattr(segment, key) for key in SEGMENT_KEYS}
-                for segment in self.segments
-            ],
+            "segments": [values_of(segment, *SEGMENT_KEYS) for segment in self.segments],
             "windows": [values_of(window) for window in self.windows],
         }
         return json.dumps(answer, ensure_ascii=False, allow_nan=False)
@@ -141,25 +131,23 @@ def rounded(probabilities: Probabilities | None) -> dict[str, float] | None:
 def write_json_lines(path: Path, answers: Iterable[Answer]) -> None:
     """Write one line of JSON per clip, atomically."""
     with unfinished(path) as temporary:
-        text = "".join(answer.to_json() + "\n" for answer in answers)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text("".join(answer.to_json() + "\n" for answer in answers), "utf-8")
 
 
 def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> None:
     """Write one row per clip (segment 0), followed by one row per segment, atomically."""
     columns = ["clip", "segment", "start_s", "stop_s", "label", "unsure", "num_faces"]
     columns += [PROBABILITY + label for label in labels] + ["reason"]
-
     rows = []
     for answer in answers:
         whole = {"segment": 0, "unsure": answer.unsure, "reason": "; ".join(answer.reasons)}
         if answer.fps:
             whole |= {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)}
-        parts = [(answer, whole)]
-        for part in answer.segments:
-            values = {"segment": part.number, "reason": part.reason, **answer.times(part)}
-            parts.append((part, values))
-        for part, values in parts:
+        segments = [
+            (part, {"segment": part.number, "reason": part.reason, **answer.times(part)})
+            for part in answer.segments
+        ]
+        for part, values in [(answer, whole), *segments]:
             values |= {"clip": answer.clip, "label": part.label, "num_faces": part.num_faces}
             probabilities = rounded(part.probabilities) or {}
             rows.append(values | {PROBABILITY + label: p for label, p in probabilities.items()})
@@ -185,8 +173,7 @@ def answers_table(answers: Sequence[Answer], names: Sequence[str], labels: Seque
         if answer.label is None or len(answer.segments) < 2:
             continue
         for part in answer.segments:
-            start_s, stop_s = part.first_frame / answer.fps, part.stop_frame / answer.fps
-            times = f"  {start_s:.1f} to {stop_s:.1f} s"
+            times = "  {start_s:.1f} to {stop_s:.1f} s".format(**answer.times(part))
             cells = percents(part.probabilities)
             table.add_row(times, part.label or "-", *cells, part.reason, style="dim")
     return table

@@ -1,16 +1,17 @@
-"""Predict many clips in worker processes, with a picture folder for each if asked for."""
+"""Predict many clips in worker processes, and draw their pictures."""
 
 import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from multiprocessing import parent_process
 from pathlib import Path
 
 from emotion.clips.video import VideoError
+from emotion.executors import LocalExecutor, begin_work
 from emotion.inference.answer import Answer
 from emotion.inference.recognizer import EmotionRecognizer
+from emotion.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -33,15 +34,12 @@ class Predictor:
         named = list(zip(clips, output_names(clips), strict=True))
         if len(clips) == 1:
             return [self.predict(*named[0])]
-        from emotion.executors import LocalExecutor
-        from emotion.progress import ProgressBar
-
         answers: dict[Path, Answer] = {}
-        with ProgressBar("predicting clips", len(clips)) as bar:
+        with progress_bar("predicting clips", len(clips)) as advance:
             work = partial(predict_in_worker, self)
             for (clip, _), answer in LocalExecutor(num_workers).run(work, named, Path()):
                 answers[clip] = answer or failed(clip, "reading it kills the process")
-                bar.advance()
+                advance()
         return [answers[clip] for clip in clips]
 
     def predict(self, clip: Path, name: str) -> Answer:
@@ -51,10 +49,10 @@ class Predictor:
         try:
             answer = recognizer.predict(clip, self.stride)
             if self.rendered is not None:
-                from emotion.inference.drawing import render
+                from emotion.inference.drawing import render  # Matplotlib takes 0.3 s
 
-                by, unsure_below = recognizer.settings.by, recognizer.unsure_below
-                render(answer, by, unsure_below, self.rendered / name)
+                folder = self.rendered / name
+                render(answer, recognizer.settings, recognizer.unsure_below, folder)
         except VideoError as error:
             return failed(clip, str(error))
         except Exception as error:  # one clip must not stop the others; its answer reports it
@@ -64,8 +62,6 @@ class Predictor:
 
 def predict_in_worker(predictor: Predictor, named: tuple[Path, str]) -> Answer:
     """Call `Predictor.predict` in a process that an executor has started."""
-    from emotion.executors import begin_work
-
     begin_work()
     return predictor.predict(*named)
 
@@ -74,10 +70,7 @@ def predict_in_worker(predictor: Predictor, named: tuple[Path, str]) -> Answer:
 def loaded(predictor: Predictor) -> EmotionRecognizer:
     """Load a model and process the person's neutral clips once per process."""
     recognizer = EmotionRecognizer.load(
-        predictor.model,
-        min_frames=predictor.min_frames,
-        unsure_below=predictor.unsure_below,
-        read_ahead=parent_process() is None,
+        predictor.model, min_frames=predictor.min_frames, unsure_below=predictor.unsure_below
     )
     recognizer.set_neutral(predictor.neutral)
     return recognizer

@@ -20,9 +20,9 @@ from emotion.cli import exit_on_error
 from emotion.config import check_config
 from emotion.errors import UserError
 from emotion.progress import duration
-from emotion.sweeps.plan import PlannedCell, work, write_plan
+from emotion.sweeps.plan import Plan, PlannedCell, work, write_plan
 from emotion.training.cell import cell_id, describe_cell, foreign_files, why_run
-from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, read_record
+from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, command, read_record
 
 
 class SweepProgress(Callback):
@@ -37,7 +37,7 @@ class SweepProgress(Callback):
             check_launcher(config.hydra.launcher)
             cells = compose_cells(config, config_name)
             prepare_data(list(cells.values()))
-            self.cells = plan_cells(cells, self.sweep_dir)
+            self.cells = plan_cells(cells, self.sweep_dir, typed_command(config))
             self.start_s = time.time()
 
     def on_job_end(self, config: DictConfig, **_: Any) -> None:
@@ -124,7 +124,14 @@ def prepare_data(cells: Sequence[DictConfig]) -> None:
         raise errors[0]
 
 
-def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path) -> list[PlannedCell]:
+def typed_command(config: DictConfig) -> str:
+    """Return the command that starts the sweep again."""
+    typed = OmegaConf.to_container(config.hydra.overrides)  # cells interpolate for themselves
+    hydra = [override for override in typed["hydra"] if not override.startswith("hydra.mode=")]
+    return command("-m", *typed["task"], *hydra)
+
+
+def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path, typed: str) -> list[PlannedCell]:
     """Write the plan of composed cells; print which are finished and which run again."""
     plan, names = [], defaultdict(list)
     for name, cfg in cells.items():
@@ -132,7 +139,7 @@ def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path) -> list[PlannedCel
         names[why].append(name)
         head = dict(describe_cell(cfg, cfg.hydra.overrides.task))
         plan.append(PlannedCell(**head, folder=name, to_run=why is not None, work=work(cfg)))
-    write_plan(sweep_dir, plan)
+    write_plan(sweep_dir, Plan(command=typed, cells=plan))
     print(
         f"sweep {sweep_dir}: {len(plan)} cells, {len(names[None])} of them finished; "
         f"the same command with sweep={sweep_dir.name} continues it"

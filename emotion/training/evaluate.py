@@ -49,11 +49,12 @@ def log_scores(scores: LevelScores, split: str, best_epoch: int) -> None:
 
 def log_calibration(calibration: Calibration, reported_on: str) -> None:
     """Log the effect of calibration on the reported split, and the confidence threshold."""
-    clips = calibration.splits[reported_on].clips
+    reported = calibration.splits[reported_on]
+    clips = reported.clips
     log.info(
         f"temperature {calibration.temperature:.3g}, fitted on val: calibration error on "
-        f"{clips.num} {reported_on} clips {100 * clips.ece.before:.1f} % before, "
-        f"{100 * clips.ece.after:.1f} % after"
+        f"{clips.num} {reported_on} clips {100 * clips.ece_before:.1f} % before, "
+        f"{100 * clips.ece_after:.1f} % after"
     )
     num_val = calibration.splits["val"].clips.num
     required = f"an accuracy of {100 * calibration.accuracy:.0f} % (calibration.accuracy)"
@@ -69,6 +70,6 @@ def log_calibration(calibration: Calibration, reported_on: str) -> None:
         )
     else:
         log.info(
-            f"unsure below {100 * calibration.unsure_below:.1f} %: {clips.answered} of "
+            f"unsure below {100 * calibration.unsure_below:.1f} %: {reported.answered} of "
             f"{clips.num} {reported_on} clips answered"
         )

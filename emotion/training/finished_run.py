@@ -65,7 +65,8 @@ class Run:
     def rows(self, split: str) -> list[StackRow]:
         """Return the manifest rows of `val` or `test`; or of `train`, all rows but those."""
         rows = {(row.clip, row.segment): row for row in self.cache.manifest()}
-        keys = list(zip(self.predictions.clips, self.predictions.segments, strict=True))
+        samples = self.predictions.samples
+        keys = [(sample.clip, sample.segment) for sample in samples]
         if missing := [key for key in keys if key not in rows]:
             clip, segment = missing[0]
             raise UserError(
@@ -74,7 +75,7 @@ class Run:
             )
         if split == "train":
             return [row for key, row in rows.items() if key not in set(keys)]
-        return [rows[k] for k, of in zip(keys, self.predictions.splits, strict=True) if of == split]
+        return [rows[each.clip, each.segment] for each in samples if each.split == split]
 
     def inputs(self, rows: Sequence[StackRow]) -> np.ndarray:
         """Load (N, T, image_px, image_px) uint8 stacks or (N, T, 468, 3) float32 landmarks."""

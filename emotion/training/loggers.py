@@ -125,8 +125,7 @@ class Wandb(WandbLogger):
         stacks in the same order.
         """
         split, scores = record.reported_on, record.reported.stacks
-        labels = predictions.labels
-        predicted = predictions.probabilities.argmax(axis=1)
+        labels = list(predictions.labels)
         counts = np.sum(scores.confusion, axis=1).tolist()
         classes = zip(labels, counts, scores.precision, scores.recall, scores.f1, strict=True)
         columns = ["class", "stacks", "precision", "recall", "F1"]
@@ -134,13 +133,13 @@ class Wandb(WandbLogger):
             f"{split}/classes": wandb.Table(columns, [list(row) for row in classes]),
             f"{split}/confusion": wandb.plot.confusion_matrix(
                 y_true=predictions.targets.tolist(),
-                preds=predicted.tolist(),
+                preds=predictions.predicted.tolist(),
                 class_names=labels,
                 title=f"{split}: true and predicted",
             ),
         }
         if self.mistakes:
-            shown[f"{split}/mistakes"] = self._mistakes(predictions, predicted, dataset)
+            shown[f"{split}/mistakes"] = self._mistakes(predictions, dataset)
         with tables_kept_by(self.experiment):
             self.experiment.log(shown)
         self.experiment.summary.update(
@@ -157,25 +156,23 @@ class Wandb(WandbLogger):
             artifact.add_file(str(checkpoint), policy="immutable")
             self.experiment.log_artifact(artifact, aliases=["best"])
 
-    def _mistakes(
-        self, predictions: Predictions, predicted: np.ndarray, dataset: StackDataset
-    ) -> wandb.Table:
+    def _mistakes(self, predictions: Predictions, dataset: StackDataset) -> wandb.Table:
         """Make a table of the mistakes of highest confidence, with their images."""
-        top = predictions.probabilities.max(axis=1)
+        top, predicted = predictions.probabilities.max(axis=1), predictions.predicted
         wrong = np.flatnonzero(predicted != predictions.targets)
         wrong = wrong[np.argsort(-top[wrong], kind="stable")][: self.mistakes]
         columns = ["images", "clip", "segment", "true", "predicted", "confidence", "p(true)"]
         table = wandb.Table(columns)
         for index in wrong.tolist():
-            true, probabilities = predictions.targets[index], predictions.probabilities[index]
+            sample, true = predictions.samples[index], predictions.targets[index]
             table.add_data(
                 wandb.Image(strip(dataset.images((index, 0)).numpy())),
-                predictions.clips[index],
-                predictions.segments[index],
-                predictions.labels[true],
+                sample.clip,
+                sample.segment,
+                sample.label,
                 predictions.labels[predicted[index]],
                 float(top[index]),
-                float(probabilities[true]),
+                float(predictions.probabilities[index, true]),
             )
         return table
 

@@ -1,5 +1,7 @@
 """The record of a run: a typed model of `metrics.json`, written and read only here."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,9 +13,10 @@ from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from emotion.files import unfinished
 from emotion.provenance import Provenance
+from emotion.stacks.build_report import LostClips
 
 RECORD_FILE = "metrics.json"  # the last file that a run writes
-VERSION = 2  # of the record; counts up where a key changes its meaning
+VERSION = 3  # of the record; counts up where a key changes its meaning
 
 
 class Part(BaseModel):
@@ -33,7 +36,7 @@ class SplitSettings(Part):
 class RunHead(Part):
     """What is known of a run before it starts."""
 
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
     cell: str  # the id of its config, see cell_id
     model: str  # name of the model's config file
     backbone: str | None  # the timm name
@@ -44,6 +47,14 @@ class RunHead(Part):
     labels: tuple[str, ...]  # in the order of their indices
     split: SplitSettings
     overrides: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command that trains the model again."""
+        overrides = [each for each in self.overrides if not each.startswith("paths.")]
+        if not any(override.startswith("data=") for override in overrides):
+            overrides.insert(0, f"data={self.data}")
+        return command(*overrides)
 
 
 class FailedRun(RunHead):
@@ -66,14 +77,6 @@ class PretrainedWeights(Part):
 
     loaded: bool
     source: str
-
-
-class DroppedCount(Part):
-    """How many whole clips, and how many segments of other clips, one reason dropped."""
-
-    reason: str
-    clips: int
-    segments: int
 
 
 class Throughput(Part):
@@ -118,8 +121,7 @@ class FinishedRun(RunHead):
     checkpoint: Annotated[str, Field(pattern=r"^[^/\\]+\.ckpt$")]  # never a path elsewhere
     cache: str  # the folder of the stacks
     manifest_sha256: str
-    dropped: tuple[DroppedCount, ...]
-    memory_mb: dict[str, int]  # `resident` at the end, and `peak`
+    dropped: tuple[LostClips, ...]
     throughput: Throughput
     provenance: Provenance
     wandb: WandbRun | None = None
@@ -133,6 +135,12 @@ class FinishedRun(RunHead):
         """Read the calibrated predictions of the run's stacks from its folder."""
         raw = Predictions.read(folder / PREDICTIONS_FILE)
         return raw.calibrated(self.calibration.temperature)
+
+
+def command(*arguments: str) -> str:
+    """Format a call of train.py, without the quotes that it adds itself: `interval='5'`."""
+    plain = [re.sub(r"'(\d+)'", r"\1", argument) for argument in arguments]
+    return shlex.join(["python", "train.py", *plain])
 
 
 RunRecord = FinishedRun | FailedRun

@@ -23,7 +23,7 @@ from emotion.cli import config_tree, describe_data
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import count_parts
 from emotion.errors import UserError
-from emotion.evaluation.calibration import Calibrator
+from emotion.evaluation.calibration import fit_calibration
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
@@ -32,7 +32,7 @@ from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
 from emotion.models.sync_batch_norm import TimmSyncBatchNorm
 from emotion.models.titles import model_title
-from emotion.provenance import memory_mb, provenance
+from emotion.provenance import provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
 from emotion.training.cell import describe_cell, sweep_name, why_run
@@ -124,7 +124,6 @@ def train_and_evaluate(
     for pattern in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    calibrator = Calibrator(**cfg.calibration)
     check_trainer(cfg)
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
@@ -157,7 +156,7 @@ def train_and_evaluate(
     best_epoch = load_weights(checkpoint, module)
     raw = predict_splits(trainer, module, datamodule)
     raw.write(run_dir / PREDICTIONS_FILE)
-    calibration = calibrator.calibrate(raw)
+    calibration = fit_calibration(raw, cfg.calibration.accuracy)
     predictions = raw.calibrated(calibration.temperature)
     scores = judge_splits(predictions)
     reported_on = "test" if "test" in scores else "val"
@@ -189,7 +188,6 @@ def train_and_evaluate(
         cache=str(datamodule.cache.directory),
         manifest_sha256=datamodule.cache.manifest_sha256(),
         dropped=count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest()),
-        memory_mb=memory_mb(),
         throughput=Throughput(
             train_stacks_per_s=clock.stacks_per_s,
             ms_per_stack=ms_per_stack(module, module.example(1, datamodule.image_px)),

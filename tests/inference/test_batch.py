@@ -38,7 +38,7 @@ def test_wrong_settings_are_an_error_for_all(run_dir: Path, demo_cache):
 
 
 def test_a_single_clip_is_predicted_in_this_process(run_dir: Path, demo_cache, monkeypatch):
-    monkeypatch.setattr("emotion.executors.LocalExecutor", None)
+    monkeypatch.setattr("emotion.inference.batch.LocalExecutor", None)
     clip = demo_cache.root / "Happy_0001.mp4"
     (answer,) = Predictor(run_dir / "best.ckpt").predict_all([clip], None)
     assert answer.label is not None and not answer.failed

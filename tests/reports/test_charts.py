@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ElementTree
 import numpy as np
 import pytest
 
-from emotion.reports.results import Curve
+from emotion.reports.results import Curve, Estimate
 
 
 @pytest.fixture(scope="module")
@@ -62,18 +62,18 @@ def test_bars_are_as_long_as_their_shares(charts, axes):
 
 def test_whisker_spans_the_interval_and_equal_costs_do_not_hide_each_other(charts, axes):
     points = [
-        charts.Point(3.5, 0.9, 0.8, 0.95, 0, 0, "net 5"),
-        charts.Point(3.5, 0.7, None, None, 0, 1, "net 10"),
-        charts.Point(35.0, 0.9, 0.8, 0.95, 1, 0, "big 5"),
+        charts.Point(3.5, Estimate(0.9, None, 0.8, 0.95), 0, 0, "net 5"),
+        charts.Point(3.5, Estimate(0.7, 0.1, None, None), 0, 1, "net 10"),
+        charts.Point(35.0, Estimate(0.9, None, 0.8, 0.95), 1, 0, "big 5"),
     ]
     charts.draw_costs(axes, points, "million parameters")
     first, second, third = axes.containers
     (bar,) = first.lines[2][0].get_segments()
-    assert bar[:, 1] == pytest.approx([80, 95])
+    assert bar[:, 1] == pytest.approx([0.8, 0.95])
     assert not second.has_yerr
     places = [container.lines[0].get_xydata()[0] for container in axes.containers]
     assert places[0][0] < places[1][0] < places[2][0]
-    assert [y for _, y in places] == pytest.approx([90, 70, 90])
+    assert [y for _, y in places] == pytest.approx([0.9, 0.7, 0.9])
     assert first.lines[0].get_color() != third.lines[0].get_color()
     assert first.lines[0].get_marker() != second.lines[0].get_marker()
 
@@ -81,12 +81,12 @@ def test_whisker_spans_the_interval_and_equal_costs_do_not_hide_each_other(chart
 def test_svg_follows_the_style_sheet_and_is_readable_without_eyes(charts):
     written = charts.class_chart(["A & B", "C"], [3, 1], [0.5, None], [1.0, 0.0], "net <1>")
     root = ElementTree.fromstring(written)
-    assert root.get("role") == "img" and "C recall undefined, F1 0.0 %" in root.get("aria-label")
+    assert root.get("role") == "img" and "C recall undefined, F1 0.0" in root.get("aria-label")
     assert "var(--accent)" in written and "url(http" not in written
     assert not [color for color in charts.PALETTE.values() if color in written]
-    shown = [element.text for element in root.iter(f"{{{charts.SVG}}}text")]
+    shown = [element.text for element in root.iter("{http://www.w3.org/2000/svg}text")]
     assert "A & B" in shown and "50.0" in shown  # text, not outlines
-    assert not root.findall(".//{*}style") and root.get("width") is None
+    assert root.get("width") is None
 
 
 def test_charts_of_one_page_share_no_ids_and_points_have_tooltips(charts):

@@ -9,7 +9,7 @@ import pytest
 from emotion.errors import UserError
 from emotion.evaluation.metrics import judge
 from emotion.evaluation.personal import with_baselines
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import Predictions, Sample
 from emotion.models.recipe import Recipe
 from emotion.reports.personal import personal_table
 from tests.reports.runs import calibration, fail_run, write_run
@@ -31,16 +31,8 @@ STACKS = [
 
 
 def predictions_of(stacks) -> Predictions:
-    clips, segments, subjects, targets, probabilities = zip(*stacks, strict=True)
-    return Predictions(
-        list(LABELS),
-        ["test"] * len(stacks),
-        list(clips),
-        list(segments),
-        list(subjects),
-        np.array(targets),
-        np.array(probabilities, np.float32),
-    )
+    samples = [Sample("test", *stack[:3], LABELS[stack[3]]) for stack in stacks]
+    return Predictions(LABELS, samples, np.array([stack[4] for stack in stacks], np.float32))
 
 
 @pytest.fixture

@@ -451,12 +451,16 @@ def test_upgrade_without_clips_is_refused_with_the_package(
     assert stamps(cache) == before
 
 
+def first_beside(path: Path) -> Path:
+    return min(path.parent.glob(f"*{path.suffix}"))
+
+
 DAMAGES = {
     "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
     "random": lambda path: path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size)),
     "edited": lambda path: path.write_bytes(path.read_bytes().replace(b"1", b"2", 1)),
-    "another's": lambda path: shutil.copy(sorted(path.parent.glob(f"*{path.suffix}"))[0], path),
+    "another's": lambda path: path.write_bytes(first_beside(path).read_bytes()),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "removed": lambda path: path.unlink(),

@@ -375,7 +375,7 @@ def test_clip_that_is_gone_since_it_was_listed_costs_itself_alone(happy: Path, c
     happy.unlink()
     assert cutter().record(clip_of(happy)) is None
     record = cutter().cut(clip_of(happy))
-    assert record.failed and "removed" in record.dropped[0].reason
+    assert record.failed and "does not exist" in record.dropped[0].reason
 
 
 # Faces

@@ -253,7 +253,7 @@ def test_landmarks_that_fail_half_way_leave_nothing(
 ):
     def fill_the_disk(file: Path, content: bytes) -> None:
         file.touch()
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
@@ -274,7 +274,7 @@ def test_a_write_that_fails_half_way_leaves_no_half_stack(
 
     def fill_the_disk(file: Path, content: bytes) -> None:
         write(file, bytes(content[:10]))
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):

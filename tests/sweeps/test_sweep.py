@@ -51,7 +51,7 @@ def test_cells_are_planned_and_repeated_ones_run_once(cells, sweep, tmp_path):
 
     interpolated = "+callbacks.w={_target_:tests.deadly.Waits,seed:${seed},of_seed:1,file:gate}"
     assert sweep("interval=10,15", "seed=0,0", interpolated, NO_REPORT) == ""
-    plan = read_plan(tmp_path / "sweeps" / "s")
+    plan = read_plan(tmp_path / "sweeps" / "s").cells
     assert [cell.interval for cell in plan] == [10, 15] and len(cells.ran) == 2
     assert all(cell.to_run and (tmp_path / "sweeps/s" / cell.folder).is_dir() for cell in plan)
     assert plan[0].work == 64 * 64  # pixels, one epoch
@@ -63,6 +63,14 @@ def test_damaged_plan_is_named(tmp_path):
     (tmp_path / "sweep.json").write_text('[{"cell": ')
     with pytest.raises(UserError, match=r"sweep\.json"):
         read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["../..", "/etc", "a/../../b"])
+def test_planned_folder_is_inside_the_sweep(folder: str):
+    from emotion.sweeps.plan import PlannedCell
+
+    with pytest.raises(ValueError, match="folder"):
+        PlannedCell.model_validate({"folder": folder})
 
 
 def test_progress_counts_cells_and_failures(cells, sweep, capfd):

@@ -17,7 +17,7 @@ from emotion.training.record import FinishedRun, read_record
 from tests.training.conftest import SMALL
 from tests.training.test_run import curves_of
 
-MEASURED = {"seconds", "overrides", "memory_mb", "throughput", "cell", "settings"}
+MEASURED = {"seconds", "overrides", "throughput", "cell", "settings"}
 ALL_AT_ONCE = [
     "callbacks=[ema,early_stopping]",
     "optimizer=adamw",
