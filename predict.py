@@ -4,6 +4,11 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":  # before the other imports, which take a second
+    stop_on_signals("stopped; the answers so far are in the output folder")
+
 from emotion.cli import entry
 from emotion.errors import UserError
 

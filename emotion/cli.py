@@ -4,9 +4,9 @@ Imports little, so that `--help` is fast.
 """
 
 import json
+import logging
 import os
 import re
-import signal
 import sys
 import traceback
 import warnings
@@ -15,7 +15,6 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, nullcontext, suppress
 from functools import partial, wraps
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 try:
@@ -37,7 +36,9 @@ except ModuleNotFoundError as error:
     )
 
 from emotion import REPOSITORY
-from emotion.errors import UserError
+from emotion.errors import UserError, is_machine_fault
+from emotion.escape import for_terminal
+from emotion.stopping import is_stopped
 
 CONF_DIR = REPOSITORY / "conf"
 
@@ -51,26 +52,28 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
     """Make a task the entry point of a script that reads `sys.argv`, as a decorator.
 
     It exits with status 1 and one line on stderr if the command line, the config or the data are
-    wrong (`HYDRA_FULL_ERROR=1` shows the stack trace instead), with 130 after Ctrl-C, and with 143
-    after SIGTERM.
+    wrong (`HYDRA_FULL_ERROR=1` shows the stack trace instead).
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @wraps(task)
         def main() -> None:
             load_dotenv(REPOSITORY / ".env")
+            logging.raiseExceptions = False  # a full disk must not print a trace for each line
             sys.argv[1:] = quote_integer_options(sys.argv[1:])
             with_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
             guard = nullcontext if with_trace else partial(mistakes_in_one_line, config_name)
 
             @wraps(task)
             def checked_task(cfg: DictConfig) -> Any:
+                if is_stopped():  # between two cells, where a destructor swallowed the exception
+                    raise KeyboardInterrupt
                 with guard():  # here too, because Hydra adds a line to errors that leave a job
                     check_config(config_name, cfg)
                     return task(cfg)
 
             hydra_main = hydra.main(str(CONF_DIR), config_name, version_base="1.3")
-            with graceful_stop(), guard(), full_errors():
+            with guard(), full_errors():
                 hydra_main(checked_task)()
 
         return main
@@ -79,53 +82,36 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
 
 
 @contextmanager
-def graceful_stop() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, and exit after either with one line and the signal's status."""
-    received = [signal.SIGINT]
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice
-        received.append(signal.Signals(number))
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as error:  # Lightning exits after KeyboardInterrupt
-        if isinstance(error, SystemExit) and received[-1] != signal.SIGTERM:
-            raise
-        print("stopped; finished work is kept, and the same command resumes", file=sys.stderr)
-        sys.exit(128 + received[-1])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def mistakes_in_one_line(config_name: str) -> Iterator[None]:
-    """Exit with status 1 and one line on stderr after an error that the user can correct."""
+def mistakes_in_one_line(config_name: str | None = None) -> Iterator[None]:
+    """Exit with status 1 and one line on stderr after an error of the user or of the machine."""
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        sys.exit(f"error: {one_line(error, config_name)}")
+        sys.exit(f"error: {for_terminal(one_line(error, config_name))}")
     except BrokenProcessPool:  # of hydra/launcher=joblib
         sys.exit(
             "error: a worker process died, for example for lack of memory; the same command with "
             "the same sweep=NAME continues the sweep"
         )
-    except OSError as error:
-        if error.filename is None:  # else a folder that is not writable, or such
+    except (OSError, MemoryError) as error:
+        path, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+        line = ": ".join(filter(None, (path and os.fsdecode(path), reason or "out of memory")))
+        if is_machine_fault(error):
+            line += "; what was finished is kept, and the same command can be run again"
+        elif path is None:  # else a folder that is not writable, or such
             raise
-        sys.exit(f"error: {error.filename}: {error.strerror}")
+        sys.exit(f"error: {for_terminal(line)}")
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
     """Exit with status 1 on an exception; Hydra would only warn about one of a callback."""
     try:
-        with mistakes_in_one_line("train"):
+        with mistakes_in_one_line():
             yield
     except Exception:
-        traceback.print_exc()
+        if not is_stopped():  # else a consequence
+            traceback.print_exc()
         sys.exit(1)
 
 

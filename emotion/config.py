@@ -284,10 +284,6 @@ class Optimizer(Section, extra="allow"):
     weight_decay: NonNegative
 
 
-class Constant(Section):
-    name: Literal["constant"]
-
-
 class Exponential(Section):
     name: Literal["exponential"]
     lr_decay: Positive
@@ -389,7 +385,7 @@ class Train(Stacks):
     augmentation: Augmentation
     loss: Loss
     optimizer: Optimizer
-    schedule: Constant | Exponential | Warmup = Field(discriminator="name")
+    schedule: Exponential | Warmup = Field(discriminator="name")
     loader: Loader
     calibration: Calibration
     trainer: Trainer

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from emotion.errors import UserError
+from emotion.stopping import end_with
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -55,7 +56,11 @@ class LocalExecutor:
         try:
             while left:
                 parallel = joblib.Parallel(
-                    num_workers, return_as="generator_unordered", batch_size=1, pre_dispatch=ahead
+                    num_workers,
+                    return_as="generator_unordered",
+                    batch_size=1,
+                    pre_dispatch=ahead,
+                    initializer=begin_work,
                 )
                 calls = [joblib.delayed(run_keyed)(function, *item) for item in left.items()]
                 try:
@@ -111,7 +116,7 @@ class DaskExecutor:
             for worker, theirs in client.run(fingerprint, folder, on_error="return").items():
                 if theirs != ours:
                     raise UserError(f"Dask worker {worker} {unfit_worker(theirs, ours)}")
-            futures = {client.submit(function, item, pure=False): item for item in items}
+            futures = {client.submit(run_item, function, item, pure=False): item for item in items}
             for future in as_completed(list(futures), loop=client.loop):
                 item = futures.pop(future)
                 if (error := future.exception()) is None:
@@ -129,17 +134,25 @@ Executor = LocalExecutor | DaskExecutor
 
 
 def begin_work() -> None:
-    """Prepare a process that an executor has started: one core, and Ctrl-C left to its parent."""
+    """Prepare a worker process: one core, Ctrl-C left to its parent, and ended with its parent."""
     import cv2
 
     cv2.setNumThreads(1)  # the cores are shared among the processes already
-    if parent_process() is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent handles it
+    if (parent := parent_process()) is not None:
+        end_with(parent.pid)
+        if threading.current_thread() is threading.main_thread():  # not in a thread of Dask
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def run_item(function: Callable[[Item], Result], item: Item) -> Result:
+    """Call a function in a worker, or in this process if it is the only one."""
+    begin_work()
+    return function(item)
 
 
 def run_keyed(function: Callable[[Item], Result], key: int, item: Item) -> tuple[int, Result]:
     """Call a function; return its result with the key of the item."""
-    return key, function(item)
+    return key, run_item(function, item)
 
 
 def run_alone(function: Callable[[Item], Result], item: Item) -> Result | None:
@@ -148,7 +161,7 @@ def run_alone(function: Callable[[Item], Result], item: Item) -> Result | None:
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
     with suppress(TerminatedWorkerError), ProcessPoolExecutor(max_workers=1) as executor:
-        return executor.submit(function, item).result()
+        return executor.submit(run_item, function, item).result()
     return None
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -66,3 +67,10 @@ def duration(seconds: float) -> str:
             amount = seconds / unit_s
             return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def when(left_s: float) -> str:
+    """Return the time of day in `left_s` seconds, with the date if it is another day."""
+    now = datetime.now()
+    end = now + timedelta(seconds=left_s)
+    return f"at {end:%H:%M}" if end.date() == now.date() else f"on {end:%a %d %b at %H:%M}"

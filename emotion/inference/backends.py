@@ -39,7 +39,7 @@ class PyTorchBackend:
         """Load a checkpoint."""
         import torch
 
-        from emotion.models.lightning_module import build_module
+        from emotion.models.lightning_module import MODULES
 
         self._num_threads = num_threads
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -48,7 +48,7 @@ class PyTorchBackend:
         own = tuple(settings["labels"]), settings["num_images"]
         if own != (recipe.labels, recipe.num_images):
             raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
-        self.module = build_module(recipe.inputs, **settings).eval()
+        self.module = MODULES[recipe.inputs](**settings).eval()
         self.module.load_state_dict(checkpoint["state_dict"])
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:

@@ -4,11 +4,11 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 
 from emotion.clips.video import VideoError
-from emotion.executors import LocalExecutor, begin_work
+from emotion.executors import LocalExecutor
 from emotion.inference.answer import Answer
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.progress import progress_bar
@@ -33,17 +33,17 @@ class Predictor:
         """
         named = list(zip(clips, output_names(clips), strict=True))
         if len(clips) == 1:
-            return [self.predict(*named[0])]
+            return [self.predict(named[0])]
         answers: dict[Path, Answer] = {}
         with progress_bar("predicting clips", len(clips)) as advance:
-            work = partial(predict_in_worker, self)
-            for (clip, _), answer in LocalExecutor(num_workers).run(work, named, Path()):
+            for (clip, _), answer in LocalExecutor(num_workers).run(self.predict, named, Path()):
                 answers[clip] = answer or failed(clip, "reading it kills the process")
                 advance()
         return [answers[clip] for clip in clips]
 
-    def predict(self, clip: Path, name: str) -> Answer:
-        """Predict a clip and draw its pictures into the folder `name`; raises as `predict_all`."""
+    def predict(self, named: tuple[Path, str]) -> Answer:
+        """Predict a clip and draw its pictures into the folder of a name; see `predict_all`."""
+        clip, name = named
         recognizer = loaded(self)
         recognizer.check_stride(self.stride)
         try:
@@ -58,12 +58,6 @@ class Predictor:
         except Exception as error:  # one clip must not stop the others; its answer reports it
             return failed(clip, f"{type(error).__name__}: {error}")
         return answer
-
-
-def predict_in_worker(predictor: Predictor, named: tuple[Path, str]) -> Answer:
-    """Call `Predictor.predict` in a process that an executor has started."""
-    begin_work()
-    return predictor.predict(*named)
 
 
 @lru_cache(maxsize=1)

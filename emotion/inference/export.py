@@ -4,10 +4,14 @@ python -m emotion.inference.export RUN_DIR          model.onnx and MODEL_CARD.md
 python -m emotion.inference.export RUN_DIR --int8   and model.int8.onnx, if accuracy allows it
 """
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":  # before the other imports, which take a second
+    stop_on_signals("stopped; the same command exports the model again")
+
 import argparse
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
@@ -18,6 +22,8 @@ from typing import TYPE_CHECKING
 import joblib
 import numpy as np
 
+from emotion.cli import exit_on_error
+from emotion.data.split import spread
 from emotion.errors import UserError
 from emotion.evaluation.predictions import calibrate
 from emotion.files import unfinished
@@ -28,7 +34,7 @@ from emotion.models.recipe import Recipe
 from emotion.provenance import code_version, cpu_name
 from emotion.reports.model_card import CARD_FILE, ExportedFile, model_card
 from emotion.stacks.manifest import StackRow
-from emotion.training.finished_run import Run, spread
+from emotion.training.finished_run import Run
 
 if TYPE_CHECKING:
     import onnx
@@ -162,7 +168,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     files: list[ExportedFile] = []
-    try:
+    with exit_on_error():
         run = Run.read(arguments.run_dir)
         (run.folder / INT8_FILE).unlink(missing_ok=True)
         for write_model in (export, export_int8)[: 1 + arguments.int8]:
@@ -170,9 +176,7 @@ def main() -> None:
             with unfinished(run.folder / CARD_FILE) as temporary:
                 temporary.write_text(model_card(run, files), encoding="utf-8")
             print(f"{files[-1].path}: {files[-1].precision}, {files[-1].checked}")
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    print(run.folder / CARD_FILE)
+        print(run.folder / CARD_FILE)
 
 
 if __name__ == "__main__":

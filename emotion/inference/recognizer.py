@@ -61,8 +61,10 @@ class EmotionRecognizer:
 
     def __post_init__(self) -> None:
         """Check the values and replace None by the recipe's."""
-        self.settings = self.recipe.settings
+        self.settings, longest = self.recipe.settings, self.recipe.settings.segment_frames
         if self.min_frames is not None:
+            if not 1 <= self.min_frames <= longest:
+                raise UserError(f"min_frames must be 1 to {longest}, got {self.min_frames}")
             self.settings = replace(self.settings, min_frames=self.min_frames)
         if self.unsure_below is None:
             self.unsure_below = self.recipe.unsure_below

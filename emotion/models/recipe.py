@@ -1,8 +1,7 @@
 """The recipe: what inference needs to know of a trained model apart from its weights.
 
-Training writes it beside the checkpoint as `recipe.json`; an exported model carries it inside.
-Reading is strict, because a model with other images than it was trained on would return wrong
-predictions silently.
+Training writes it beside the checkpoint; an exported model carries it inside. Reading is strict:
+a model that gets other images than in training would return wrong predictions silently.
 """
 
 from collections.abc import Mapping
@@ -34,16 +33,14 @@ class Recipe(BaseModel):
     data: str  # the training data, and what a reader must know of it
     labels: Annotated[tuple[str, ...], Field(min_length=1)]  # in the order of their indices
     settings: CacheSettings
-    interval: int  # frames from one image of a stack to the next, as the model takes them
+    interval: int  # frames from one image of the model's stacks to the next
     image_px: Annotated[int, Field(ge=1)]
     versions: Mapping[str, str]  # of the packages that may change crops or logits
     inputs: Literal["stacks", "landmarks"] = "stacks"
     temperature: Annotated[Finite, Field(gt=0)] = 1.0  # logits are divided by it; 1: uncalibrated
     unsure_below: Annotated[Finite, Field(ge=0, le=1)] = 0.0  # top probability; 0: no threshold
     neutral_label: str | None = None  # the class of a resting face
-    # Mean log-probabilities of the validation stacks of that class, which a person's own neutral
-    # clips are compared with; empty if there are none.
-    neutral: tuple[Finite, ...] = ()
+    neutral: tuple[Finite, ...] = ()  # of `mean_neutral`; empty without validation stacks of it
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
@@ -61,7 +58,7 @@ class Recipe(BaseModel):
 
     @property
     def num_images(self) -> int:
-        """T, the images of a stack as the model takes it."""
+        """T, the number of images in the model's stacks."""
         return num_images(self.settings.segment_frames, self.interval)
 
     @property
@@ -74,7 +71,7 @@ class Recipe(BaseModel):
         return self.model_dump_json(indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str, source: str) -> "Recipe":
+    def from_json(cls, text: str | bytes, source: str) -> "Recipe":
         """Read what `to_json` returned.
 
         Raises:
@@ -100,15 +97,12 @@ class Recipe(BaseModel):
     def read(cls, path: Path) -> "Recipe":
         """Read a recipe from a file; raise UserError if it is missing, foreign or damaged."""
         try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+            return cls.from_json(path.read_bytes(), str(path))
+        except OSError as error:
             raise UserError(
-                f"{path} does not exist: train.py writes it beside the checkpoint when a run is "
-                "finished, and a checkpoint cannot be used without it"
+                f"{path} cannot be read ({error.strerror}): train.py writes it beside the "
+                "checkpoint when a run is finished, and a checkpoint cannot be used without it"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-        return cls.from_json(text, str(path))
 
     def changed_packages(self) -> list[str]:
         """List the packages that may change a crop and have another version here."""

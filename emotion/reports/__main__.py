@@ -1,5 +1,10 @@
 """Report on a sweep, or on one run: `python -m emotion.reports SWEEP_DIR`."""
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":
+    stop_on_signals("stopped; the same command writes the report again")
+
 import argparse
 from pathlib import Path
 

@@ -84,9 +84,6 @@ def model_color(index: int) -> str:
     return MODEL_COLORS[index % len(MODEL_COLORS)]
 
 
-# Drawing on axes
-
-
 def draw_confusion(axes: Axes, labels: Sequence[str], counts: np.ndarray) -> None:
     """Draw (C, C) int64 counts, rows are the true class, shaded by the share of the true class."""
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
@@ -106,80 +103,6 @@ def draw_confusion(axes: Axes, labels: Sequence[str], counts: np.ndarray) -> Non
     axes.spines[:].set_visible(False)
 
 
-def draw_learning(
-    axes: Axes, metric: str, runs: Sequence[Sequence[Curve]], best_epochs: Sequence[int]
-) -> None:
-    """Draw `accuracy`, in percent, or `loss` of an entry's runs over the epochs.
-
-    Values above the y limit are drawn at the limit. The best epoch of each run is marked on its
-    validation curve.
-    """
-    scale, unit = (100, " %") if metric == "accuracy" else (1, "")
-    top = axes.get_ylim()[1]
-    for curves, best in zip(runs, best_epochs, strict=True):
-        for curve in (curve for curve in curves if curve.metric == metric):
-            values = [min(scale * value, top) for value in curve.values]
-            color = PALETTE["accent" if curve.phase == "val" else "second"]
-            marker = "o" if len(values) <= FEW_POINTS else None
-            axes.plot(curve.epochs, values, color=color, marker=marker, markersize=4, linewidth=1.6)
-            if curve.phase == "val" and best in curve.epochs:
-                value = values[curve.epochs.index(best)]
-                tip = f"{TIP}best epoch {best}: {value:.3g}{unit}"
-                axes.plot(best, value, "o", markersize=7, mfc="none", color=color, gid=tip)
-
-
-def draw_classes(
-    axes: Axes, labels: Sequence[str], counts: Sequence[int], recall: Shares, f1: Shares
-) -> None:
-    """Draw recall and F1 of every class as bars, in percent; undefined ones have no bar."""
-    places = np.arange(len(labels))
-    for shares, color, offset in ((recall, "accent", -0.19), (f1, "second", 0.19)):
-        percents = [100 * (share or 0) for share in shares]
-        bars = axes.barh(places + offset, percents, height=0.34, color=PALETTE[color])
-        axes.bar_label(bars, list(map(percent, shares)), padding=4, color=PALETTE["soft"])
-    names = [f"{short(label)}\nof {count}" for label, count in zip(labels, counts, strict=True)]
-    axes.set_yticks(places, names)
-    axes.set(xlim=(0, 119), ylim=(len(labels) - 0.5, -0.5), xticks=range(0, 101, 25))
-    axes.grid(axis="x")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
-
-
-def draw_costs(axes: Axes, points: Sequence[Point], cost_name: str) -> None:
-    """Draw accuracy against a cost on a logarithmic scale, with confidence intervals.
-
-    The points of one model, whose costs are nearly equal, are moved apart in the order of costs.
-    """
-    lowest = 0.9
-    for point in points:
-        model = sorted((p.cost, p.row) for p in points if p.model == point.model)
-        aside = model.index((point.cost, point.row)) - (len(model) - 1) / 2
-        mean, low, high = point.accuracy.mean, point.accuracy.low, point.accuracy.high
-        drawn = axes.errorbar(
-            point.cost * 1.07**aside, mean, None if low is None else [[mean - low], [high - mean]],
-            fmt=MARKERS[point.row % len(MARKERS)], color=PALETTE[model_color(point.model)],
-            markersize=7, capsize=3, elinewidth=1.2,
-        )  # fmt: skip
-        drawn.lines[0].set_gid(
-            f"{TIP}{for_terminal(point.title)}: {mean:.2%}, {point.cost:.3g} {cost_name}"
-        )
-        lowest = min(lowest, mean if low is None else low)
-    costs = [point.cost for point in points]
-    axes.set_xscale("log")
-    axes.set_xlim(min(costs) / 1.6, max(costs) * 1.6)
-    axes.set_ylim(math.floor(10 * lowest) / 10 - 0.01, 1.01)
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.yaxis.set_major_locator(MaxNLocator(5))
-    axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0, symbol=""))
-    axes.set(xlabel=cost_name, title="accuracy, %")
-    axes.grid(axis="y")
-
-
-# Charts of the page
-
-
 @matplotlib.rc_context(STYLE)
 def confusion_chart(labels: Sequence[str], counts: np.ndarray, title: str) -> Markup:
     """Draw a confusion matrix for the page; see `draw_confusion`."""
@@ -197,54 +120,96 @@ def confusion_chart(labels: Sequence[str], counts: np.ndarray, title: str) -> Ma
 def learning_chart(
     runs: Sequence[Sequence[Curve]], best_epochs: Sequence[int], num_classes: int, title: str
 ) -> Markup:
-    """Draw accuracy and loss over the epochs for the page; chance is dashed.
+    """Draw accuracy and loss of an entry's runs over the epochs; chance is dashed.
 
-    Losses above twice that of chance, ln C, are drawn there, so that one diverging epoch does not
-    flatten all others.
+    The best epoch of each run is marked on its validation curve. Losses above twice that of chance,
+    ln C, are drawn there, so that one diverging epoch does not flatten all others.
     """
     chance = math.log(num_classes)
-    last = max(epoch for curves in runs for curve in curves for epoch in curve.epochs)
     figure, (accuracy, loss) = new_figure(326, rows=2)
-    for axes, metric, at_chance, top in (
-        (accuracy, "accuracy", 100 / num_classes, 100),
-        (loss, "loss", chance, 2 * chance),
-    ):
-        axes.set(xlim=(0.8, max(2, last) + 0.2), ylim=(0, top))
+    panels = {"accuracy": (accuracy, 1 / num_classes, 1.0), "loss": (loss, chance, 2 * chance)}
+    last = max(epoch for curves in runs for curve in curves for epoch in curve.epochs)
+    texts = [f"{last} epochs"]
+    for axes, at_chance, top in panels.values():
+        axes.set(xlim=(0.8, max(2, last) + 0.2), ylim=(-0.02 * top, 1.03 * top))
         axes.axhline(at_chance, color=PALETTE["soft"], linestyle="--", linewidth=1)
-        draw_learning(axes, metric, runs, best_epochs)
-        axes.set_ylim(-0.02 * top, 1.03 * top)
         axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.grid(axis="y")
+    for curves, best in zip(runs, best_epochs, strict=True):
+        for curve in (curve for curve in curves if curve.metric in panels):
+            axes, _, top = panels[curve.metric]
+            values = np.minimum(curve.values, top)
+            color = PALETTE["accent" if curve.phase == "val" else "second"]
+            marker = "o" if len(values) <= FEW_POINTS else None
+            axes.plot(curve.epochs, values, color=color, marker=marker, markersize=4, linewidth=1.6)
+            if curve.phase == "val" and best in curve.epochs:
+                value = curve.values[curve.epochs.index(best)]
+                text = f"{100 * value:.1f} %" if curve.metric == "accuracy" else f"loss {value:.3g}"
+                tip = f"best epoch {best}: {text}"
+                gid, height = f"{TIP}{tip}", min(value, top)
+                axes.plot(best, height, "o", markersize=7, mfc="none", color=color, gid=gid)
+                texts += [f"{tip} on val"] if curve.metric == "accuracy" else []
+    accuracy.yaxis.set_major_formatter(PercentFormatter(1, 0, ""))
     accuracy.set_title("accuracy, %")
     loss.set(title="loss", xlabel="epoch")
-    best = [
-        f"best epoch {epoch}: {100 * curve.values[curve.epochs.index(epoch)]:.1f} % on val"
-        for curves, epoch in zip(runs, best_epochs, strict=True)
-        for curve in curves
-        if (curve.phase, curve.metric) == ("val", "accuracy") and epoch in curve.epochs
-    ]
-    return to_svg(figure, f"{title}: learning curves", "; ".join([f"{last} epochs", *best]))
+    return to_svg(figure, f"{title}: learning curves", "; ".join(texts))
 
 
 @matplotlib.rc_context(STYLE)
 def class_chart(
     labels: Sequence[str], counts: Sequence[int], recall: Shares, f1: Shares, title: str
 ) -> Markup:
-    """Draw recall and F1 of every class for the page; see `draw_classes`."""
+    """Draw recall and F1 of every class as bars, in percent; undefined ones have no bar."""
     figure, axes = new_figure(26 + 40 * len(labels))
-    draw_classes(axes, labels, counts, recall, f1)
+    places = np.arange(len(labels))
+    for shares, color, offset in ((recall, "accent", -0.19), (f1, "second", 0.19)):
+        percents = [100 * (share or 0) for share in shares]
+        bars = axes.barh(places + offset, percents, height=0.34, color=PALETTE[color])
+        axes.bar_label(bars, list(map(percent, shares)), padding=4, color=PALETTE["soft"])
+    names = [f"{short(label)}\nof {count}" for label, count in zip(labels, counts, strict=True)]
+    axes.set_yticks(places, names)
+    axes.set(xlim=(0, 119), ylim=(len(labels) - 0.5, -0.5), xticks=range(0, 101, 25))
+    axes.grid(axis="x")
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
     rows = zip(labels, map(percent, recall), map(percent, f1), strict=True)
-    shares = [f"{label} recall {first}, F1 {second}" for label, first, second in rows]
-    return to_svg(figure, f"{title}: scores of each class in percent", "; ".join(shares))
+    texts = [f"{label} recall {first}, F1 {second}" for label, first, second in rows]
+    return to_svg(figure, f"{title}: scores of each class in percent", "; ".join(texts))
 
 
 @matplotlib.rc_context(STYLE)
 def cost_chart(points: Sequence[Point], cost_name: str, title: str) -> Markup:
-    """Draw accuracy against a cost for the page; see `draw_costs`."""
+    """Draw accuracy against a cost on a logarithmic scale, with confidence intervals.
+
+    The points of one model, whose costs are nearly equal, are moved apart in the order of costs.
+    """
     figure, axes = new_figure(250)
-    draw_costs(axes, points, cost_name)
-    costs = [f"{point.title}: {point.cost:.3g}, {point.accuracy.mean:.1%}" for point in points]
-    return to_svg(figure, title, "; ".join(costs))
+    lowest, texts = 0.9, []
+    for point in points:
+        model = sorted((p.cost, p.row) for p in points if p.model == point.model)
+        aside = model.index((point.cost, point.row)) - (len(model) - 1) / 2
+        mean, low, high = point.accuracy.mean, point.accuracy.low, point.accuracy.high
+        drawn = axes.errorbar(
+            point.cost * 1.07**aside, mean, None if low is None else [[mean - low], [high - mean]],
+            fmt=MARKERS[point.row % len(MARKERS)], color=PALETTE[model_color(point.model)],
+            markersize=7, capsize=3, elinewidth=1.2,
+        )  # fmt: skip
+        texts.append(
+            f"{for_terminal(point.title)}: {100 * mean:.2f} %, {point.cost:.3g} {cost_name}"
+        )
+        drawn.lines[0].set_gid(f"{TIP}{texts[-1]}")
+        lowest = min(lowest, mean if low is None else low)
+    costs = [point.cost for point in points]
+    axes.set(xscale="log", xlim=(min(costs) / 1.6, max(costs) * 1.6))
+    axes.set_ylim(math.floor(10 * lowest) / 10 - 0.01, 1.01)
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(PercentFormatter(1, 0, ""))
+    axes.set(xlabel=cost_name, title="accuracy, %")
+    axes.grid(axis="y")
+    return to_svg(figure, title, "; ".join(texts))
 
 
 def short(label: str) -> str:
@@ -286,9 +251,6 @@ def to_svg(figure: Figure, title: str, description: str) -> Markup:
     variables = {color: f"var(--{name})" for name, color in PALETTE.items()}
     svg = re.sub("|".join(variables), lambda match: variables[match[0]], svg)
     return Markup(re.sub(r">\s+<", "><", svg))
-
-
-# The picture of all confusion matrices
 
 
 @matplotlib.rc_context(

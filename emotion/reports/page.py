@@ -9,12 +9,13 @@ import jinja2
 from markupsafe import Markup
 
 from emotion.clips.naming import SPLITS
+from emotion.errors import UserError
 from emotion.evaluation.metrics import class_scores, defined
 from emotion.reports import charts
 from emotion.reports.results import Entry, Protocol, Results, unique
 from emotion.reports.tables import grid, notes, span, table_names
 from emotion.stacks.build_report import describe_lost
-from emotion.sweeps.plan import PLAN_FILE, read_plan
+from emotion.sweeps.plan import read_plan
 from emotion.training.record import FinishedRun
 
 MAX_COLUMNS = 3  # of cards beside each other
@@ -77,7 +78,7 @@ def render_page(results: Results, sweep_dir: Path) -> str:
         sections=[section(results, protocol) for protocol in results.protocols],
         origins=origins(results.finished),
         commits=unique([record.provenance.commit for record in results.finished]),
-        sweep=read_plan(sweep_dir).command if (sweep_dir / PLAN_FILE).exists() else None,
+        sweep=sweep_command(sweep_dir),
         runs=[run.head.command for run in results.runs],
         report=f"python -m emotion.reports {shlex.quote(str(sweep_dir))}",
     )
@@ -216,3 +217,11 @@ def origins(records: Sequence[FinishedRun]) -> dict[str, list[str]]:
         "W&B": [record.wandb and record.wandb.url for record in records],
     }
     return {name: found for name, values in facts.items() if (found := unique(values))}
+
+
+def sweep_command(sweep_dir: Path) -> str | None:
+    """Return the command that repeats a sweep; None for a run, or if the notes name its damage."""
+    try:
+        return read_plan(sweep_dir).command
+    except UserError:
+        return None

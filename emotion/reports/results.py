@@ -1,6 +1,5 @@
 """The runs of a sweep, arranged: a protocol is a table, an interval a row, a model a column."""
 
-import itertools
 import math
 import statistics
 from collections import defaultdict
@@ -15,7 +14,7 @@ import numpy as np
 from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.metrics import bootstrap, judge
 from emotion.evaluation.predictions import Predictions
-from emotion.sweeps.plan import PLAN_FILE, read_plan
+from emotion.sweeps.plan import PLAN_FILE, Plan, read_plan
 from emotion.tables import read_table
 from emotion.training.cell import BESIDE_THE_POINT, is_begun
 from emotion.training.record import RECORD_FILE, FinishedRun, RunHead, read_record
@@ -104,16 +103,21 @@ def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[UserError]]:
 
     Returns:
         The runs that the last start of each sweep asked for, in that order; and the errors of
-        damaged folders that are in no plan.
+        damaged plans, and of damaged folders that are in no plan.
 
     Raises:
         UserError: there is no run, or some are damaged and none is finished.
     """
-    sweeps = [plan.parent for plan in sorted(sweep_dir.rglob(PLAN_FILE))]
-    cells = [(sweep, cell) for sweep in sweeps for cell in read_plan(sweep).cells]
-    found = [read_run(sweep / cell.folder, cell) for sweep, cell in cells]
+    plans: dict[Path, Plan] = {}
+    found: list[SweepRun | UserError] = []
+    for sweep in sorted(path.parent for path in sweep_dir.rglob(PLAN_FILE)):
+        try:
+            plans[sweep] = read_plan(sweep)
+        except DamagedFile as error:
+            found.append(error)
+    found += [read_run(sweep / c.folder, c) for sweep, plan in plans.items() for c in plan.cells]
     folders = sorted(path.parent for path in sweep_dir.rglob(RECORD_FILE))
-    found += [read_run(folder) for folder in folders if folder.parent not in sweeps]
+    found += [read_run(folder) for folder in folders if folder.parent not in plans]
     damaged = [run for run in found if isinstance(run, UserError)]
     runs = [run for run in found if isinstance(run, SweepRun)]
     errors = [*damaged, *(run.error for run in runs if run.status == "damaged")]
@@ -303,12 +307,11 @@ class Results:
             place = (Protocol.of(head), variant, head.interval, Model.of(head))
             last[place][head.seed, head.split.fold] = run
         self.tables: dict[Protocol, dict[tuple[str, int], list[Entry]]] = defaultdict(dict)
-        intervals = sorted({run.head.interval for run in runs})
-        for *row, protocol in itertools.product(self.variants, intervals, self.protocols):
+        rows = {place[:3] for place in last}
+        for protocol, *row in sorted(rows, key=lambda row: (self.variants.index(row[1]), row[2])):
             places = [(protocol, *row, model) for model in self.models]
-            if any(place in last for place in places):
-                entries = [Entry(*place, list(last[place].values())) for place in places]
-                self.tables[protocol][tuple(row)] = entries
+            entries = [Entry(*place, list(last[place].values())) for place in places]
+            self.tables[protocol][tuple(row)] = entries
         rows = [row for protocol in self.protocols for row in self.tables[protocol].values()]
         self.all_entries = [entry for row in rows for entry in row]
         self.entries = [entry for entry in self.all_entries if entry.runs]

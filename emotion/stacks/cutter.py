@@ -10,7 +10,7 @@ from emotion.clips.naming import Clip, Dropped, printable
 from emotion.clips.still import Still, open_clip
 from emotion.clips.video import VideoError
 from emotion.errors import DamagedFile, is_machine_fault
-from emotion.executors import begin_work, pixel_versions
+from emotion.executors import pixel_versions
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import (
     ClipRecord,
@@ -149,7 +149,6 @@ class Cutter:
 
 def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
     """Cut a clip in a process that an executor has started."""
-    begin_work()
     with one_at_a_time, watchdog.watch():
         return cutter.cut(clip)
 

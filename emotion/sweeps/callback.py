@@ -5,7 +5,6 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from emotion import REPOSITORY
 from emotion.cli import exit_on_error
 from emotion.config import check_config
 from emotion.errors import UserError
-from emotion.progress import duration
+from emotion.progress import duration, when
 from emotion.sweeps.plan import Plan, PlannedCell, work, write_plan
 from emotion.training.cell import cell_id, describe_cell, foreign_files, why_run
 from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, command, read_record
@@ -43,23 +42,19 @@ class SweepProgress(Callback):
     def on_job_end(self, config: DictConfig, **_: Any) -> None:
         """Print how many cells are over and when the others will be; runs where the job runs."""
         with exit_on_error():
-            folder = str(config.hydra.sweep.subdir)
-            if folder in {cell.folder for cell in self.cells if cell.to_run}:
-                print(self.progress(folder), flush=True)
-
-    def progress(self, folder: str) -> str:
-        """Return the line of progress after the cell of a folder has ended."""
-        to_run = [self.sweep_dir / cell.folder / RECORD_FILE for cell in self.cells if cell.to_run]
-        over = [path for path in to_run if path.is_file() and path.stat().st_mtime >= self.start_s]
-        failed = sum(isinstance(read_record(path.parent), FailedRun) for path in over)
-        num_left = len(to_run) - len(over)
-        line = f"over: {folder}; {len(self.cells) - num_left} of {len(self.cells)} cells"
-        line += f", {failed} failed" if failed else ""
-        if num_left and over:
-            left_s = (time.time() - self.start_s) / len(over) * num_left
-            until = datetime.now() + timedelta(seconds=left_s)
-            line += f", about {duration(left_s)} left, until {until:%H:%M}"
-        return line
+            folder = config.hydra.sweep.subdir
+            paths = [self.sweep_dir / c.folder / RECORD_FILE for c in self.cells if c.to_run]
+            if folder not in {path.parent.name for path in paths}:
+                return
+            over = [p for p in paths if p.is_file() and p.stat().st_mtime >= self.start_s]
+            failed = sum(isinstance(read_record(path.parent), FailedRun) for path in over)
+            num_left = len(paths) - len(over)
+            line = f"over: {folder}; {len(self.cells) - num_left} of {len(self.cells)} cells"
+            line += f", {failed} failed" if failed else ""
+            if num_left and over:
+                left_s = (time.time() - self.start_s) / len(over) * num_left
+                line += f", about {duration(left_s)} left, done {when(left_s)}"
+            print(line, flush=True)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Exit with status 1 if a cell has not finished; runs after the report."""

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from emotion.cli import one_line
 from emotion.files import claimed, holder
+from emotion.stopping import end_with
 from emotion.sweeps.estimate import SweepEstimate
 from emotion.training.cell import ERROR_FILE, LOCK, clear, describe_cell, why_run
 from emotion.training.checkpoint import LAST
@@ -30,6 +31,7 @@ def run_job(cfg: DictConfig) -> float | None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if multiprocessing.get_start_method() == "loky":  # a joblib worker; cannot start more of them
         multiprocessing.set_start_method(None, force=True)  # the platform's method, for loaders
+        end_with(multiprocessing.parent_process().pid)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # in a worker: Lightning would ignore it
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     if process := holder(run_dir / LOCK):

@@ -20,8 +20,7 @@ class RunCheckpoint(ModelCheckpoint):
     """Keeps one checkpoint in the run's folder, also if the run resumes in another folder."""
 
     def __init__(self, **settings: Any) -> None:
-        """Take the settings of `ModelCheckpoint`; an existing file of the same name is replaced."""
-        super().__init__(enable_version_counter=False, **settings)
+        super().__init__(enable_version_counter=False, **settings)  # replaces an existing file
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resume from a checkpoint of this folder or of another one."""
@@ -56,7 +55,7 @@ class WholeCheckpoints(TorchCheckpointIO):
 def starting_checkpoint(ckpt_path: str | None, run_dir: Path, *, named: bool) -> Path | None:
     """Find the checkpoint that training resumes from; return None to start with the first epoch.
 
-    `named` is whether the user or a sweep chose the run's folder, which `last` needs.
+    `last` needs a folder that is `named`, by the user or by a sweep.
     """
     if ckpt_path != "last":
         return None if ckpt_path is None else Path(ckpt_path).absolute()
@@ -75,11 +74,7 @@ def starting_checkpoint(ckpt_path: str | None, run_dir: Path, *, named: bool) ->
 
 
 def load_checkpoint(path: Path, module: pl.LightningModule) -> dict[str, Any]:
-    """Read a checkpoint that training of a module can resume from.
-
-    Raises:
-        UserError: it is no such checkpoint, or its run had other settings.
-    """
+    """Read a checkpoint that training of a module can resume from; else raise a UserError."""
     if not path.is_file():
         raise UserError(f"ckpt_path={path}: no such file (ckpt_path=last resumes this run)")
     try:

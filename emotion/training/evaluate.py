@@ -17,10 +17,7 @@ log = logging.getLogger(__name__)
 def predict_splits(
     trainer: pl.Trainer, module: ClassifierModule, datamodule: StackDataModule
 ) -> Predictions:
-    """Predict every stack of the validation and test splits, uncalibrated.
-
-    In this process alone, on the device and in the precision of validation during training.
-    """
+    """Predict all val and test stacks in this process, uncalibrated, in validation's precision."""
     module.eval().to(trainer.strategy.root_device)
     parts = []
     for split in ("val", "test"):
@@ -41,8 +38,8 @@ def log_scores(scores: LevelScores, split: str, best_epoch: int) -> None:
     low, high = stacks.confidence.bounds["accuracy"]
     log.info(
         f"best epoch {best_epoch} on {stacks.num} {split} stacks: "
-        f"accuracy {100 * stacks.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}], "
-        f"UAR {100 * stacks.uar:.1f} %, macro-F1 {100 * stacks.macro_f1:.1f} %"
+        f"accuracy {stacks.accuracy:.1%} [{low:.1%}, {high:.1%}], "
+        f"UAR {stacks.uar:.1%}, macro-F1 {stacks.macro_f1:.1%}"
         + ("; the epoch was selected on the same clips" if split == "val" else "")
     )
 
@@ -53,11 +50,10 @@ def log_calibration(calibration: Calibration, reported_on: str) -> None:
     clips = reported.clips
     log.info(
         f"temperature {calibration.temperature:.3g}, fitted on val: calibration error on "
-        f"{clips.num} {reported_on} clips {100 * clips.ece_before:.1f} % before, "
-        f"{100 * clips.ece_after:.1f} % after"
+        f"{clips.num} {reported_on} clips {clips.ece_after:.1%}, before it {clips.ece_before:.1%}"
     )
     num_val = calibration.splits["val"].clips.num
-    required = f"an accuracy of {100 * calibration.accuracy:.0f} % (calibration.accuracy)"
+    required = f"an accuracy of {calibration.accuracy:.0%} (calibration.accuracy)"
     if not calibration.threshold_set:
         log.warning(
             f"no confidence threshold is set, and every clip is answered: {required} needs at "
@@ -70,6 +66,6 @@ def log_calibration(calibration: Calibration, reported_on: str) -> None:
         )
     else:
         log.info(
-            f"unsure below {100 * calibration.unsure_below:.1f} %: {reported.answered} of "
-            f"{clips.num} {reported_on} clips answered"
+            f"unsure below {calibration.unsure_below:.1%}: {reported.answered} of {clips.num} "
+            f"{reported_on} clips answered"
         )

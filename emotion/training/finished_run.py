@@ -88,9 +88,3 @@ class Run:
         )
         inputs, _ = collate([dataset[index, 0] for index in range(len(rows))])
         return inputs.numpy()
-
-
-def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:
-    """Return at most `num` rows, evenly spaced from the first to the last."""
-    places = np.linspace(0, len(rows) - 1, min(num, len(rows))).round().astype(int)
-    return [rows[place] for place in places]

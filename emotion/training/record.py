@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
+from emotion.data.split import PartCounts
 from emotion.errors import UserError, first_problem
 from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.metrics import LevelScores
@@ -64,14 +65,6 @@ class FailedRun(RunHead):
     error: str
 
 
-class SplitPart(Part):
-    """Who and what is in one part of a split: counts by class, and the known subjects."""
-
-    stacks: dict[str, int]
-    clips: dict[str, int]
-    subjects: tuple[str, ...]
-
-
 class PretrainedWeights(Part):
     """Whether the weights are pretrained, and their source (or why they are random)."""
 
@@ -103,7 +96,7 @@ class FinishedRun(RunHead):
     status: Literal["finished"] = "finished"
     settings: dict[str, Any]  # the sections of the config that results depend on
     notice: str | None  # what a reader must know of the data set
-    parts: dict[str, SplitPart]
+    parts: dict[str, PartCounts]
     stacks: dict[str, int]  # how many
     clips: dict[str, int]  # how many
     num_images: int
@@ -161,10 +154,9 @@ def read_record(folder: Path) -> RunRecord | None:
         return _ADAPTER.validate_json(path.read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValidationError as error:
+    except (OSError, ValidationError) as error:
+        problem = error.strerror if isinstance(error, OSError) else first_problem(error)
         raise UserError(
-            f"{path}: {first_problem(error)} (record version {VERSION}); it is damaged or of "
-            "another version: run it again, or move its folder away"
+            f"{path}: {problem}; it is damaged or of another version than {VERSION}: run it "
+            "again, or move its folder away"
         ) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None

@@ -35,7 +35,7 @@ from emotion.models.titles import model_title
 from emotion.provenance import provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
-from emotion.training.cell import describe_cell, sweep_name, why_run
+from emotion.training.cell import clear, describe_cell, sweep_name, why_run
 from emotion.training.checkpoint import (
     LAST,
     WholeCheckpoints,
@@ -46,7 +46,7 @@ from emotion.training.checkpoint import (
 from emotion.training.evaluate import log_calibration, log_scores, predict_splits
 from emotion.training.loggers import Curves, Wandb, finish_wandb
 from emotion.training.ranks import announce_main_process, run_alone
-from emotion.training.record import RECORD_FILE, FinishedRun, Throughput, read_record, write_record
+from emotion.training.record import FinishedRun, Throughput, read_record, write_record
 from emotion.training.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)
@@ -91,8 +91,8 @@ def run_cell(
 ) -> FinishedRun | None:
     """Train one model, evaluate its best epoch, and write everything to the run's folder.
 
-    The record is written last; the optimizer's state, which only an unfinished run needs, is
-    removed then. Other processes of `trainer=ddp` return None.
+    The record is written last; then the optimizer's state, which only an unfinished run needs, is
+    removed. Other processes of `trainer=ddp` return None.
     """
     hydra = HydraConfig.get()
     if cfg.trainer.strategy != "auto" and hydra.mode == RunMode.MULTIRUN:
@@ -124,7 +124,9 @@ def train_and_evaluate(
     for pattern in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    check_trainer(cfg)
+    callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
+    clock = TrainClock()
+    trainer = build_trainer(cfg, [*callbacks.values(), clock, *more_callbacks])
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     start, epochs_done = find_start(cfg, run_dir, module)
@@ -135,14 +137,7 @@ def train_and_evaluate(
         f"{datamodule.image_px} px, {num_parameters(module):,} parameters; stacks: {stacks}"
     )
     loggers = build_loggers(cfg, datamodule, start, epochs_done)
-    callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
-    clock = TrainClock()
-    trainer = instantiate(
-        cfg.trainer,
-        logger=loggers,
-        callbacks=[*callbacks.values(), clock, *more_callbacks],
-        plugins=[WholeCheckpoints(), TimmSyncBatchNorm()],
-    )
+    trainer.loggers = loggers
     datamodule.first_epoch = epochs_done
     announce_main_process()
     start_s = time.monotonic()
@@ -202,12 +197,13 @@ def train_and_evaluate(
     return record
 
 
-def check_trainer(cfg: DictConfig) -> None:
-    """Build a trainer and drop it, so that a wrong setting fails before any stack is cut."""
+def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> pl.Trainer:
+    """Build the trainer, without loggers: a wrong setting fails before any stack is cut."""
     if cfg.trainer.strategy == "auto" and cfg.trainer.devices != 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
+    plugins = [WholeCheckpoints(), TimmSyncBatchNorm()]
     try:
-        instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
+        return instantiate(cfg.trainer, logger=False, callbacks=callbacks, plugins=plugins)
     except InstantiationException as error:
         named = " ".join(f"trainer.{key}={cfg.trainer[key]}" for key in ("accelerator", "devices"))
         raise UserError(f"{named}: {error.__cause__ or error}") from None
@@ -225,8 +221,8 @@ def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tupl
         The file, None to start with the first epoch; and the number of completed epochs.
     """
     hydra = HydraConfig.get()
-    named = any(override.startswith("hydra.run.dir=") for override in hydra.overrides.hydra)
-    named = named or hydra.mode == RunMode.MULTIRUN
+    given = any(override.startswith("hydra.run.dir=") for override in hydra.overrides.hydra)
+    named = given or hydra.mode == RunMode.MULTIRUN
     start = starting_checkpoint(cfg.ckpt_path, run_dir, named=named)
     epochs_done = 0
     if start:
@@ -235,8 +231,7 @@ def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tupl
     elif cfg.ckpt_path == "last":
         log.info("no %s yet: starts with epoch 1", run_dir / LAST)
     if is_first_process():
-        for name in (RECORD_FILE, PREDICTIONS_FILE, *([] if start else [LAST])):
-            (run_dir / name).unlink(missing_ok=True)
+        clear(run_dir, but_for_training=start is not None)
     return start, epochs_done
 
 

@@ -17,14 +17,14 @@ def test_a_broken_clip_stops_no_other(run_dir: Path, demo_cache, tmp_path: Path)
     assert not second.failed and second.label is not None and second.windows == []
     assert third.failed and third.reasons
     assert [answer.clip for answer in (first, second, third)] == list(map(str, clips))
-    alone = Predictor(run_dir / "best.ckpt").predict(clips[1], "x")
+    alone = Predictor(run_dir / "best.ckpt").predict((clips[1], "x"))
     assert alone == second
 
 
 def test_a_picture_that_cannot_be_written_fails_its_clip_alone(run_dir, demo_cache, tmp_path: Path):
     (tmp_path / "rendered").write_text("in the way")
     predictor = Predictor(run_dir / "best.ckpt", stride=90, rendered=tmp_path / "rendered")
-    answer = predictor.predict(demo_cache.root / "Happy_0001.mp4", "x")
+    answer = predictor.predict((demo_cache.root / "Happy_0001.mp4", "x"))
     assert answer.failed
     assert answer.reasons[0].startswith(("NotADirectoryError", "FileExistsError"))
 

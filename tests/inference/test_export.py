@@ -91,7 +91,7 @@ def landmarks_of(recipe: Recipe, num: int) -> np.ndarray:
 def test_a_landmark_classifier_is_exported(run_dir, tmp_path: Path):
     recipe = Recipe.read(run_dir / "recipe.json").model_copy(update={"inputs": "landmarks"})
     module = LandmarkModule(recipe.num_images, recipe.labels).eval()
-    module.network.fit(landmarks_of(recipe, 20), np.arange(20) % 5)
+    module.network.fit(landmarks_of(recipe, 20), np.arange(20) % 5, 80, 0.6)
     write_onnx(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
     runtime = OnnxBackend(tmp_path / "model.onnx")
     for num in (1, 2, 7):

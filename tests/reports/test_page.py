@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from emotion.data.split import PartCounts
 from emotion.evaluation.predictions import Predictions, Sample
 from emotion.reports.callback import SweepReport
 from emotion.reports.report import page_path, write_report
 from emotion.reports.results import Results, read_runs
 from emotion.stacks.build_report import LostClips, describe_lost
-from emotion.training.record import SplitPart, SplitSettings, Throughput
+from emotion.training.record import SplitSettings, Throughput
 from tests.reports.runs import fail_run, plan, write_run
 
 LABELS = ("Anger", "Happy", "Neutral", "Sad", "Shock")
@@ -51,7 +52,7 @@ def write_cell(folder: Path, share: float, *, model="mobilenetv3", interval=5, s
     """Write a finished run of five classes, with curves."""
     backbone, parameters, ms = MODELS[model]
     parts = {
-        split: SplitPart(
+        split: PartCounts(
             stacks=dict.fromkeys(LABELS, n), clips=dict.fromkeys(LABELS, n), subjects=()
         )
         for split, n in (("train", 112), ("val", 24), ("test", 24))
@@ -106,7 +107,7 @@ def many_protocols(folder: Path) -> None:
     write_cell(folder / "2", 0.6, data="scrapping", notice=None, model="effv2m", dropped=())
     for fold in range(3):
         parts = {
-            split: SplitPart(
+            split: PartCounts(
                 subjects=(f"{fold}{split}",), clips={"Sad": 4 + fold}, stacks={"Sad": 9}
             )
             for split in ("train", "val", "test")

@@ -73,6 +73,14 @@ def test_cell_without_a_record_is_unfinished(sweep: Path, begun: bool):
     assert any(note.startswith("unfinished: ") and "interval 10" in note for note in notes(results))
 
 
+def test_damaged_plan_is_named_and_the_runs_are_shown(sweep: Path):
+    plan_file = sweep / "sweep.json"
+    plan_file.write_bytes(plan_file.read_bytes().replace(b"net10", b"net50"))
+    results = results_of(sweep)
+    assert len(results.finished) == 3
+    assert any(note.startswith(f"damaged: {plan_file}") for note in notes(results))
+
+
 @pytest.mark.parametrize("name", [RECORD_FILE, "predictions.csv"])
 def test_damaged_run_is_named_and_the_others_are_shown(sweep: Path, name: str):
     (sweep / "net5" / name).write_text('{"status": "finished", "model"')

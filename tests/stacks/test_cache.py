@@ -730,7 +730,7 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
     before = stamps(cache)
     for name in (
         "emotion.stacks.cutter.open_clip",
-        "emotion.stacks.clip_record.content_of",
+        "emotion.stacks.clip_record.file_digest",
         "emotion.stacks.cutter.face_cropper",
         "emotion.stacks.cutter.write_stack",
         "emotion.stacks.cutter.write_landmarks",

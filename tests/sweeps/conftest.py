@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,3 +109,11 @@ def start_sweep(demo_cache: "Cache", tmp_path: Path) -> Callable[..., subprocess
         )  # fmt: skip
 
     return start
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen, num: int = 1) -> None:
+    """Wait until a folder holds `num` files of a glob pattern, while a process runs."""
+    end_s = time.monotonic() + 400
+    while len(list(folder.glob(pattern))) < num:
+        assert time.monotonic() < end_s and process.poll() is None
+        time.sleep(0.05)

@@ -3,13 +3,13 @@
 import csv
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from emotion.errors import UserError
+from tests.sweeps.conftest import wait_for
 
 RANGE = "optimizer.lr=tag(log,interval(1e-5,1e-2))"
 
@@ -113,10 +113,7 @@ def test_killed_search_continues(start_sweep, tmp_path: Path):
     arguments = ("hparams=optuna", waits, "hydra.sweeper.n_trials=2")
     gate.touch()
     killed = start_sweep(*arguments)
-    end_s = time.monotonic() + 400
-    while not (tmp_path / "gate.reached").exists():
-        assert time.monotonic() < end_s and killed.poll() is None
-        time.sleep(0.05)
+    wait_for(tmp_path, "gate.reached", killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     gate.unlink()

@@ -13,7 +13,7 @@ import pytest
 
 from emotion.data.datamodule import StackDataModule
 from emotion.errors import UserError
-from emotion.training.finished_run import Run, spread
+from emotion.training.finished_run import Run
 
 
 @pytest.fixture
@@ -94,9 +94,3 @@ def test_a_predicted_stack_that_is_not_in_the_cache_is_named(copied: Path):
     path.write_text(path.read_text().replace("Happy_0001", "Happy_9999"))
     with pytest.raises(UserError, match="Happy_9999"):
         Run.read(copied).rows("val")
-
-
-def test_spread_takes_evenly_spaced_rows():
-    assert spread(range(10), 4) == [0, 3, 6, 9]
-    assert spread(range(3), 4) == [0, 1, 2]
-    assert spread(range(100), 1) == [0]
