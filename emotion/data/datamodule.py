@@ -67,6 +67,11 @@ class StackDataModule(pl.LightningDataModule):
             return
         rows = split_rows(self.cache.manifest(), self.split, self.pattern)
         self.rows = {name: [row for row in rows if row.split == name] for name in SPLITS}
+        if len(labels := {row.label for row in self.rows["train"]}) < 2:
+            raise UserError(
+                f"all train stacks are of the class {min(labels)}: an accuracy needs two classes; "
+                "add clips of others, or choose another split"
+            )
         if self.overfit:
             by_class = sorted(self.rows["train"], key=lambda row: row.label)
             train = spread(by_class, self.batch_size)

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
-from emotion.errors import UserError, first_problem
+from emotion.errors import DamagedFile, UserError, first_problem
 from emotion.stacks.manifest import StackRow
 from emotion.tables import read_table, write_table
 
 PREDICTIONS_FILE = "predictions.csv"
+REMEDY = "run it again, or move its folder away"
 PROBABILITY = "p_"  # prefix of the columns of probabilities, before the class
 TINY = float(np.finfo(np.float32).smallest_subnormal)  # lower bound of a probability's logarithm
 
@@ -39,7 +41,7 @@ def mean_of_stacks(probabilities: np.ndarray) -> np.ndarray:
 class Sample:
     """A stack or a clip whose class is predicted."""
 
-    split: str  # `val` or `test`
+    split: Literal["val", "test"]
     clip: str  # id
     segment: int  # counted from 1 in the clip; 0 stands for the whole clip
     subject: str  # "" if unknown
@@ -153,18 +155,23 @@ class Predictions:
 
     @classmethod
     def read(cls, path: Path) -> "Predictions":
-        """Read what `write` wrote."""
-        if not path.is_file():
-            raise UserError(f"{path} is missing: run it again, or move its folder away")
+        """Read what `write` wrote, or raise a DamagedFile if it is missing or damaged."""
         try:
             rows = read_table(path)
+            if not rows:
+                raise ValueError("it has no rows")
             columns = [name for name in rows[0] if name.startswith(PROBABILITY)]
             labels = tuple(name.removeprefix(PROBABILITY) for name in columns)
             samples = TypeAdapter(list[Sample]).validate_python(rows)
             probabilities = np.array([[row[name] for name in columns] for row in rows], np.float32)
+            if not ((probabilities >= 0).all() and np.allclose(probabilities.sum(1), 1, atol=1e-3)):
+                raise ValueError("the probabilities of each row must be 0 to 1 and add up to 1")
             predictions = cls(labels, samples, probabilities)
             assert predictions.targets.shape == (len(rows),)
-            return predictions
-        except (ValueError, LookupError, TypeError) as error:
+            return cls.joined([predictions])  # no stack twice
+        except FileNotFoundError:
+            raise DamagedFile(f"{path} is missing: {REMEDY}") from None
+        except (ValueError, LookupError) as error:
+            where = "" if isinstance(error, DamagedFile) else f"{path}: "
             problem = first_problem(error) if isinstance(error, ValidationError) else error
-            raise UserError(f"{path} is damaged ({problem}): run it again") from None
+            raise DamagedFile(f"{where}{problem}: {REMEDY}") from None

@@ -37,19 +37,18 @@ class PyTorchBackend:
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
         """Load a checkpoint."""
-        import torch
-
         from emotion.models.lightning_module import MODULES
+        from emotion.models.weights import load_weights, read_checkpoint
 
         self._num_threads = num_threads
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(path)
         settings = checkpoint["hyper_parameters"]
         recipe = read_recipe(path)
         own = tuple(settings["labels"]), settings["num_images"]
         if own != (recipe.labels, recipe.num_images):
             raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
         self.module = MODULES[recipe.inputs](**settings).eval()
-        self.module.load_state_dict(checkpoint["state_dict"])
+        load_weights(self.module, checkpoint["state_dict"], str(path))
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
         """See `Backend.classify`."""
@@ -96,6 +95,9 @@ class OnnxBackend:
 def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
     """Load a checkpoint or an ONNX file and run it once, or raise a UserError."""
     recipe = read_recipe(path)
+    record = read_record(path.parent) if path.suffix == ".ckpt" else None
+    if isinstance(record, FinishedRun) and record.checkpoint == path.name:
+        record.check_files(path.parent, RECIPE_FILE, path.name)
     with one_line_errors(path):
         backend = {".ckpt": PyTorchBackend, ".onnx": OnnxBackend}[path.suffix](path, num_threads)
         backend.classify(random_inputs(recipe, 1))

@@ -181,8 +181,13 @@ class EmotionModule(ClassifierModule):
         head = self.trainer.optimizers[0].param_groups[-1]
         self.log("train/lr", head["lr"], on_step=False, on_epoch=True, sync_dist=True)
 
-    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Return the loss of a batch; with mixup, metrics use the class with the larger share."""
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        """Return the loss of a batch; with mixup, metrics use the class with the larger share.
+
+        Raises:
+            UserError: the loss is not finite. On a GPU, which would have to wait, only every 50th
+                step is checked: the weights stay not finite.
+        """
         stacks, targets = batch
         images = self._images(stacks)
         if alpha := self.hparams.mixup:
@@ -192,6 +197,13 @@ class EmotionModule(ClassifierModule):
         else:
             logits = self.network(images)
             loss = self.loss(logits, targets)
+        if (loss.device.type == "cpu" or index % 50 == 0) and not loss.isfinite():
+            raise UserError(
+                f"the train loss is {loss.item()} in step {index + 1} of epoch "
+                f"{self.current_epoch + 1}, at a learning rate of "
+                f"{self.optimizers().param_groups[-1]['lr']:.3g}: try a lower optimizer.lr, "
+                "trainer.gradient_clip_val=1 or trainer.precision=32-true"
+            )
         self._log("train", loss, logits, targets)
         return loss
 

@@ -12,8 +12,9 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from timm.models import load_state_dict
 from torch import nn
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError, is_machine_fault
 from emotion.models.stack_classifier import StackClassifier
+from emotion.models.weights import load_weights
 
 HUB_TIMEOUT_S = 5.0
 
@@ -58,11 +59,14 @@ def load_backbone(backbone: nn.Module, path: Path, stem: str) -> None:
         raise UserError(f"model.pretrained={path}: no such file (nor auto, true or false)")
     try:
         weights = load_state_dict(str(path), use_ema=False, weights_only=True)
+        weights = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
     except Exception as error:  # torch, safetensors and timm have no common exception
-        raise UserError(f"model.pretrained={path} is no state dict of weights alone") from error
+        if is_machine_fault(error):
+            raise
+        raise DamagedFile(f"model.pretrained={path} is damaged or no file of weights") from None
     inside = {key.partition("backbone.")[2]: value for key, value in weights.items()}
     inside.pop("", None)  # of all keys without that prefix
-    weights = inside or dict(weights)
+    weights = inside or weights
     own = backbone.state_dict()
     layers = backbone.pretrained_cfg.get("first_conv") or ()
     for layer in [layers] if isinstance(layers, str) else layers:
@@ -73,11 +77,8 @@ def load_backbone(backbone: nn.Module, path: Path, stem: str) -> None:
         # timm resizes position embeddings to the image size in a function beside each network.
         resize = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
         weights = resize(weights, backbone) if resize else weights
-    for key, value in own.items():
-        if key not in weights or weights[key].shape != value.shape:
-            wrong = "has another shape" if key in weights else "is missing"
-            raise UserError(f"model.pretrained={path} does not fit model.backbone: {key} {wrong}")
-    backbone.load_state_dict({key: weights[key] for key in own})
+    weights = {key: value for key, value in weights.items() if key in own}
+    load_weights(backbone, weights, f"model.pretrained={path}")
 
 
 def adapt_stem(kernel: torch.Tensor, num_images: int, stem: str) -> torch.Tensor:

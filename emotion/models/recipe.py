@@ -9,16 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError, first_problem
 from emotion.executors import pixel_versions
-from emotion.files import unfinished
+from emotion.files import read_sealed, write_sealed
 from emotion.stacks.sampling import interval_step, num_images
 from emotion.stacks.settings import CacheSettings
 
 RECIPE_FILE = "recipe.json"
-VERSION = 2  # of the JSON; counts up when a key changes its meaning
+VERSION = 3  # of the JSON; counts up when a key changes its meaning
+
+REMEDY = f"damaged, or not of version {VERSION}: train or export the model again"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -28,7 +30,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
     title: str
     data: str  # the training data, and what a reader must know of it
     labels: Annotated[tuple[str, ...], Field(min_length=1)]  # in the order of their indices
@@ -71,38 +73,33 @@ class Recipe(BaseModel):
         return self.model_dump_json(indent=2) + "\n"
 
     @classmethod
-    def from_json(cls, text: str | bytes, source: str) -> "Recipe":
+    def from_json(cls, text: str, source: str) -> "Recipe":
         """Read what `to_json` returned.
 
         Raises:
-            UserError: it is foreign, damaged or of another version; names the source and the key.
+            DamagedFile: it is foreign, damaged or of another version; names source and key.
         """
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            wrong = error.errors()
-            first = next((each for each in wrong if each["loc"] == ("version",)), wrong[0])
-            key = ".".join(map(str, first["loc"])) or "the recipe"
-            raise UserError(
-                f"{source}: {key}: {first['msg']}; it is damaged or of another version of this "
-                f"project (this one reads version {VERSION}): train or export the model again"
-            ) from None
+            raise DamagedFile(f"{source}: {first_problem(error)}; {REMEDY}") from None
 
     def write(self, path: Path) -> None:
-        """Write the recipe to a file atomically."""
-        with unfinished(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        """Write the recipe as a sealed record."""
+        write_sealed(path, TypeAdapter(Recipe), self)
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        """Read a recipe from a file; raise UserError if it is missing, foreign or damaged."""
+        """Read what `write` wrote; raise a DamagedFile if it is missing, foreign or damaged."""
         try:
-            return cls.from_json(path.read_bytes(), str(path))
-        except OSError as error:
-            raise UserError(
-                f"{path} cannot be read ({error.strerror}): train.py writes it beside the "
-                "checkpoint when a run is finished, and a checkpoint cannot be used without it"
+            return read_sealed(path, TypeAdapter(Recipe))
+        except FileNotFoundError:
+            raise DamagedFile(
+                f"{path} is missing: train.py writes it beside the checkpoint when a run is "
+                "finished, and a checkpoint cannot be used without it"
             ) from None
+        except DamagedFile as error:
+            raise DamagedFile(f"{error}; {REMEDY}") from None
 
     def changed_packages(self) -> list[str]:
         """List the packages that may change a crop and have another version here."""

@@ -20,7 +20,13 @@ from emotion.config import check_config
 from emotion.errors import UserError
 from emotion.progress import duration, when
 from emotion.sweeps.plan import Plan, PlannedCell, work, write_plan
-from emotion.training.cell import cell_id, describe_cell, foreign_files, why_run
+from emotion.training.cell import (
+    cell_id,
+    describe_cell,
+    foreign_files,
+    remove_irregular,
+    why_run,
+)
 from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, command, read_record
 
 
@@ -34,6 +40,7 @@ class SweepProgress(Callback):
         with exit_on_error():
             self.sweep_dir = Path(config.hydra.sweep.dir).absolute()
             check_launcher(config.hydra.launcher)
+            remove_irregular(self.sweep_dir, "multirun.yaml")
             cells = compose_cells(config, config_name)
             prepare_data(list(cells.values()))
             self.cells = plan_cells(cells, self.sweep_dir, typed_command(config))
@@ -94,6 +101,7 @@ def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]
             cfg.hydra.job.num = number  # hydra.sweep.subdir may refer to it
         name = str(cfg.hydra.sweep.subdir)
         folder = Path(config.hydra.sweep.dir) / name
+        remove_irregular(folder)
         if cell_id(cells.setdefault(name, cfg)) != cell_id(cfg):
             raise UserError(f"hydra.sweep.subdir={name} gives two cells one folder: leave it out")
         why = why_run(cfg, folder)

@@ -47,11 +47,15 @@ def write_plan(sweep_dir: Path, plan: Plan) -> None:
 def read_plan(sweep_dir: Path) -> Plan:
     """Read the plan of a sweep."""
     try:
-        return read_sealed(sweep_dir / PLAN_FILE, _PLAN)
+        plan = read_sealed(sweep_dir / PLAN_FILE, _PLAN)
     except FileNotFoundError:
         raise UserError(f"{sweep_dir} has no {PLAN_FILE}: start its sweep again") from None
     except DamagedFile as error:
         raise DamagedFile(f"{error}: start its sweep again") from None
+    for folder in (sweep_dir / cell.folder for cell in plan.cells):
+        if not folder.resolve().is_relative_to(sweep_dir.resolve()):
+            raise DamagedFile(f"{folder} is a link that leads out of the sweep: remove it")
+    return plan
 
 
 def work(cfg: DictConfig) -> float:

@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.models.titles import model_title
 
 if TYPE_CHECKING:  # imported where used, because `train.py --help` imports this module
@@ -25,9 +25,10 @@ if TYPE_CHECKING:  # imported where used, because `train.py --help` imports this
 ERROR_FILE = "error.txt"
 LOCK = ".cell.lock"  # held by the process that runs the cell
 LOG = "train.log"
+CURVES_FILE, HPARAMS_FILE = "curves/metrics.csv", "curves/hparams.yaml"
 # Everything that a run writes, besides `wandb/`; no other file is ever removed from its folder.
 START_FILES = (LOG, LOCK, *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")))
-TRAINING_FILES = ("best.ckpt", "last.ckpt", "curves/metrics.csv", "curves/hparams.yaml")
+TRAINING_FILES = ("best.ckpt", "last.ckpt", CURVES_FILE, HPARAMS_FILE)
 RESULT_FILES = (ERROR_FILE, "metrics.json", "predictions.csv", "recipe.json")
 # Keys that cannot change a result: paths, names, loggers, worker counts.
 BESIDE_THE_POINT = (
@@ -107,16 +108,18 @@ def why_run(cfg: DictConfig, folder: Path) -> str | None:
 
     try:
         record = read_record(folder)
-    except UserError:
-        return "damaged record"
-    if record is None:
-        return "cut off" if is_begun(folder) else "new"
-    if record.cell != cell_id(cfg):
-        return "another config"
-    if not isinstance(record, FinishedRun):
-        return "failed before"
-    is_current = record.manifest_sha256 == Cache.from_config(cfg).manifest_sha256()
-    return None if is_current else "made from other stacks"
+        if record is None:
+            return "cut off" if is_begun(folder) else "new"
+        if record.cell != cell_id(cfg):
+            return "another config"
+        if not isinstance(record, FinishedRun):
+            return "failed before"
+        if record.manifest_sha256 != Cache.from_config(cfg).manifest_sha256():
+            return "made from other stacks"
+        record.check_files(folder)
+    except DamagedFile:
+        return "damaged"
+    return None
 
 
 def is_begun(folder: Path) -> bool:
@@ -135,6 +138,14 @@ def is_run_file(name: str) -> bool:
     finished = re.sub(r"(^|/)\.(\w+)\.\w+-\d+(\.\w+)$", r"\1\2\3", name)  # of files.unfinished
     own = (*START_FILES, *TRAINING_FILES, *RESULT_FILES)
     return finished in own or name.startswith("wandb/")
+
+
+def remove_irregular(folder: Path, *names: str) -> None:
+    """Remove links, pipes and empty folders in the place of files that are opened for writing."""
+    for path in (folder / name for name in names or (".hydra", *START_FILES, HPARAMS_FILE)):
+        is_regular = path.is_dir() if path.name == ".hydra" else path.is_file()
+        if path.is_symlink() or (path.exists() and not is_regular):
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def clear(folder: Path, *, but_for_training: bool = False) -> None:

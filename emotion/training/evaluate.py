@@ -2,10 +2,12 @@
 
 import logging
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
 from emotion.data.datamodule import StackDataModule
+from emotion.errors import UserError
 from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.predictions import Predictions
@@ -28,6 +30,10 @@ def predict_splits(
                     for batch in datamodule.evaluation_dataloader(split)
                 ]
             probabilities = torch.cat(batches).cpu().numpy()
+            if not np.isfinite(probabilities).all():
+                raise UserError(
+                    f"the probabilities of {split} stacks are not finite: try a lower optimizer.lr"
+                )
             parts.append(Predictions.of_rows(rows, datamodule.labels, probabilities))
     return Predictions.joined(parts)
 

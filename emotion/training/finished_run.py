@@ -35,6 +35,7 @@ class Run:
         record = read_record(folder)
         if not isinstance(record, FinishedRun):
             raise UserError(f"{folder} must be the folder of a finished run ({RECORD_FILE})")
+        record.check_files(folder, RECIPE_FILE)
         return cls(folder, record, Recipe.read(folder / RECIPE_FILE))
 
     @property
@@ -45,7 +46,7 @@ class Run:
     @cached_property
     def predictions(self) -> Predictions:
         """The uncalibrated predictions of the validation and test stacks."""
-        return Predictions.read(self.folder / PREDICTIONS_FILE)
+        return self.record.raw_predictions(self.folder)
 
     @cached_property
     def cache(self) -> Cache:

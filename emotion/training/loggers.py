@@ -4,7 +4,9 @@ A run that resumes in its own folder continues its W&B run. A sweep has a W&B ru
 """
 
 import hashlib
+import json
 import logging
+import math
 import netrc
 import os
 import shlex
@@ -25,7 +27,8 @@ from emotion import REPOSITORY
 from emotion.data.dataset import StackDataset
 from emotion.evaluation.predictions import Predictions
 from emotion.stacks.contact_sheet import strip
-from emotion.tables import read_table
+from emotion.tables import read_table, write_table
+from emotion.training.cell import CURVES_FILE
 from emotion.training.record import FinishedRun, WandbRun
 
 ROWS_PER_PART = 1_000_000  # of W&B's history; no part of a run logs as many
@@ -180,14 +183,27 @@ class Wandb(WandbLogger):
 class Curves(CSVLogger):
     """Lightning's CSV logger, which keeps the curves of a run that is resumed."""
 
+    rows: Sequence[dict[str, float]] = ()  # that have been written
+
     def go_on(self, run_dir: Path, last_epoch: int) -> None:
         """Take over the rows of epochs up to `last_epoch`, counted from 0; call this first."""
-        path = run_dir / self.name / str(self.version) / "metrics.csv"
-        rows = read_table(path) if path.is_file() else []
-        kept = [row for row in rows if row["epoch"] and int(row["epoch"]) <= last_epoch]
-        # `experiment` removes the file in this run's own folder, so it is read before
-        self.experiment.metrics += [{k: v for k, v in row.items() if v} for row in kept]
+        try:
+            table = read_table(run_dir / CURVES_FILE)
+            rows = [{k: json.loads(v) for k, v in row.items() if v} for row in table]
+            # `experiment` removes the file in this run's own folder, so it is read before
+            self.rows = [row for row in rows if row.get("epoch", math.inf) <= last_epoch]
+        except FileNotFoundError:
+            return
+        except (ValueError, TypeError) as error:
+            log.warning("WARNING: the curves start with epoch %d: %s", last_epoch + 2, error)
         self.save()
+
+    def save(self) -> None:
+        """Write all rows atomically; Lightning appends, which may leave half a row."""
+        self.rows = [*self.rows, *self.experiment.metrics]
+        self.experiment.metrics = []
+        columns = sorted({key for row in self.rows for key in row})
+        write_table(Path(self.log_dir) / "metrics.csv", columns, self.rows)
 
 
 def parts_of_runs(folder: Path) -> list[tuple[Path, str]]:

@@ -5,25 +5,29 @@ import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator
 
 from emotion.data.split import PartCounts
-from emotion.errors import UserError, first_problem
+from emotion.errors import DamagedFile
 from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.metrics import LevelScores
-from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
-from emotion.files import unfinished
+from emotion.evaluation.predictions import PREDICTIONS_FILE, REMEDY, Predictions
+from emotion.files import file_digest, read_sealed, write_sealed
 from emotion.provenance import Provenance
 from emotion.stacks.build_report import LostClips
 
 RECORD_FILE = "metrics.json"  # the last file that a run writes
 VERSION = 3  # of the record; counts up where a key changes its meaning
 
+NonNegative = Annotated[float, Field(ge=0)]
+
 
 class Part(BaseModel):
     """A part of the record: immutable, with no keys but its own; built from equal attributes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, from_attributes=True, allow_inf_nan=False
+    )
 
 
 class SplitSettings(Part):
@@ -45,7 +49,7 @@ class RunHead(Part):
     interval: int  # frames from one image of a stack to the next
     seed: int
     data: str
-    labels: tuple[str, ...]  # in the order of their indices
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]  # in the order of their indices
     split: SplitSettings
     overrides: tuple[str, ...] = ()
 
@@ -75,8 +79,8 @@ class PretrainedWeights(Part):
 class Throughput(Part):
     """Stacks per second in training, and milliseconds per stack of inference (a median)."""
 
-    train_stacks_per_s: float | None
-    ms_per_stack: float
+    train_stacks_per_s: NonNegative | None
+    ms_per_stack: NonNegative
 
 
 class WandbRun(Part):
@@ -97,21 +101,22 @@ class FinishedRun(RunHead):
     settings: dict[str, Any]  # the sections of the config that results depend on
     notice: str | None  # what a reader must know of the data set
     parts: dict[str, PartCounts]
-    stacks: dict[str, int]  # how many
-    clips: dict[str, int]  # how many
-    num_images: int
-    image_px: int
-    parameters: int  # how many are trainable
+    stacks: dict[str, NonNegativeInt]  # how many
+    clips: dict[str, NonNegativeInt]  # how many
+    num_images: NonNegativeInt
+    image_px: NonNegativeInt
+    parameters: NonNegativeInt  # how many are trainable
     pretrained: PretrainedWeights
-    epochs: int
-    best_epoch: int  # of the checkpoint, counted from 1
-    seconds: float  # of training
-    val_accuracy: float  # of the best epoch, on stacks
+    epochs: NonNegativeInt
+    best_epoch: NonNegativeInt  # of the checkpoint, counted from 1
+    seconds: NonNegative  # of training
+    val_accuracy: Annotated[float, Field(ge=0, le=1)]  # of the best epoch, on stacks
     selected_on: str = "val"
     reported_on: str
     scores: dict[str, LevelScores]
     calibration: Calibration
     checkpoint: Annotated[str, Field(pattern=r"^[^/\\]+\.ckpt$")]  # never a path elsewhere
+    files: dict[str, str]  # the SHA-256 of the run's other files, which cannot be of another run
     cache: str  # the folder of the stacks
     manifest_sha256: str
     dropped: tuple[LostClips, ...]
@@ -124,10 +129,33 @@ class FinishedRun(RunHead):
         """The scores of the split that is reported on."""
         return self.scores[self.reported_on]
 
+    @model_validator(mode="after")
+    def _is_scored(self) -> "FinishedRun":
+        if self.scores and not {"val", self.reported_on} <= self.scores.keys():
+            raise ValueError(f"scores must have val and {self.reported_on}")
+        return self
+
+    def check_files(self, folder: Path, *names: str) -> None:
+        """Raise a DamagedFile unless these files of the run, or all, are those that it wrote."""
+        for name in names or self.files:
+            try:
+                is_own = file_digest(folder / name) == self.files.get(name)
+            except OSError:
+                is_own = False
+            if not is_own:
+                raise DamagedFile(
+                    f"{folder / name} is missing, damaged or of another run than {RECORD_FILE} "
+                    f"beside it: {REMEDY}"
+                )
+
+    def raw_predictions(self, folder: Path) -> Predictions:
+        """Read the uncalibrated predictions of the run's stacks from its folder."""
+        self.check_files(folder, PREDICTIONS_FILE)
+        return Predictions.read(folder / PREDICTIONS_FILE)
+
     def predictions(self, folder: Path) -> Predictions:
         """Read the calibrated predictions of the run's stacks from its folder."""
-        raw = Predictions.read(folder / PREDICTIONS_FILE)
-        return raw.calibrated(self.calibration.temperature)
+        return self.raw_predictions(folder).calibrated(self.calibration.temperature)
 
 
 def command(*arguments: str) -> str:
@@ -143,20 +171,14 @@ _ADAPTER: TypeAdapter[RunRecord] = TypeAdapter(Annotated[RunRecord, Field(discri
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write a run's record atomically: the last thing that a run does."""
-    with unfinished(folder / RECORD_FILE) as temporary:
-        temporary.write_text(record.model_dump_json(indent=2), encoding="utf-8")
+    write_sealed(folder / RECORD_FILE, _ADAPTER, record)
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """Read a run's record; return None if the folder holds none."""
-    path = folder / RECORD_FILE
+    """Read a run's record; return None if there is none, raise a DamagedFile if it is damaged."""
     try:
-        return _ADAPTER.validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        return read_sealed(folder / RECORD_FILE, _ADAPTER)
+    except FileNotFoundError:
         return None
-    except (OSError, ValidationError) as error:
-        problem = error.strerror if isinstance(error, OSError) else first_problem(error)
-        raise UserError(
-            f"{path}: {problem}; it is damaged or of another version than {VERSION}: run it "
-            "again, or move its folder away"
-        ) from None
+    except DamagedFile as error:
+        raise DamagedFile(f"{error}; damaged, or not of version {VERSION}: {REMEDY}") from None

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -22,25 +23,27 @@ from rich.console import Console
 from emotion.cli import config_tree, describe_data
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import count_parts
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.calibration import fit_calibration
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
+from emotion.files import file_digest, unfinished
 from emotion.models.lightning_module import ClassifierModule
 from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
 from emotion.models.sync_batch_norm import TimmSyncBatchNorm
 from emotion.models.titles import model_title
+from emotion.models.weights import load_weights, read_checkpoint
 from emotion.provenance import provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
-from emotion.training.cell import clear, describe_cell, sweep_name, why_run
+from emotion.training.cell import CURVES_FILE, clear, describe_cell, sweep_name, why_run
 from emotion.training.checkpoint import (
     LAST,
     WholeCheckpoints,
+    best_beside,
     load_checkpoint,
-    load_weights,
     starting_checkpoint,
 )
 from emotion.training.evaluate import log_calibration, log_scores, predict_splits
@@ -148,7 +151,9 @@ def train_and_evaluate(
 
     best = callbacks["best"]
     checkpoint = Path(best.best_model_path)
-    best_epoch = load_weights(checkpoint, module)
+    kept = read_checkpoint(checkpoint)
+    load_weights(module, kept["state_dict"], str(checkpoint))
+    best_epoch = kept["epoch"] + 1
     raw = predict_splits(trainer, module, datamodule)
     raw.write(run_dir / PREDICTIONS_FILE)
     calibration = fit_calibration(raw, cfg.calibration.accuracy)
@@ -160,6 +165,9 @@ def train_and_evaluate(
     neutral = mean_neutral(raw.of_split("val"), cfg.data.neutral_label)  # unseen in training
     build_recipe(cfg, datamodule, calibration, neutral).write(run_dir / RECIPE_FILE)
     module.to(trainer.strategy.root_device)
+    written = [PREDICTIONS_FILE, RECIPE_FILE, checkpoint.name]
+    if (run_dir / CURVES_FILE).is_file():
+        written.append(CURVES_FILE)
     wandb_loggers = [logger for logger in loggers if isinstance(logger, Wandb)]
     record = FinishedRun(
         **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),
@@ -180,6 +188,7 @@ def train_and_evaluate(
         scores=scores,
         calibration=calibration,
         checkpoint=checkpoint.name,
+        files={name: file_digest(run_dir / name) for name in written},
         cache=str(datamodule.cache.directory),
         manifest_sha256=datamodule.cache.manifest_sha256(),
         dropped=count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest()),
@@ -225,13 +234,24 @@ def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tupl
     named = given or hydra.mode == RunMode.MULTIRUN
     start = starting_checkpoint(cfg.ckpt_path, run_dir, named=named)
     epochs_done = 0
-    if start:
-        epochs_done = load_checkpoint(start, module)["epoch"] + 1
-        log.info("resumes after epoch %d of %s", epochs_done, start)
-    elif cfg.ckpt_path == "last":
-        log.info("no %s yet: starts with epoch 1", run_dir / LAST)
+    try:
+        if start:
+            checkpoint = load_checkpoint(start, module)
+            best = best_beside(checkpoint, start)
+            epochs_done = checkpoint["epoch"] + 1
+            log.info("resumes after epoch %d of %s", epochs_done, start)
+        elif cfg.ckpt_path == "last":
+            log.info("no %s yet: starts with epoch 1", run_dir / LAST)
+    except DamagedFile as error:
+        if hydra.mode != RunMode.MULTIRUN:  # else nobody has asked for this file
+            raise
+        log.warning("WARNING: starts with epoch 1: %s", error)
+        start = None
     if is_first_process():
         clear(run_dir, but_for_training=start is not None)
+        if start and best.resolve().parent != run_dir.resolve():
+            with unfinished(run_dir / best.name) as temporary:
+                shutil.copyfile(best, temporary)
     return start, epochs_done
 
 

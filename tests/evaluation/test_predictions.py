@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.predictions import Predictions, Sample
 from emotion.stacks.manifest import StackRow
 
@@ -104,10 +104,31 @@ def test_folds_that_overlap_are_refused():
         Predictions.joined([fold, fold])
 
 
-@pytest.mark.parametrize("text", [None, "", "split,clip\ntest,a\n", "split,p_A\ntest,half\n"])
+HEADER = "split,clip,segment,subject,label,predicted,p_A,p_B\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        HEADER,
+        "split,clip\ntest,a\n",
+        "split,p_A\ntest,half\n",
+        HEADER + "test,a,1,,A,B,0.25\n",
+        HEADER + "test,a,1,,A,B,0.25,nan\n",
+        HEADER + "test,a,1,,A,B,0.25,0.25\n",
+        HEADER + "test,a,1,,A,B,1.25,-0.25\n",
+        HEADER + "test,a,one,,A,B,0.25,0.75\n",
+        HEADER + "test,a,1,,C,B,0.25,0.75\n",
+        HEADER + "train,a,1,,A,B,0.25,0.75\n",
+        HEADER + 2 * "test,a,1,,A,B,0.25,0.75\n",
+    ],
+)
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path, text: str | None):
     path = tmp_path / "predictions.csv"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match=str(path)):
+    with pytest.raises(DamagedFile, match=str(path)) as refused:
         Predictions.read(path)
+    assert str(refused.value).count(str(path)) == 1 and "\n" not in str(refused.value)

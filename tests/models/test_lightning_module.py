@@ -103,6 +103,12 @@ def test_training_overfits_one_batch(fit):
     assert trainer.callback_metrics["train/accuracy"] == 1
 
 
+def test_a_loss_that_is_not_finite_stops_training_at_its_step(fit):
+    module = small_module(optimizer={"name": "SGD", "lr": 1e38})
+    with pytest.raises(UserError, match=r"nan in step 2 of epoch 1, .* 1e\+38: .*optimizer\.lr"):
+        fit(module, random_batches(num=3))
+
+
 def test_loss_with_class_weights_and_label_smoothing():
     module = small_module(class_weights=[1.0, 2.0, 0.5], label_smoothing=0.3)
     logits, targets = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])

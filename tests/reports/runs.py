@@ -7,6 +7,7 @@ import numpy as np
 
 from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.predictions import Predictions, Sample
+from emotion.files import file_digest
 from emotion.models.titles import model_title
 from emotion.provenance import Machine, Provenance
 from emotion.sweeps.plan import Plan, PlannedCell, write_plan
@@ -66,6 +67,7 @@ def write_run(folder: Path, predictions: Predictions, **changes: Any) -> Finishe
         "parameters": 3_468_709, "epochs": 12, "best_epoch": 9, "seconds": 95.0,
         "pretrained": PretrainedWeights(loaded=False, source="random weights"),
         "val_accuracy": 0.5, "reported_on": "test", "scores": {}, "calibration": calibration(),
+        "files": {"predictions.csv": file_digest(folder / "predictions.csv")},
         "checkpoint": "best.ckpt", "cache": str(folder.parent / "cache"), "manifest_sha256": "",
         "dropped": (), "provenance": made,
         "throughput": Throughput(train_stacks_per_s=31.5, ms_per_stack=14.2),

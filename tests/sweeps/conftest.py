@@ -60,7 +60,7 @@ def finished(head: Any, manifest_sha256: str, val_accuracy: float) -> "FinishedR
         epochs=1, best_epoch=1, seconds=1, val_accuracy=val_accuracy, reported_on="test", scores={},
         calibration=Calibration(temperature=1, unsure_below=0, accuracy=0.9,
                                 threshold_set=False, splits={}),
-        checkpoint="best.ckpt", cache="", manifest_sha256=manifest_sha256, dropped=(),
+        checkpoint="best.ckpt", files={}, cache="", manifest_sha256=manifest_sha256, dropped=(),
         throughput=Throughput(train_stacks_per_s=1, ms_per_stack=1),
         provenance=Provenance.model_validate(provenance(), from_attributes=True),
     )  # fmt: skip
