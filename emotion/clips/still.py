@@ -11,15 +11,15 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
 from emotion.clips.naming import STILL_SUFFIXES
-from emotion.clips.video import Picture, Video, VideoError, why_unreadable
+from emotion.clips.video import Picture, Video, VideoError, Wanted, why_unreadable
 
 MAX_PIXELS = 50_000_000  # takes 0.7 GB while it is read and framed
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # whatever the name; GIF is common
 
 
-def open_clip(path: Path) -> "Video | Still":
+def open_clip(path: Path, wanted: Wanted | None = None) -> "Video | Still":
     """Open a video or, by its suffix, a still; an unreadable still raises when it is read."""
-    return Still(path) if path.suffix.lower() in STILL_SUFFIXES else Video(path)
+    return Still(path) if path.suffix.lower() in STILL_SUFFIXES else Video(path, wanted)
 
 
 @dataclass
