@@ -46,8 +46,8 @@ class Scheme:
     """How to read a data set's file names, or the rows of its list.
 
     Attributes:
-        pattern: regular expression that matches the whole id of a clip. Its group `label` is
-            required; `subject` and the group named by `split_by` are optional. None for a list.
+        pattern: regular expression that matches the whole id of a clip, with the group `label` and
+            optionally `subject` and the group named by `split_by`. None for a list.
         labels: the classes, in the order of their indices.
         label_map: label in names or list -> class, or None to leave the clip out. Unlisted labels
             map to themselves.

@@ -27,10 +27,8 @@ class Still:
     """A picture as a clip of one frame, surrounded by a black border.
 
     Faces fill the pictures of data sets such as FER2013. Of 300 pictures (60 of each class of
-    muxspace/facial_expressions), the face is found in 297 with a black border, 291 without one and
-    294 with a replicated edge. In all of them the crop, whose margin grows with the face, reaches
-    into the border, with 15 % of its area; without a border it would be cut off and stretched. Face
-    boxes are relative to the frame, border included.
+    muxspace/facial_expressions), the face is found in 297 with a black border, in 291 without one;
+    and the crop's margin would be cut off. Face boxes are relative to the frame, border included.
     """
 
     path: Path

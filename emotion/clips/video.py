@@ -1,13 +1,6 @@
-"""Decode the frames of a clip.
+"""Decode the frames of a clip with PyAV, which, unlike OpenCV, gives their timestamps.
 
-PyAV decodes on one core in 0.93 to 1.18 times the time of OpenCV (python -m benchmarks.preprocess),
-and gives the same pixels, except for clips tagged BT.709, a tag that OpenCV ignores. It was chosen
-for two reasons:
-
-- `sampling.by=time` needs each frame's presentation timestamp, and the previous frame if the next
-  one is farther from the sampled time. PyAV keeps a decoded frame and converts its colors on
-  demand.
-- OpenCV opens a sound file with cover art as a video, and never reports why a file cannot be read.
+It also converts colors on demand, and reports why a file cannot be read.
 """
 
 import logging
@@ -29,9 +22,8 @@ av.logging.set_skip_repeated(False)
 logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 
 MAX_FPS = 1000.0  # higher frame rates in a header are wrong
-# File formats that are opened whatever the file's name: videos, and sounds and pictures that are
-# then refused by name. FFmpeg also reads lists of other files (ffconcat, HLS), which no clip may
-# use to make it open other paths or addresses.
+# Formats that are opened whatever the file's name; sounds and pictures are then refused by name.
+# Not in it are lists of other files (ffconcat, HLS): no clip may open other paths or addresses.
 FORMATS = (
     *("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v"),
     *("mjpeg", "ogg", "mxf", "ivf", "gif", "mp3", "wav", "aac", "flac"),
@@ -76,8 +68,7 @@ class Video:
 
     Attributes:
         fps: frames per second by the header; 30 if it is missing or invalid.
-        num_frames: frames so far. Headers can be wrong, so the total is known only when `pictures`
-            is exhausted.
+        num_frames: frames so far; headers can be wrong about the total.
     """
 
     def __init__(self, path: Path, wanted: Wanted | None = None) -> None:

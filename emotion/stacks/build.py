@@ -13,7 +13,7 @@ from emotion.clips.naming import SPLITS, Clip, Dropped
 from emotion.errors import UserError
 from emotion.executors import Executor, pixel_versions
 from emotion.files import writer_lives
-from emotion.progress import ProgressBar
+from emotion.progress import progress_bar
 from emotion.stacks.build_report import (
     class_counts,
     count_dropped,
@@ -25,7 +25,7 @@ from emotion.stacks.cache import Cache, CacheContents
 from emotion.stacks.clip_record import ClipRecord, dates_of
 from emotion.stacks.contact_sheet import write_sheet
 from emotion.stacks.cutter import Cutter, cut_in_worker
-from emotion.stacks.manifest import StackRow, write_manifest
+from emotion.stacks.manifest import StackRow
 from emotion.stacks.source import ClipSource
 from emotion.tables import write_rows, write_table
 
@@ -66,7 +66,6 @@ class CacheBuilder:
 
     def plan(self) -> str:
         """Describe what `build` would do; change nothing."""
-        self._check_settings()
         source, directory = self.source, self.cache.directory
         if missing := source.missing_renders():
             return f"would render {len(missing)} demo clips in {source.root}, and cut all of them"
@@ -91,8 +90,9 @@ class CacheBuilder:
             UserError: there are no clips, none of them makes a stack, or, if `strict`, a clip
                 could not be read; then all others are done first.
         """
-        self._check_settings()
-        self._remove_unfinished()
+        for path in self.cache.directory.rglob(".*"):  # of processes that were killed
+            if not writer_lives(path):
+                path.unlink(missing_ok=True)
         self.source.provide(self.num_workers)
         clips, dropped = self.source.find()
         contents = self._contents()  # before cutting: the list may be edited meanwhile
@@ -101,7 +101,10 @@ class CacheBuilder:
         todo = [clip for clip in clips if clip.id not in records]
         root = self.source.root
         log.info("%s: %d clips, %d of them in the cache", root, len(clips), len(records))
-        self._log_other_versions(todo)
+        last = [record.packages for clip in todo if (record := self.cutter.last_record(clip))]
+        if others := [packages for packages in last if packages != pixel_versions()]:
+            differing = differing_versions(others[0])
+            log.warning("%d clips were cut with %s: they are cut again", len(others), differing)
         records |= self._cut(todo)
         rows = [row for clip in clips for row in self._rows(clip, records[clip.id])]
         dropped += [drop for clip in clips for drop in records[clip.id].dropped]
@@ -112,7 +115,7 @@ class CacheBuilder:
         if not rows:
             self.cache.contents_path.unlink(missing_ok=True)
             raise UserError(f"none of the clips in {root} makes a stack")
-        write_manifest(self.cache.manifest_path, rows)
+        write_rows(self.cache.manifest_path, StackRow, rows)
         if all(self.cache.record_path(clip.id).exists() for clip in clips):
             self.cache.write_contents(contents)
         else:  # some failed for a reason that may pass, such as a full disk
@@ -124,26 +127,18 @@ class CacheBuilder:
             raise UserError(f"strict=true, and {len(failed)} clips failed: {', '.join(failed)}")
 
     def _contents(self) -> CacheContents:
-        return CacheContents(self.cache.settings, pixel_versions(), self.source.description())
+        return CacheContents(
+            settings=self.cache.settings,
+            packages=pixel_versions(),
+            source=self.source.description(),
+        )
 
     def _files_exist(self) -> bool:
-        """Return whether the manifest and all files in it exist."""
         return self.cache.manifest_path.exists() and all(
             (self.cache.directory / path).exists()
             for row in self.cache.manifest()
             for path in (row.stack, row.landmarks)
         )
-
-    def _check_settings(self) -> None:
-        """Refuse a folder whose stacks were cut with other settings than its name says."""
-        made = self.cache.contents()
-        was = vars(made.settings if made else self.cache.settings)
-        differing = [key for key, value in vars(self.cache.settings).items() if was[key] != value]
-        if differing:
-            raise UserError(
-                f"{self.cache.contents_path}: {', '.join(differing)} must be as in the folder's "
-                "name: remove that folder, or set paths.cache to another one"
-            )
 
     def _hint(self, made: CacheContents | None) -> str | None:
         """Return which stacks exist, for the error of a cache that cannot be built."""
@@ -155,44 +150,28 @@ class CacheBuilder:
             )
         folder, ours = self.cache.directory.parent, self.cache.directory.name
         others = sorted({path.parent.name for path in folder.glob("*/manifest.csv")} - {ours})
-        if not others:
-            return None
-        return (
-            f"{folder} has no stacks of {ours}, but of "
-            f"{'; '.join(others)}: give those settings, or run preprocess.py"
+        return others and (
+            f"{folder} has no stacks of {ours}, but of {'; '.join(others)}: give those settings, "
+            "or run preprocess.py"
         )
-
-    def _log_other_versions(self, clips: Sequence[Clip]) -> None:
-        """Log how many clips are cut again because the installed packages have changed."""
-        last = [record for clip in clips if (record := self.cutter.last_record(clip))]
-        others = [record.packages for record in last if record.packages != pixel_versions()]
-        if others:
-            differing = differing_versions(others[0])
-            log.warning("%d clips were cut with %s: they are cut again", len(others), differing)
-
-    def _remove_unfinished(self) -> None:
-        """Remove the temporary files of processes that were killed while they wrote."""
-        for path in self.cache.directory.rglob(".*"):
-            if not writer_lives(path):
-                path.unlink(missing_ok=True)
 
     def _write_sheets(self, rows: Sequence[StackRow], changed: bool) -> None:
         """Draw the contact sheet of each class that has stacks, and log where they are."""
         folder = self.cache.directory / "sheets"
-        with_stacks = {row.label for row in rows}
-        names = [f"{label}.png" for label in self.source.scheme.labels if label in with_stacks]
-        for name in names:
+        by_label = {label: [] for label in self.source.scheme.labels}
+        for row in rows:
+            by_label[row.label].append(row)
+        sheets = {f"{label}.png": shown for label, shown in by_label.items() if shown}
+        for name, shown in sheets.items():
             if changed or not (folder / name).exists():
-                shown = [row for row in rows if f"{row.label}.png" == name]
                 write_sheet(folder / name, self.cache, shown)
-        log.info("contact sheets of the stacks: %s in %s", ", ".join(names), folder)
+        log.info("contact sheets of the stacks: %s in %s", ", ".join(sheets), folder)
 
     def _cut(self, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
-        """Cut clips with the executor; return clip id -> record."""
         if not clips:
             return {}  # and start no processes
         records: dict[str, ClipRecord] = {}
-        with ProgressBar("cutting clips", len(clips), unit="frames") as bar:
+        with progress_bar("cutting clips", len(clips), unit="frames") as advance:
             cut = partial(cut_in_worker, self.cutter)
             # The largest first, so that no process is left alone with one of them at the end.
             clips = sorted(clips, key=lambda clip: dates_of(clip.path).size_bytes, reverse=True)
@@ -200,11 +179,10 @@ class CacheBuilder:
                 records[clip.id] = record or ClipRecord(
                     failed=True, dropped=[Dropped(clip.id, "reading it kills the process")]
                 )
-                bar.advance(records[clip.id].num_frames)
+                advance(records[clip.id].num_frames)
         return records
 
     def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
-        """Return the manifest rows of a clip."""
         folder, interval = self.cache.directory, self.cache.settings.interval
         return [
             StackRow(

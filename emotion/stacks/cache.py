@@ -20,34 +20,27 @@ from typing import Any, Literal
 
 import numpy as np
 from omegaconf import DictConfig
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from emotion.clips.naming import Dropped
 from emotion.errors import UserError, first_problem
 from emotion.files import unfinished
 from emotion.stacks.landmarks import read_landmarks
-from emotion.stacks.manifest import StackRow, read_manifest
+from emotion.stacks.manifest import StackRow, read_dropped, read_manifest
 from emotion.stacks.settings import CacheSettings
 from emotion.stacks.source import ClipSource
 from emotion.stacks.stack import read_stack
-from emotion.tables import read_rows
 
 CACHE_VERSION = 1  # counts up when a file of the cache changes its meaning
 
 
-@dataclass(frozen=True)
-class CacheContents:
+class CacheContents(BaseModel, extra="forbid", frozen=True):
     """What made a complete cache: the content of its `settings.json`."""
-
-    __pydantic_config__ = ConfigDict(extra="forbid")
 
     settings: CacheSettings
     packages: dict[str, str]  # package -> version, of those that can change pixels
     source: dict[str, Any]  # of `ClipSource.description`
     version: Literal[1] = CACHE_VERSION
-
-
-_CONTENTS = TypeAdapter(CacheContents)
 
 
 @dataclass(frozen=True)
@@ -96,8 +89,8 @@ class Cache:
         return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
 
     def dropped(self) -> list[Dropped]:
-        """Read what made no stack, and why; see `read_rows`."""
-        return read_rows(self.directory / "dropped.csv", Dropped, "run preprocess.py to make it")
+        """Read what made no stack, and why; see `read_dropped`."""
+        return read_dropped(self.directory / "dropped.csv")
 
     def stack(self, row: StackRow) -> np.ndarray:
         """Read a stack, (T, H, W) uint8; (1, H, W) of a still."""
@@ -110,7 +103,7 @@ class Cache:
     def contents(self) -> CacheContents | None:
         """Read what made the cache; return None if it is incomplete."""
         try:
-            return _CONTENTS.validate_json(self.contents_path.read_bytes())
+            return CacheContents.model_validate_json(self.contents_path.read_bytes())
         except FileNotFoundError:
             return None
         except ValidationError as error:
@@ -123,4 +116,4 @@ class Cache:
     def write_contents(self, contents: CacheContents) -> None:
         """Write what made the cache, atomically: the last step of a complete build."""
         with unfinished(self.contents_path) as temporary:
-            temporary.write_bytes(_CONTENTS.dump_json(contents, indent=2))
+            temporary.write_text(contents.model_dump_json(indent=2), encoding="utf-8")

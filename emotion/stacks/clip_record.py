@@ -1,11 +1,11 @@
 """The record of a clip: how it was cut, and what vouches for its stacks. One JSON file per clip."""
 
 import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from emotion.clips.naming import Dropped
 from emotion.errors import UserError, first_problem
@@ -34,36 +34,30 @@ class SegmentRecord:
     has_face: str
 
 
-@dataclass
-class ClipRecord:
+class ClipRecord(BaseModel, extra="forbid"):
     """How one clip was cut."""
 
-    __pydantic_config__ = ConfigDict(extra="forbid")
-
-    dates: FileDates = field(default_factory=FileDates)
+    dates: FileDates = FileDates()
     content: str = ""  # BLAKE2b digest of the file
-    packages: dict[str, str] = field(default_factory=dict)  # versions that can change pixels
+    packages: dict[str, str] = {}  # versions that can change pixels
     fps: float = 0.0  # by the header
     num_frames: int = 0  # decoded
     failed: bool = False  # the file could not be read, or its reader crashed
-    segments: list[SegmentRecord] = field(default_factory=list)  # that made a stack
-    dropped: list[Dropped] = field(default_factory=list)  # that made none, or the clip
+    segments: list[SegmentRecord] = []  # that made a stack
+    dropped: list[Dropped] = []  # that made none, or the clip
     version: Literal[1] = RECORD_VERSION
-
-
-_ADAPTER = TypeAdapter(ClipRecord)
 
 
 def write_clip_record(path: Path, record: ClipRecord) -> None:
     """Write a record atomically."""
     with unfinished(path) as temporary:
-        temporary.write_bytes(_ADAPTER.dump_json(record))
+        temporary.write_text(record.model_dump_json(), encoding="utf-8")
 
 
 def read_clip_record(path: Path) -> ClipRecord | None:
     """Read a record; return None if there is none, and raise a UserError if it is damaged."""
     try:
-        return _ADAPTER.validate_json(path.read_bytes(), strict=True)
+        return ClipRecord.model_validate_json(path.read_bytes(), strict=True)
     except FileNotFoundError:
         return None
     except ValidationError as error:

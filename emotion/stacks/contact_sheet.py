@@ -21,9 +21,8 @@ FONT = ImageFont.load_default(11)
 def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
     """Write the contact sheet of stacks (at least one) as a PNG, atomically.
 
-    Each row shows the name of a clip and nine images of its stack, from the first to the last. Of
-    more than 60 stacks, 60 are shown, evenly spaced. Stacks of stills have one image: nine of them
-    make a row.
+    A row shows nine images of a stack, or nine stills. Of more than 60 rows, 60 are shown, evenly
+    spaced.
     """
     in_row = IMAGES if len(cache.stack(rows[0])) == 1 else 1
     places = np.linspace(0, len(rows) - 1, MAX_ROWS * in_row).round().astype(int)
@@ -46,11 +45,9 @@ def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
 
 def shorten(name: str) -> str:
     """Return a name that fits beside a row; of a long one the end, which tells clips apart."""
-    shown = name
-    while FONT.getlength(shown) > NAME_PX - 24:
-        name = name[1:]
-        shown = f"...{name}"
-    return shown
+    while FONT.getlength(name) > NAME_PX - 24:
+        name = "..." + name.removeprefix("...")[1:]
+    return name
 
 
 def strip(stack: np.ndarray, tile_px: int = 96) -> np.ndarray:

@@ -1,14 +1,14 @@
 """Cut one clip into stacks: the work that an executor distributes over processes and machines."""
 
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
 
 from emotion.clips.naming import Clip, Dropped
 from emotion.clips.still import Still, open_clip
 from emotion.clips.video import Video, VideoError
-from emotion.executors import begin_work, pixel_versions
+from emotion.executors import pixel_versions
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import (
     ClipRecord,
@@ -55,7 +55,7 @@ class Cutter:
             return record
         if dates.size_bytes != record.dates.size_bytes or content_of(clip.path) != record.content:
             return None
-        record = replace(record, dates=dates)
+        record.dates = dates
         write_clip_record(self.cache.record_path(clip.id), record)
         return record
 
@@ -73,7 +73,8 @@ class Cutter:
             return record
         record = ClipRecord()
         try:
-            record = ClipRecord(dates_of(clip.path), content_of(clip.path), pixel_versions())
+            record.dates, record.content = dates_of(clip.path), content_of(clip.path)
+            record.packages = pixel_versions()
             self._cut_segments(clip, record)
         except VideoError as error:
             record.failed = True
@@ -99,7 +100,6 @@ class Cutter:
                 path.unlink(missing_ok=True)
 
     def _cut_segments(self, clip: Clip, record: ClipRecord) -> None:
-        """Read a clip, write its stacks, and add its segments to the record."""
         settings = self.cache.settings
         video = open_sampled(clip.path, settings)
         num_images = 1 if isinstance(video, Still) else settings.num_images  # that are written
@@ -121,7 +121,6 @@ class Cutter:
 
 def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
     """Cut a clip in a process that an executor has started."""
-    begin_work()
     with one_at_a_time:
         return cutter.cut(clip)
 

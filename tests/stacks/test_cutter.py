@@ -14,7 +14,6 @@ import pytest
 from emotion.clips.demo.render import Format, render_frames
 from emotion.clips.naming import Clip
 from emotion.clips.video import Video
-from emotion.errors import UserError
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import SegmentRecord
 from emotion.stacks.cutter import Cutter, face_cropper
@@ -82,27 +81,6 @@ def test_every_setting_gives_the_folder_another_name(field: object):
     changed = replace(STANDARD, **{field.name: another(getattr(STANDARD, field.name))})
     assert changed.folder != STANDARD.folder
     assert changed.folder.isascii() and "/" not in changed.folder and " " not in changed.folder
-
-
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"by": "seconds"}, r"sampling\.by"),
-        ({"start": "middle"}, r"sampling\.start"),
-        ({"tracking": "often"}, r"face\.tracking"),
-        ({"follow": "smallest"}, r"face\.follow"),
-        ({"interval": 7}, r"sampling\.segment_frames"),
-        ({"min_frames": 0}, r"data\.min_frames"),
-        ({"min_frames": 91}, r"data\.min_frames"),
-        ({"min_face_fraction": -0.1}, r"sampling\.min_face_fraction"),
-        ({"min_confidence": 2}, r"face\.min_confidence"),
-        ({"size_px": 0}, r"face\.size_px"),
-        ({"margin": -0.1}, r"face\.margin"),
-    ],
-)
-def test_setting_that_cannot_work_is_refused_by_its_key(setting: dict, message: str):
-    with pytest.raises(UserError, match=message):
-        replace(STANDARD, **setting)
 
 
 # The same moments
