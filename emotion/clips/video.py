@@ -16,12 +16,15 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from emotion.watchdog import watchdog
+
 # Damage is reported as VideoError or as too few frames. FFmpeg's messages serve `Video` alone.
 av.logging.set_level(av.logging.INFO)
 av.logging.set_skip_repeated(False)
 logging.getLogger("libav").setLevel(logging.CRITICAL + 1)
 
 MAX_FPS = 1000.0  # higher frame rates in a header are wrong
+MAX_PIXELS = 50_000_000  # of a frame or a picture: 0.7 GB while it is read
 # Formats that are opened whatever the file's name; sounds and pictures are then refused by name.
 # Not in it are lists of other files (ffconcat, HLS): no clip may open other paths or addresses.
 FORMATS = (
@@ -29,7 +32,9 @@ FORMATS = (
     *("mjpeg", "ogg", "mxf", "ivf", "gif", "mp3", "wav", "aac", "flac"),
     *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),
 )
-ONLY_CLIPS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+SMALL = {"max_pixels": str(MAX_PIXELS)}  # makes decoders refuse larger frames
+ONLY_CLIPS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file", **SMALL}
+TOO_LARGE = f"its frames have more than {MAX_PIXELS:,} pixels, or no size"
 # From the times of all frames, in seconds, and the frame rate: the numbers of the frames to decode.
 Wanted = Callable[[list[float], float], Collection[int]]
 TimedFrame = tuple[av.VideoFrame | None, float | None]
@@ -145,6 +150,8 @@ class Video:
 
 def open_stream(path: Path, **options: str) -> av.VideoStream:
     """Open a clip's video, to be decoded by one thread, or raise a VideoError."""
+    if not os.path.isfile(path):
+        raise VideoError(why_unreadable(path, FileNotFoundError(), "video"))
     try:
         container = av.open(str(path), options=ONLY_CLIPS | options)
     except (av.FFmpegError, OSError) as error:
@@ -159,6 +166,7 @@ def open_stream(path: Path, **options: str) -> av.VideoStream:
         raise VideoError("its codec is unknown")
     stream.thread_type = "NONE"  # one process per core already uses all cores
     stream.codec_context.thread_count = 1
+    stream.codec_context.options = SMALL
     return stream
 
 
@@ -198,6 +206,8 @@ def decoded_frames(stream: av.VideoStream) -> Iterator[TimedFrame]:
             frames = packet.decode()
         except av.InvalidDataError:
             continue
+        except av.ArgumentError:
+            raise VideoError(TOO_LARGE) from None
         for frame in frames:
             # AVI has no presentation timestamps. Those that FFmpeg derives are out of order for
             # H.264 with B-frames; its decoding timestamps, in output order, are correct.
@@ -213,7 +223,9 @@ def is_avi(stream: av.VideoStream) -> bool:
 def readable_packets(stream: av.VideoStream) -> Iterator[av.Packet]:
     """Yield a stream's packets up to its end, or up to where the file is truncated."""
     try:
-        yield from stream.container.demux(stream)
+        for packet in stream.container.demux(stream):
+            watchdog.progress()
+            yield packet
     except (av.FFmpegError, IndexError):  # IndexError: PyAV's, for a stream announced by damage
         return
 
@@ -234,6 +246,8 @@ def why_unreadable(path: Path, error: Exception, noun: str) -> str:
     """Return why opening a file, which should be a `noun`, raised an error; names no file."""
     if path.is_symlink() and not path.exists():
         return "it is a symbolic link to a file that does not exist"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "it is a folder, a pipe or a device, not a file"
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
     if isinstance(error, PermissionError) or not os.access(path, os.R_OK):
