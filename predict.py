@@ -43,15 +43,14 @@ def predict_clips(cfg: "DictConfig", model: Path, recipe: "Recipe", folder: Path
     """Predict clips, print a table and write the files of the run."""
     from rich.console import Console
 
-    from emotion.inference.answer import answers_table, write_csv, write_json_lines
+    from emotion.inference.answer import answers_table, write_csv
     from emotion.inference.batch import Predictor, output_names
 
     clips = files_of(cfg.clips, "clips")
     pictures = {"stride": cfg.stride, "rendered": folder / "rendered"} if cfg.render else {}
     neutral = files_of(cfg.neutral, "neutral")
     predictor = Predictor(model, cfg.min_frames, cfg.unsure_below, neutral, **pictures)
-    answers = predictor.predict_all(clips, cfg.num_workers)
-    write_json_lines(folder / "predictions.jsonl", answers)
+    answers = predictor.predict_to_file(clips, cfg.num_workers, folder / "predictions.jsonl")
     write_csv(folder / "predictions.csv", answers, recipe.labels)
     console = Console()
     if not console.is_terminal:  # Rich assumes 80 columns for a log file

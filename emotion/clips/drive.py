@@ -18,7 +18,8 @@ from filelock import FileLock
 
 from emotion.clips.naming import VIDEO_SUFFIXES
 from emotion.errors import UserError
-from emotion.progress import progress_bar
+from emotion.files import digest
+from emotion.progress import progress_bar, terminal_bar
 
 log = logging.getLogger(__name__)
 
@@ -47,14 +48,16 @@ def fetch_clips(root: Path, download_id: str) -> None:
     if not re.fullmatch(r"[\w-]+", download_id, re.ASCII):
         raise UserError(
             "DATASET_DOWNLOAD_ID must be the part of a Google Drive link between /d/ and /view, or "
-            f"after id=, got {download_id!r}"
+            "after id=, of letters, digits, - and _"
         )
-    archive = root.with_name(f".{root.name}-{download_id}.zip")  # another id, another file
+    # Another id, another file; whoever knows the id itself may download the clips.
+    archive = root.with_name(f".{root.name}-{digest(download_id.encode())[:8]}.zip")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(archive.with_suffix(".lock")) as lock:
             if not root.exists():  # else another run has downloaded it in the meantime
                 download(archive, download_id, root)
+                put_aside_unless_zip(archive)
                 unpack(archive, root)
                 archive.unlink()
             Path(lock.lock_file).unlink(missing_ok=True)
@@ -73,25 +76,47 @@ def download(archive: Path, download_id: str, root: Path) -> None:
     from gdown.exceptions import DownloadError, FileURLRetrievalError
 
     log.info("downloading the clips of %s from Google Drive", root)
+    bar = terminal_bar()
+    task = bar.add_task("downloading MiB", total=None, speed="")
+
+    def progress(num_bytes: int, total_bytes: int | None) -> None:
+        refuse_large(num_bytes, total_bytes)
+        bar.update(task, completed=num_bytes >> 20, total=total_bytes and total_bytes >> 20)
+
     try:
-        gdown.download(
-            id=download_id,
-            output=str(archive),
-            resume=True,
-            use_cookies=False,  # they would be read from and written to the home folder
-            timeout=TIMEOUT_S,
-            retries=RETRIES,
-            progress=refuse_large,
-        )
+        with bar:
+            gdown.download(
+                id=download_id,
+                output=str(archive),
+                resume=True,
+                use_cookies=False,  # they would be read from and written to the home folder
+                timeout=TIMEOUT_S,
+                retries=RETRIES,
+                progress=progress,
+                quiet=True,  # else it prints the id
+            )
     except (FileURLRetrievalError, DownloadError, OSError) as error:  # OSErrors of the network
         cause: BaseException = error
         while cause.__context__:  # the libraries wrap it into paragraphs
             cause = cause.__context__
+        reason = one_line(cause).replace(download_id, "...")
         raise UserError(
-            f"the file of DATASET_DOWNLOAD_ID cannot be downloaded ({one_line(cause)}): share it "
+            f"the file of DATASET_DOWNLOAD_ID cannot be downloaded ({reason}): share it "
             "with anyone who has the link, run the same command again later, which resumes the "
             f"download, or put the clips into {root} yourself"
         ) from None
+
+
+def put_aside_unless_zip(archive: Path) -> None:
+    """Rename a download that is no ZIP, such as a page of Drive's, and raise a UserError."""
+    with open(archive, "rb") as file:
+        if file.read(2) == b"PK":
+            return
+    aside = archive.replace(archive.with_suffix(".not-a-zip"))
+    raise UserError(
+        f"the file of DATASET_DOWNLOAD_ID is no ZIP, see {aside}: check the id, or wait a "
+        "day if it is a page about a quota. The next start downloads again"
+    )
 
 
 def refuse_large(num_bytes: int, total_bytes: int | None) -> None:

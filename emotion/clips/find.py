@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from glob import glob
+from io import StringIO
 from itertools import count, zip_longest
 from pathlib import Path
 
-from emotion.clips.naming import KINDS, SPLITS, STILL_SUFFIXES, Clip, Dropped, Scheme
-from emotion.errors import UserError
+from emotion.clips.naming import KINDS, SPLITS, STILL_SUFFIXES, Clip, Dropped, Scheme, printable
+from emotion.errors import DamagedFile, UserError
+from emotion.files import read_whole
 
 LIST_FORMAT = "a list is a UTF-8 CSV file with the columns path,label[,subject][,split]"
 
@@ -63,13 +65,12 @@ def clip_files(root: Path, kind: str) -> list[Path]:
 
 
 def files_below(root: Path, kind: str) -> list[Path]:
-    """List all files of a kind below a folder, without hidden ones, sorted by name."""
+    """List all files (and folders) named as a kind below a folder, without hidden ones, sorted."""
     _, suffixes = KINDS[kind]
     return sorted(
         path
         for path in root.rglob("*")
         if path.suffix.lower() in suffixes
-        and not path.is_dir()
         and not any(name.startswith(".") for name in path.relative_to(root).parts)  # hidden
     )
 
@@ -106,7 +107,8 @@ def read_names(
             dropped.append(read)
         elif read.id in clips:
             reason = "a clip of the same name with another suffix is used instead"
-            dropped.append(Dropped(read.id, reason, f"{path.name}, not {clips[read.id].path.name}"))
+            detail = f"{printable(path.name)}, not {printable(clips[read.id].path.name)}"
+            dropped.append(Dropped(read.id, reason, detail))
         else:
             clips[read.id] = read
     return list(clips.values()), dropped
@@ -169,18 +171,19 @@ def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str
 
     Blank lines and surrounding whitespace are ignored; missing values are empty.
     """
-    if not clip_list.is_file():
-        raise UserError(f"no list {clip_list}: put it there, or set data.list=FILE; {LIST_FORMAT}")
     try:
-        with open(clip_list, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            columns = [name.strip() for name in next(reader, [])]
-            rows = [
-                (reader.line_num, dict(zip_longest(columns, values[: len(columns)], fillvalue="")))
-                for values in ([value.strip() for value in row] for row in reader)
-                if any(values)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.reader(StringIO(read_whole(clip_list).decode("utf-8-sig"), newline=""))
+        columns = [name.strip() for name in next(reader, [])]
+        rows = [
+            (reader.line_num, dict(zip_longest(columns, values[: len(columns)], fillvalue="")))
+            for values in ([value.strip() for value in row] for row in reader)
+            if any(values)
+        ]
+    except FileNotFoundError:
+        raise UserError(
+            f"no list {clip_list}: put it there, or set data.list=FILE; {LIST_FORMAT}"
+        ) from None
+    except (DamagedFile, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{clip_list} cannot be read ({error}): {LIST_FORMAT}") from None
     if missing := {"path", "label"} - set(columns):
         raise UserError(
@@ -197,4 +200,4 @@ def listed_id(path: Path, root: Path) -> str:
     root = os.path.normpath(root)
     is_inside = path.is_relative_to(root)
     inside = path.relative_to(root) if is_inside else "outside" / path.relative_to(path.anchor)
-    return inside.with_suffix("").as_posix()
+    return printable(inside.with_suffix("").as_posix())

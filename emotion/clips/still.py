@@ -1,5 +1,6 @@
 """Read a still picture as a clip of one frame."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,8 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
 from emotion.clips.naming import STILL_SUFFIXES
-from emotion.clips.video import Picture, Video, VideoError, why_unreadable
+from emotion.clips.video import MAX_PIXELS, Picture, Video, VideoError, why_unreadable
 
-MAX_PIXELS = 50_000_000  # takes 0.7 GB while it is read and framed
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # whatever the name; GIF is common
 
 
@@ -49,6 +49,8 @@ def read_still(path: Path) -> np.ndarray:
         (H, W, 3) uint8 RGB; transparent pixels are black.
     """
     too_large = VideoError(f"it has more than {MAX_PIXELS:,} pixels")
+    if not os.path.isfile(path):
+        raise VideoError(why_unreadable(path, FileNotFoundError(), "picture"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damage that matters raises an error

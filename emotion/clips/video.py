@@ -13,9 +13,12 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from emotion.watchdog import watchdog
+
 av.logging.set_level(av.logging.PANIC)  # damage is reported as VideoError or as too few frames
 
 MAX_FPS = 1000.0  # higher frame rates in a header are wrong
+MAX_PIXELS = 50_000_000  # of a frame or a picture: 0.7 GB while it is read
 # Formats that are opened whatever the file's name; sounds and pictures are then refused by name.
 # Not in it are lists of other files (ffconcat, HLS): no clip may open other paths or addresses.
 FORMATS = (
@@ -23,7 +26,9 @@ FORMATS = (
     *("mjpeg", "ogg", "mxf", "ivf", "gif", "mp3", "wav", "aac", "flac"),
     *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),
 )
-ONLY_CLIPS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+SMALL = {"max_pixels": str(MAX_PIXELS)}  # makes decoders refuse larger frames
+ONLY_CLIPS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file", **SMALL}
+TOO_LARGE = f"its frames have more than {MAX_PIXELS:,} pixels, or no size"
 
 
 class VideoError(ValueError):
@@ -65,6 +70,8 @@ class Video:
     def __init__(self, path: Path) -> None:
         """Open a clip, or raise a VideoError."""
         self.path = path
+        if not os.path.isfile(path):
+            raise VideoError(why_unreadable(path, FileNotFoundError(), "video"))
         try:
             self._container = av.open(str(path), options=ONLY_CLIPS)
         except (av.FFmpegError, OSError) as error:
@@ -76,6 +83,7 @@ class Video:
             raise
         self._stream.thread_type = "NONE"  # one process per core already uses all cores
         self._stream.codec_context.thread_count = 1
+        self._stream.codec_context.options = SMALL
         rate = float(self._stream.average_rate or 0)
         self.fps = rate if 0 < rate <= MAX_FPS else 30.0
         self.num_frames = 0
@@ -92,9 +100,12 @@ class Video:
                     frames = packet.decode()
                 except av.InvalidDataError:
                     continue
+                except av.ArgumentError:
+                    raise VideoError(TOO_LARGE) from None
                 for frame in frames:
                     ticks = frame.dts if is_avi else frame.pts
                     time_s = None if ticks is None else float(ticks * frame.time_base)
+                    watchdog.progress()
                     yield Picture(frame, time_s, converter)
                     self.num_frames += 1
         if self.num_frames == 0:
@@ -127,6 +138,8 @@ def why_unreadable(path: Path, error: Exception, noun: str) -> str:
     """Return why opening a file, which should be a `noun`, raised an error; names no file."""
     if path.is_symlink() and not path.exists():
         return "it is a symbolic link to a file that does not exist"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "it is a folder, a pipe or a device, not a file"
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
     if isinstance(error, PermissionError) or not os.access(path, os.R_OK):

@@ -2,14 +2,16 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
 from emotion.clips.video import VideoError
+from emotion.errors import is_machine_fault
 from emotion.executors import LocalExecutor
-from emotion.inference.answer import Answer
+from emotion.files import unfinished
+from emotion.inference.answer import Answer, json_lines
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.progress import progress_bar
 
@@ -25,20 +27,35 @@ class Predictor:
     stride: int | None = None  # frames from one window to the next; None for no windows
     rendered: Path | None = None  # for the pictures, in a folder for each clip; None for none
 
-    def predict_all(self, clips: Sequence[Path], num_workers: int | None) -> list[Answer]:
-        """Predict clips; an error in one clip is reported in its answer and stops no other.
+    def predict_all(
+        self, clips: Sequence[Path], num_workers: int | None
+    ) -> Iterator[tuple[Path, Answer]]:
+        """Yield each clip, in any order, and its answer, which also reports an error in the clip.
 
         A single clip is predicted in this process, others in `num_workers`, None for one per core.
         A wrong model or stride raises a UserError.
         """
         named = list(zip(clips, output_names(clips), strict=True))
         if len(clips) == 1:
-            return [self.predict(named[0])]
-        answers: dict[Path, Answer] = {}
+            yield clips[0], self.predict(named[0])
+            return
         with progress_bar("predicting clips", len(clips)) as advance:
             for (clip, _), answer in LocalExecutor(num_workers).run(self.predict, named, Path()):
-                answers[clip] = answer or failed(clip, "reading it kills the process")
+                yield clip, answer or failed(clip, "reading it kills the process")
                 advance()
+
+    def predict_to_file(
+        self, clips: Sequence[Path], num_workers: int | None, path: Path
+    ) -> list[Answer]:
+        """Predict clips; write each answer as it comes, and at the end all in the clips' order."""
+        answers = {}
+        with json_lines(path) as write:
+            for clip, answer in self.predict_all(clips, num_workers):
+                write(answer)
+                answers[clip] = answer
+        with unfinished(path) as temporary, json_lines(temporary) as write:
+            for clip in clips:
+                write(answers[clip])
         return [answers[clip] for clip in clips]
 
     def predict(self, named: tuple[Path, str]) -> Answer:
@@ -56,6 +73,8 @@ class Predictor:
         except VideoError as error:
             return failed(clip, str(error))
         except Exception as error:  # one clip must not stop the others; its answer reports it
+            if is_machine_fault(error):
+                raise
             return failed(clip, f"{type(error).__name__}: {error}")
         return answer
 

@@ -15,6 +15,7 @@ from PIL import Image, ImageFont
 from PIL.ImageDraw import ImageDraw as Draw
 
 from emotion.clips.still import open_clip
+from emotion.escape import for_terminal
 from emotion.files import unfinished
 from emotion.inference.answer import Answer, Probabilities, Window, summary, top_label
 from emotion.stacks.sampling import number_frames
@@ -27,6 +28,7 @@ LONG_SIDE_PX = 1920  # larger clips are reduced
 NEAR_PEAK = 0.25  # fraction of a window on each side of its middle
 THUMBNAILS = 9
 THUMBNAIL_PX = 160
+STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False}
 FASTSTART = {"movflags": "faststart"}  # a browser can play the clip while it loads
 COLORS = (  # RGB; distinct for color-blind readers (Okabe and Ito), and readable on dark
     (230, 97, 1), (240, 200, 40), (150, 160, 170), (86, 180, 233), (204, 121, 167),
@@ -198,13 +200,14 @@ def timeline(answer: Answer, thumbnails: Sequence[np.ndarray], unsure_below: flo
     labels = answer.probabilities or {}
     height_px, width_px = thumbnails[0].shape[:2]
     strip = 9.0 / len(thumbnails) * height_px / width_px
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, strip + 3.0), layout="constrained")
         film, axis = figure.subplots(2, 1, height_ratios=[strip, 2.7])
         film.imshow(np.hstack(thumbnails), aspect="auto")
         film.axis("off")
         text = summary(labels, unsure_below) if labels else "; ".join(answer.reasons)
-        film.set_title(f"{Path(answer.clip).name}: {text}", fontsize=11, loc="left")
+        title = for_terminal(f"{Path(answer.clip).name}: {text}")
+        film.set_title(title, fontsize=11, loc="left")
         end_s = answer.seconds(answer.num_frames)
         middles = [answer.seconds(window.middle) for window in answer.windows]
         for label, color in zip(labels, cycle(COLORS)):

@@ -13,10 +13,10 @@ import numpy as np
 
 from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.metrics import bootstrap, judge
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import REMEDY, Predictions
 from emotion.sweeps.plan import PLAN_FILE, Plan, read_plan
 from emotion.tables import read_table
-from emotion.training.cell import BESIDE_THE_POINT, is_begun
+from emotion.training.cell import BESIDE_THE_POINT, CURVES_FILE, is_begun
 from emotion.training.record import RECORD_FILE, FinishedRun, RunHead, read_record
 
 LEVELS = ("stacks", "clips")
@@ -36,7 +36,7 @@ class Curve:
 
 def read_curves(folder: Path) -> list[Curve]:
     """Read the curves that the CSV logger wrote to a run's folder; none without such a logger."""
-    path = folder / "curves" / "metrics.csv"
+    path = folder / CURVES_FILE
     curves: dict[str, dict[int, float]] = defaultdict(dict)
     try:
         for row in read_table(path):
@@ -64,7 +64,7 @@ class SweepRun:
     folder: Path
     head: RunHead  # the whole record of a finished run
     status: Literal["finished", "failed", "unfinished", "damaged"]
-    error: str = ""  # why it is not finished, or which file of it is damaged
+    error: str = ""  # why it is not finished, or which files, without scores, are damaged
     predictions: Predictions | None = None  # of a finished run
     curves: Sequence[Curve] = ()  # of a finished run with a CSV logger
 
@@ -84,16 +84,23 @@ def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | UserErr
             assert planned is not None
             state = "interrupted, or running now" if is_begun(folder) else "not started"
             return SweepRun(folder, planned, "unfinished", state)
+        if planned and record.cell != planned.cell:
+            raise DamagedFile(f"{folder / RECORD_FILE} is of another cell: {REMEDY}")
         # with the overrides of the sweep's last start, which may list other keys of the same cell
         head = record.model_copy(update={"overrides": planned.overrides}) if planned else record
         if not isinstance(record, FinishedRun):
             return SweepRun(folder, head, "failed", record.error)
         predictions = record.predictions(folder).of_split(record.reported_on)
-        try:
-            curves, flaw = read_curves(folder), ""
-        except DamagedFile as error:
-            curves, flaw = [], str(error)
-        return SweepRun(folder, head, "finished", flaw, predictions, curves)
+        flaws, curves = [], []
+        for name in dict.fromkeys((*record.files, CURVES_FILE)):
+            try:
+                if name in record.files:
+                    record.check_files(folder, name)
+                if name == CURVES_FILE:
+                    curves = read_curves(folder)
+            except DamagedFile as error:
+                flaws.append(str(error))
+        return SweepRun(folder, head, "finished", "; ".join(flaws), predictions, curves)
     except UserError as error:
         return SweepRun(folder, head, "damaged", str(error)) if head else error
 

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emotion.files import unfinished
-from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
+from emotion.stacks.stack import read_stack
 
 MAX_ROWS = 60  # 60 rows of 56 px fill a tall screen twice
 IMAGES = 9
@@ -18,13 +18,13 @@ NAME_PX = 200  # width of the names beside the rows
 FONT = ImageFont.load_default(11)
 
 
-def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
+def write_sheet(path: Path, directory: Path, rows: Sequence[StackRow]) -> None:
     """Write the contact sheet of stacks (at least one) as a PNG, atomically.
 
     A row shows nine images of a stack, or nine stills. Of more than 60 rows, 60 are shown, evenly
     spaced.
     """
-    in_row = IMAGES if len(cache.stack(rows[0])) == 1 else 1
+    in_row = IMAGES if len(read_stack(directory / rows[0].stack)) == 1 else 1
     places = np.linspace(0, len(rows) - 1, MAX_ROWS * in_row).round().astype(int)
     shown = [rows[place] for place in np.unique(places)]
     groups = [shown[start : start + in_row] for start in range(0, len(shown), in_row)]
@@ -35,7 +35,7 @@ def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
         first, last = (shorten(row.clip) for row in (group[0], group[-1]))
         below = f"segment {group[0].segment}" if len(group) == 1 else f"to {last}"
         draw.text((6, top + 14), f"{first}\n{below}", fill=255, font=FONT)
-        images = np.concatenate([cache.stack(row) for row in group])
+        images = np.concatenate([read_stack(directory / row.stack) for row in group])
         if in_row == 1:
             images = images[np.linspace(0, len(images) - 1, IMAGES).round().astype(int)]
         sheet.paste(Image.fromarray(strip(images, TILE_PX)), (NAME_PX, top))

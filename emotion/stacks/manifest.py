@@ -30,6 +30,8 @@ class StackRow:
     face_frames: int
     sampled_frames: int  # fewer than T in a tail
     fps: float  # by the clip's header; 0 if unknown
+    stack_digest: str  # SHA-256 of the TIFF
+    landmarks_digest: str
 
     @property
     def crop_found(self) -> list[bool]:

@@ -1,6 +1,6 @@
 """Where the clips of a data set come from: a folder or a list, a download, or the demo renderer."""
 
-import hashlib
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,10 @@ from typing import Any
 from omegaconf import DictConfig
 
 from emotion.clips.find import find_clips, limit_clips, read_names
-from emotion.clips.naming import Clip, Dropped, Scheme
+from emotion.clips.naming import Clip, Dropped, Scheme, printable
 from emotion.config import Render
 from emotion.errors import UserError
+from emotion.files import digest, file_digest
 from emotion.progress import progress_bar
 
 RENDERED = ".rendered"  # marks a folder that demo clips are rendered into
@@ -54,15 +55,15 @@ class ClipSource:
         name = self.name
         if self.max_per_class is not None:
             name += f"-{self.max_per_class}perclass"
-        place = f"{self.root}\n{self.clip_list or ''}"
-        return f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:6]}"
+        place = os.fsencode(f"{self.root}\n{self.clip_list or ''}")
+        return f"{name}-{digest(place)[:6]}"
 
     def description(self) -> dict[str, Any]:
         """Return all that decides which clips there are and how they are labeled, as JSON."""
         listed = self.clip_list is not None and self.clip_list.is_file()
         return {
-            "root": str(self.root),
-            "list": hashlib.sha256(self.clip_list.read_bytes()).hexdigest() if listed else None,
+            "root": printable(str(self.root)),
+            "list": file_digest(self.clip_list) if listed else None,
             "render": self.render and self.render.model_dump(),
             "scheme": asdict(self.scheme),
         }

@@ -1,5 +1,6 @@
 """Writes what finished and failed runs leave behind, without training."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,11 @@ def run_head(**changes: Any) -> dict[str, Any]:
     return head | {"model_title": model_title(head["backbone"])}
 
 
-def write_run(folder: Path, predictions: Predictions, **changes: Any) -> FinishedRun:
-    """Write the record and predictions of a finished run."""
-    folder.mkdir(parents=True)
+def write_run(
+    folder: Path, predictions: Predictions, more_files: Sequence[str] = (), **changes: Any
+) -> FinishedRun:
+    """Write the record and predictions of a finished run, whose other files are there."""
+    folder.mkdir(parents=True, exist_ok=bool(more_files))
     predictions.write(folder / "predictions.csv")
     made = Provenance(commit="0123abc", dirty=False, versions={"torch": "2"}, machine=MACHINE)
     fields = {
@@ -67,7 +70,7 @@ def write_run(folder: Path, predictions: Predictions, **changes: Any) -> Finishe
         "parameters": 3_468_709, "epochs": 12, "best_epoch": 9, "seconds": 95.0,
         "pretrained": PretrainedWeights(loaded=False, source="random weights"),
         "val_accuracy": 0.5, "reported_on": "test", "scores": {}, "calibration": calibration(),
-        "files": {"predictions.csv": file_digest(folder / "predictions.csv")},
+        "files": {n: file_digest(folder / n) for n in ("predictions.csv", *more_files)},
         "checkpoint": "best.ckpt", "cache": str(folder.parent / "cache"), "manifest_sha256": "",
         "dropped": (), "provenance": made,
         "throughput": Throughput(train_stacks_per_s=31.5, ms_per_stack=14.2),

@@ -10,10 +10,8 @@ from emotion.errors import UserError
 from emotion.evaluation.metrics import judge
 from emotion.evaluation.personal import with_baselines
 from emotion.evaluation.predictions import Predictions, Sample
-from emotion.files import file_digest
 from emotion.models.recipe import Recipe
 from emotion.reports.personal import personal_table
-from emotion.training.record import write_record
 from tests.reports.runs import calibration, fail_run, write_run
 from tests.stacks.standard import STANDARD
 
@@ -43,16 +41,15 @@ def write(tmp_path: Path):
 
     def write_personal(name: str, stacks, seed=0, neutral=NEUTRAL, interval=5) -> Path:
         folder = tmp_path / name
-        record = write_run(
-            folder, predictions_of(stacks), seed=seed, interval=interval, labels=LABELS,
-            calibration=calibration(TEMPERATURE),
-        )  # fmt: skip
         Recipe(
             title="net", data="clips", labels=LABELS, settings=STANDARD, interval=interval,
             image_px=224, versions={}, neutral=neutral, neutral_label="Calm" if neutral else None,
         ).write(folder / "recipe.json")  # fmt: skip
-        files = record.files | {"recipe.json": file_digest(folder / "recipe.json")}
-        write_record(folder, record.model_copy(update={"files": files}))
+        (folder / "best.ckpt").touch()
+        write_run(
+            folder, predictions_of(stacks), ("recipe.json", "best.ckpt"), seed=seed,
+            interval=interval, labels=LABELS, calibration=calibration(TEMPERATURE),
+        )  # fmt: skip
         return folder
 
     return write_personal

@@ -1,6 +1,7 @@
 """Tables: what an entry shows, folds pooled, seeds averaged, and nothing mixed that differs."""
 
 import csv
+import os
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -115,6 +116,34 @@ def test_damaged_curves_are_named_and_cost_no_score(sweep: Path, text: str):
     results = results_of(sweep)
     assert results.entries[0].text().startswith("25.00")
     assert any(note.startswith("damaged: ") and str(curves) in note for note in notes(results))
+
+
+def test_damaged_file_without_scores_is_named(tmp_path: Path):
+    (tmp_path / "0").mkdir()
+    weights = tmp_path / "0" / "best.ckpt"
+    weights.write_bytes(b"weights")
+    write_run(tmp_path / "0", predict(7, 3), more_files=("best.ckpt",))
+    assert not any(note.startswith("damaged") for note in notes(results_of(tmp_path)))
+    weights.write_bytes(b"weightz")
+    results = results_of(tmp_path)
+    assert results.entries[0].text().startswith("70.00")
+    assert any(note.startswith("damaged: ") and str(weights) in note for note in notes(results))
+
+
+def test_loops_of_links_and_pipes_do_not_hang(sweep: Path):
+    (sweep / "loop").symlink_to(sweep)
+    (sweep / "alone" / "pipe").mkdir(parents=True)
+    os.mkfifo(sweep / "alone" / "pipe" / RECORD_FILE)
+    results = results_of(sweep)
+    assert len(results.runs) == 4
+    assert any(note.startswith(f"damaged: {sweep / 'alone'}") for note in notes(results))
+
+
+def test_record_of_another_cell_is_damaged(sweep: Path):
+    for name in (RECORD_FILE, "predictions.csv"):
+        (sweep / "net5" / name).write_bytes((sweep / "net10" / name).read_bytes())
+    plan(sweep, net5={"cell": "other"}, net10={"interval": 10})
+    assert [entry.text()[:5] for entry in results_of(sweep).entries] == ["damag", "70.00"]
 
 
 def test_a_sweep_with_damaged_and_no_finished_runs_is_an_error(sweep: Path):

@@ -24,6 +24,8 @@ PLAIN = StackRow(
     face_frames=12,
     sampled_frames=15,
     fps=30000 / 1001,
+    stack_digest="0e" * 32,
+    landmarks_digest="f" * 64,
 )
 AWKWARD = StackRow(
     stack='stacks/a, "b"/Glück 笑_0001.tiff',
@@ -38,6 +40,8 @@ AWKWARD = StackRow(
     face_frames=0,
     sampled_frames=18,
     fps=0.0,
+    stack_digest="1" * 64,
+    landmarks_digest="2" * 64,
 )
 
 
