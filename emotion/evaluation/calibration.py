@@ -48,11 +48,6 @@ class Calibration:
     threshold_set: bool  # false with fewer than `min_clips` validation clips
     splits: dict[str, SplitCalibration]
 
-    @property
-    def min_clips(self) -> int:
-        """The number of validation clips below which no threshold is set."""
-        return min_clips(self.accuracy)
-
 
 def fit_calibration(predictions: Predictions, accuracy: float) -> Calibration:
     """Fit on the uncalibrated predictions of validation stacks, and evaluate every split."""

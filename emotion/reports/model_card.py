@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from emotion import REPOSITORY
 from emotion.escape import for_markdown, for_terminal
-from emotion.evaluation.calibration import BINS, TEMPERATURES
+from emotion.evaluation.calibration import BINS, TEMPERATURES, min_clips
 from emotion.files import file_digest
 from emotion.stacks.landmarks import NUM_POINTS
 from emotion.training.finished_run import Run
@@ -64,6 +64,7 @@ def model_card(run: Run, files: Sequence[ExportedFile]) -> str:
         num_points=NUM_POINTS,
         max_temperature=TEMPERATURES[1],
         bins=BINS,
+        min_clips=min_clips(record.calibration.accuracy),
     )
 
 

@@ -135,46 +135,47 @@ def span(numbers: Iterable[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
+def place(results: Results, entry: Entry) -> dict[str, Any]:
+    """Return the columns that name an entry."""
+    return {
+        "data": entry.protocol.data,
+        "split": entry.protocol.split,
+        "split_settings": entry.protocol.settings,
+        "settings": entry.variant,
+        "model": entry.model.name,
+        "title": heading(results, entry.model),
+        "interval": entry.interval,
+        "num_images": results.num_images(entry.interval),
+        "folds": " ".join(map(str, entry.folds)),
+        "status": "finished" if entry.is_finished else entry.text(),
+    }
+
+
 def summary_table(results: Results) -> tuple[list[str], list[list[Any]]]:
     """Return columns and rows of numbers for a dashboard: a row for each entry, None if unknown."""
-    columns = [
-        *("data", "split", "settings", "model", "interval", "images", "status", "runs"),
-        *(f"{score}{part}" for score in SCORES for part in ("", " std", " low", " high")),
-        *("parameters", *MEASURES),
-    ]
     rows = []
     for entry in results.entries:
-        place = [entry.protocol.data, entry.protocol.split, entry.variant]
-        place += [results.title(entry.model), entry.interval, results.num_images(entry.interval)]
-        place += ["finished" if entry.is_finished else entry.text(), len(entry.runs)]
-        numbers = [None] * (len(columns) - len(place))
+        row = place(results, entry) | {"runs": len(entry.runs)}
         if entry.is_finished:
-            numbers = [number for score in SCORES for number in astuple(entry.estimate(score))]
-            numbers += [entry.records[0].parameters, *map(entry.median, MEASURES)]
-        rows.append([*place, *numbers])
-    return columns, rows
+            for score in SCORES:
+                names = (score, *(f"{score} {part}" for part in ("std", "low", "high")))
+                row |= zip(names, astuple(entry.estimate(score)), strict=True)
+            row["parameters"] = entry.records[0].parameters
+            row |= {measure: entry.median(measure) for measure in MEASURES}
+        rows.append(row)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return columns, [[row.get(column) for column in columns] for row in rows]
 
 
 def csv_rows(results: Results) -> Iterator[dict[str, Any]]:
     """Yield a row for every number, 0 to 1; an unfinished entry has one row without numbers."""
     for entry in results.entries:
-        place = {
-            "data": entry.protocol.data,
-            "split": entry.protocol.split,
-            "split_settings": entry.protocol.settings,
-            "settings": entry.variant,
-            "model": entry.model.name,
-            "title": heading(results, entry.model),
-            "interval": entry.interval,
-            "num_images": results.num_images(entry.interval),
-            "folds": " ".join(map(str, entry.folds)),
-        }
+        own = place(results, entry)
         if entry.is_finished:
-            record = entry.records[0]
-            place |= {key: getattr(record, key) for key in ("status", "reported_on", "selected_on")}
-            yield from (place | row for row in score_rows(entry))
+            own |= {key: getattr(entry.records[0], key) for key in ("reported_on", "selected_on")}
+            yield from (own | row for row in score_rows(entry))
         else:
-            yield place | {"status": entry.text()}
+            yield own
 
 
 def score_rows(entry: Entry) -> Iterator[dict[str, Any]]:

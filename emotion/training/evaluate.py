@@ -8,7 +8,7 @@ import torch
 
 from emotion.data.datamodule import StackDataModule
 from emotion.errors import UserError
-from emotion.evaluation.calibration import Calibration
+from emotion.evaluation.calibration import Calibration, min_clips
 from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.predictions import Predictions
 from emotion.models.lightning_module import ClassifierModule
@@ -63,7 +63,7 @@ def log_calibration(calibration: Calibration, reported_on: str) -> None:
     if not calibration.threshold_set:
         log.warning(
             f"no confidence threshold is set, and every clip is answered: {required} needs at "
-            f"least {calibration.min_clips} validation clips, there are {num_val}"
+            f"least {min_clips(calibration.accuracy)} validation clips, there are {num_val}"
         )
     elif calibration.unsure_below == 1:
         log.warning(

@@ -179,7 +179,6 @@ def test_min_clips_is_the_fewest_that_allow_one_wrong_clip(accuracy: float):
 @pytest.mark.parametrize("num", [18, 19])
 def test_no_threshold_is_set_below_the_minimum_of_clips(num: int):
     calibration = fit_calibration(sure([0.8] * num, [False] * num, "val"), 0.9)
-    assert calibration.min_clips == 19
     assert calibration.threshold_set == (num == 19)
     assert calibration.unsure_below == (1.0 if num == 19 else 0.0)
     assert calibration.splits["val"].answered == (0 if num == 19 else num)

@@ -1,6 +1,7 @@
 """Tables: what an entry shows, folds pooled, seeds averaged, and nothing mixed that differs."""
 
 import csv
+import os
 import statistics
 from dataclasses import replace
 from pathlib import Path
@@ -127,6 +128,15 @@ def test_damaged_file_without_scores_is_named(tmp_path: Path):
     results = results_of(tmp_path)
     assert results.entries[0].text().startswith("70.00")
     assert any(note.startswith("damaged: ") and str(weights) in note for note in notes(results))
+
+
+def test_loops_of_links_and_pipes_do_not_hang(sweep: Path):
+    (sweep / "loop").symlink_to(sweep)
+    (sweep / "alone" / "pipe").mkdir(parents=True)
+    os.mkfifo(sweep / "alone" / "pipe" / RECORD_FILE)
+    results = results_of(sweep)
+    assert len(results.runs) == 4
+    assert any(note.startswith(f"damaged: {sweep / 'alone'}") for note in notes(results))
 
 
 def test_record_of_another_cell_is_damaged(sweep: Path):
