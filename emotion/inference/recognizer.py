@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from emotion.clips.read_ahead import ReadAhead
-from emotion.clips.still import Still, open_clip
+from emotion.clips.still import Still
 from emotion.clips.video import Video, VideoError
 from emotion.errors import UserError
 from emotion.evaluation.personal import PERSON_SHARE
@@ -32,7 +32,7 @@ from emotion.inference.answer import (
 )
 from emotion.inference.backends import Backend, find_model, load_model
 from emotion.models.recipe import Recipe
-from emotion.stacks.cutter import face_cropper, one_at_a_time
+from emotion.stacks.cutter import face_cropper, one_at_a_time, open_sampled
 from emotion.stacks.sampling import NOMINAL_FPS
 from emotion.stacks.segment import Segment, crop_segments, unfit
 from emotion.stacks.stack import model_images, own_crops, stack_crops, take_images
@@ -117,7 +117,7 @@ class EmotionRecognizer:
         for clip in clips:
             try:
                 with one_at_a_time:
-                    segments = list(self._segments(open_clip(Path(clip))))
+                    segments = list(self._segments(open_sampled(Path(clip), self.settings)))
             except VideoError as error:
                 raise UserError(f"neutral={clip}: {error}") from None
             fit = [segment for segment in segments if not unfit(segment, self.settings)]
@@ -153,7 +153,7 @@ class EmotionRecognizer:
         """
         settings = self.settings
         self.check_stride(stride)
-        video = open_clip(Path(clip))
+        video = open_sampled(Path(clip), settings)
         segments: list[SegmentAnswer] = []
         windows: list[Window] = []
         faces: list[SampledFace] = []

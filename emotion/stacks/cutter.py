@@ -3,12 +3,12 @@
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 from emotion.clips.naming import Clip, Dropped, printable
 from emotion.clips.still import Still, open_clip
-from emotion.clips.video import VideoError
+from emotion.clips.video import Video, VideoError
 from emotion.errors import DamagedFile, is_machine_fault
 from emotion.executors import pixel_versions
 from emotion.stacks.cache import Cache
@@ -22,6 +22,7 @@ from emotion.stacks.clip_record import (
 )
 from emotion.stacks.face_crop import FaceCropper
 from emotion.stacks.landmarks import write_landmarks
+from emotion.stacks.sampling import sampled_frames
 from emotion.stacks.segment import crop_segments, unfit
 from emotion.stacks.settings import CacheSettings
 from emotion.stacks.stack import own_crops, stack_crops, write_stack
@@ -118,7 +119,7 @@ class Cutter:
 
     def _cut_segments(self, clip: Clip, record: ClipRecord) -> None:
         settings, cache = self.cache.settings, self.cache
-        video = open_clip(clip.path)
+        video = open_sampled(clip.path, settings)
         num_images = 1 if isinstance(video, Still) else settings.num_images  # that are written
         record.fps = video.fps
         sampling = settings.segment_frames, settings.interval, settings.by, settings.start
@@ -157,6 +158,13 @@ def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
 def face_cropper(settings: CacheSettings) -> FaceCropper:
     """Load the face mesh once per process: loading it for every clip would take 80 ms each."""
     return FaceCropper(settings)
+
+
+def open_sampled(path: Path, settings: CacheSettings) -> Video | Still:
+    """Open a clip of which only the frames that the face mesh sees need to be decoded."""
+    if settings.tracking == "every_frame":
+        return open_clip(path)
+    return open_clip(path, partial(sampled_frames, interval=settings.interval, by=settings.by))
 
 
 def differing_versions(packages: dict[str, str]) -> str:

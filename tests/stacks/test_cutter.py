@@ -223,9 +223,9 @@ def cutting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give the names of the clips that are opened from now on."""
     opened = []
 
-    def note(self: Video, path: Path) -> None:
+    def note(self: Video, path: Path, *arguments: object) -> None:
         opened.append(path.name)
-        original(self, path)
+        original(self, path, *arguments)
 
     original = Video.__init__
     monkeypatch.setattr(Video, "__init__", note)
