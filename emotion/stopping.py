@@ -71,7 +71,9 @@ def watch(reader: int) -> None:
 
 def end_if_stopped() -> None:
     """End a stopped process and its children at once; the last function that it calls at exit."""
-    if not Stop.signal:
+    if not Stop.signal:  # it has done its work: a signal comes too late
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         return
     Stop.ending.acquire()  # never released
     with suppress(Exception):
