@@ -114,4 +114,7 @@ def best_beside(checkpoint: dict[str, Any], path: Path) -> Path:
     except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         if is_machine_fault(error):
             raise
-    raise DamagedFile(f"ckpt_path={path}: the best checkpoint beside it is missing or damaged")
+    raise DamagedFile(
+        f"ckpt_path={path}: the best checkpoint of its run, beside it, is missing or damaged; "
+        "ckpt_path=null trains anew"
+    )
