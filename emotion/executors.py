@@ -18,6 +18,7 @@ from typing import TypeVar
 
 from emotion.errors import UserError, is_machine_fault
 from emotion.stopping import end_with
+from emotion.watchdog import watchdog
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -149,7 +150,8 @@ def begin_work() -> None:
 def run_item(function: Callable[[Item], Result], item: Item) -> Result:
     """Call a function in a worker, or in this process if it is the only one."""
     begin_work()
-    return function(item)
+    with watchdog.watch():
+        return function(item)
 
 
 def run_keyed(function: Callable[[Item], Result], key: int, item: Item) -> tuple[int, Result]:

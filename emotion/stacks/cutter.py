@@ -26,7 +26,6 @@ from emotion.stacks.sampling import sampled_frames
 from emotion.stacks.segment import crop_segments, unfit
 from emotion.stacks.settings import CacheSettings
 from emotion.stacks.stack import own_crops, stack_crops, write_stack
-from emotion.watchdog import watchdog
 
 one_at_a_time = threading.Lock()  # a Dask worker may have many threads; the face mesh serves one
 
@@ -150,7 +149,7 @@ class Cutter:
 
 def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
     """Cut a clip in a process that an executor has started."""
-    with one_at_a_time, watchdog.watch():
+    with one_at_a_time:
         return cutter.cut(clip)
 
 
