@@ -14,7 +14,7 @@ from emotion.files import unfinished
 from emotion.inference.answer import Answer, json_lines
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.progress import progress_bar
-from emotion.watchdog import watchdog
+from emotion.watchdog import REASON, watchdog
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Predictor:
             return
         with progress_bar("predicting clips", len(clips)) as advance:
             for (clip, _), answer in LocalExecutor(num_workers).run(self.predict, named, Path()):
-                yield clip, answer or failed(clip, "reading it kills the process, or hangs")
+                yield clip, answer or failed(clip, REASON)
                 advance()
 
     def predict_to_file(
