@@ -37,6 +37,7 @@ class Must:
 
 
 Count = Annotated[int, Field(gt=0), Must("a positive integer")]
+Frames = Annotated[int, Field(gt=0, le=100_000), Must("an integer from 1 to 100000")]
 CountOrNull = Annotated[Count | None, Must("a positive integer or null")]
 Natural = Annotated[int, Field(ge=0), Must("an integer of at least 0")]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Must("an integer from 0 to 4294967295")]
@@ -109,7 +110,7 @@ class Data(Section):
 
 
 class Sampling(Section):
-    segment_frames: Count
+    segment_frames: Frames
     interval: Count
     by: Literal["frames", "time"]
     start: Literal["clip", "first_face"]

@@ -18,6 +18,7 @@ from emotion.stacks.sampling import interval_step, num_images
 from emotion.stacks.settings import CacheSettings
 
 RECIPE_FILE = "recipe.json"
+MAX_PIXELS = 1 << 28  # of a stack: 256 MB
 VERSION = 3  # of the JSON; counts up when a key changes its meaning
 
 REMEDY = f"damaged, or not of version {VERSION}: train or export the model again"
@@ -47,7 +48,13 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
         """Check the fields against each other."""
-        interval_step(self.interval, self.settings.interval, self.settings.segment_frames)
+        settings = self.settings
+        interval_step(self.interval, settings.interval, settings.segment_frames)
+        largest = max(settings.size_px, self.image_px)
+        if settings.num_images * largest**2 > MAX_PIXELS:
+            raise UserError(f"a stack must have at most {MAX_PIXELS} pixels")
+        if settings.min_frames > settings.segment_frames:
+            raise UserError(f"min_frames must be at most {settings.segment_frames}")
         if len(set(self.labels)) < len(self.labels):
             raise UserError("labels must be unique")
         if self.neutral_label is not None and self.neutral_label not in self.labels:
