@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from emotion.config import MAX_LABELS
 from emotion.errors import DamagedFile, UserError, first_problem
 from emotion.executors import pixel_versions
 from emotion.files import read_sealed, write_sealed
@@ -34,7 +35,8 @@ class Recipe(BaseModel):
     version: Literal[3] = VERSION
     title: str
     data: str  # the training data, and what a reader must know of it
-    labels: Annotated[tuple[str, ...], Field(min_length=1)]  # in the order of their indices
+    # In the order of their indices
+    labels: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LABELS)]
     settings: CacheSettings
     interval: int  # frames from one image of the model's stacks to the next
     image_px: Annotated[int, Field(ge=1)]
