@@ -125,7 +125,7 @@ class Face(Section):
     fit: Literal["box", "features"]
     size_px: Count
     min_confidence: Share
-    refine: bool
+    model: TextOrNull
 
 
 class OutputPath(Section):

@@ -1,9 +1,12 @@
 """Crop one person's face from the frames of a clip, as gray squares."""
 
+from dataclasses import dataclass
+from pathlib import Path
+
 import cv2
 import numpy as np
 
-from emotion.stacks.face_mesh import FaceMesh, middle
+from emotion.stacks.face_mesh import FaceMesh, MeshFace, middle
 from emotion.stacks.landmarks import eye_centers, normalize_landmarks
 from emotion.stacks.settings import CacheSettings
 
@@ -13,23 +16,27 @@ MOUTH = (61, 291)  # its corners, by their indices in the mesh
 PLACES = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.76]])
 
 
+@dataclass(frozen=True)
+class Face:
+    """The person's face in a frame: what the cache and the models take of it."""
+
+    crop: np.ndarray  # (size_px, size_px) uint8 gray
+    box: Box  # where it was cut out
+    landmarks: np.ndarray  # (468, 3) float32 of `normalize_landmarks`
+    blendshapes: np.ndarray  # (52,) float32, 0 to 1
+
+
 class FaceCropper:
-    """Crops the face of one person in frame after frame.
+    """Crops the face of one person in frame after frame."""
 
-    `box` and normalized `landmarks` are those of the last crop; None if there was no face.
-    """
-
-    def __init__(self, settings: CacheSettings) -> None:
-        """Load the face mesh."""
+    def __init__(self, settings: CacheSettings, model: Path | None = None) -> None:
+        """Load the face mesh; `model` is as for `FaceMesh`."""
         self.settings = settings
         self.tracking = settings.tracking
-        self.mesh = FaceMesh(settings)
-        self.start_clip()
+        self.mesh = FaceMesh(settings, model)
 
     def start_clip(self) -> None:
         """Forget the faces of the previous clip."""
-        self.box: Box | None = None
-        self.landmarks: np.ndarray | None = None
         self.mesh.start_clip()
 
     @property
@@ -37,31 +44,29 @@ class FaceCropper:
         """The number of faces in the last frame."""
         return self.mesh.num_seen
 
-    def observe(self, frame: np.ndarray) -> np.ndarray | None:
+    def observe(self, frame: np.ndarray) -> MeshFace | None:
         """Track the person through a frame that is not cropped, see `FaceMesh.observe`."""
         return self.mesh.observe(frame)
 
-    def crop(self, frame: np.ndarray) -> np.ndarray | None:
-        """Crop the person's face from (H, W, 3) uint8 RGB, and set `box` and `landmarks`.
-
-        The crop is (size_px, size_px) uint8 gray; None if there is no face.
-        """
-        self.box = self.landmarks = None
-        landmarks = self.mesh.find(frame)
-        if landmarks is None:
+    def crop(self, frame: np.ndarray) -> Face | None:
+        """Crop the person's face from (H, W, 3) uint8 RGB; return None if there is no face."""
+        found = self.mesh.find(frame)
+        if found is None:
             return None
+        landmarks = found.landmarks
         margin, size_px = self.settings.margin, self.settings.size_px
         left, top, right, bottom = face_box(landmarks, margin, frame.shape)
         if left >= right or top >= bottom:  # the track has left the frame
             return None
-        self.box = left, top, right, bottom
-        self.landmarks = normalize_landmarks(landmarks)
         if self.settings.fit == "features":
-            return crop_features(frame, landmarks, margin, size_px)
-        if self.settings.align:
-            return crop_level(frame, landmarks, margin, size_px)
-        gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
-        return cv2.resize(gray, (size_px, size_px), interpolation=cv2.INTER_AREA)
+            crop = crop_features(frame, landmarks, margin, size_px)
+        elif self.settings.align:
+            crop = crop_level(frame, landmarks, margin, size_px)
+        else:
+            gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
+            crop = cv2.resize(gray, (size_px, size_px), interpolation=cv2.INTER_AREA)
+        box = left, top, right, bottom
+        return Face(crop, box, normalize_landmarks(landmarks), found.blendshapes)
 
 
 def face_box(landmarks: np.ndarray, margin: float, frame_shape: tuple[int, ...]) -> Box:
