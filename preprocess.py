@@ -21,7 +21,7 @@ def preprocess(cfg: "DictConfig") -> None:
     if cfg.dry_run:
         log.info(builder.plan())
     else:
-        builder.build(strict=cfg.strict)
+        builder.build(cfg.strict, cfg.verify)
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from torchvision.transforms import v2
 from emotion.cli import CONF_DIR
 from emotion.data.augmentation import Augmentation
 from emotion.data.datamodule import StackDataModule
+from emotion.files import file_digest
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.optimizers import build_optimizer
 from emotion.models.stack_classifier import StackClassifier
@@ -217,9 +218,10 @@ def random_stacks(cache: Cache, labels: Sequence[str], num: int) -> Iterator[Sta
     for number in range(num):
         coarse = generator.integers(256, size=(NUM_IMAGES, 14, 14)).astype(np.uint8)
         stack = np.stack([cv2.resize(image, (SIZE_PX, SIZE_PX)) for image in coarse])
-        write_stack(cache.directory / f"{number}.tiff", stack)
+        path = cache.directory / f"{number}.tiff"
+        write_stack(path, stack)
         yield StackRow(
-            stack=f"{number}.tiff",
+            stack=path.name,
             clip=str(number),
             segment=1,
             label=labels[number % 5],
@@ -231,6 +233,8 @@ def random_stacks(cache: Cache, labels: Sequence[str], num: int) -> Iterator[Sta
             face_frames=NUM_IMAGES,
             sampled_frames=NUM_IMAGES,
             fps=30,
+            stack_digest=file_digest(path),
+            landmarks_digest="",
         )
 
 

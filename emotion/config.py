@@ -162,6 +162,7 @@ class Stacks(Section):
 class Preprocess(Stacks):
     dry_run: bool
     strict: bool
+    verify: bool
 
 
 class Discriminant(Section):

@@ -44,6 +44,8 @@ def unfinished(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()  # in the place of a file of ours; fails if it holds files
         temporary.replace(path)
     except OSError as error:
         if error.filename in (None, str(temporary)):  # of a write, or of the temporary file

@@ -11,7 +11,7 @@ from emotion.data.augmentation import Augmentation
 from emotion.data.batch import Sample
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
-from emotion.stacks.stack import model_images, model_landmarks
+from emotion.stacks.stack import model_images, take_images
 
 Key = tuple[int, int]  # index of a stack, and the seed of its augmentation
 
@@ -57,4 +57,4 @@ class StackDataset(Dataset):
         """Load the landmarks of a stack, (T, 468, 3) float32."""
         row = self.rows[index]
         landmarks = self.cache.landmarks(row)
-        return torch.from_numpy(model_landmarks(landmarks, row.crop_found, self.step))
+        return torch.from_numpy(landmarks[take_images(row.crop_found, self.step)])

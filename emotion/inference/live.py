@@ -26,7 +26,7 @@ from emotion.errors import UserError
 from emotion.inference.answer import Probabilities, rounded, summary, top_label
 from emotion.inference.drawing import annotate, write_clip
 from emotion.inference.recognizer import EmotionRecognizer
-from emotion.stacks.cutter import face_cropper
+from emotion.stacks.face_crop import FaceCropper
 from emotion.stacks.sampling import NOMINAL_FPS
 from emotion.stacks.segment import Box, crop_frames
 
@@ -125,7 +125,7 @@ def watch(recognizer: EmotionRecognizer, source: Pictures, stride: int) -> Itera
     settings = recognizer.settings
     crops, landmarks = (deque(maxlen=settings.num_images) for _ in range(2))
     box = probabilities = None
-    cropper = face_cropper.__wrapped__(settings)  # not the cached one, which `predict` uses
+    cropper = FaceCropper(settings)  # not the cached one, which `predict` uses
     for frame in crop_frames(source, cropper, settings.interval, by="time"):
         covered = frame.number + settings.interval  # number of frames that the crops represent
         is_answer = frame.sampled and covered % stride == 0 and covered >= settings.min_frames

@@ -34,7 +34,7 @@ from emotion.models.recipe import Recipe
 from emotion.stacks.cutter import face_cropper, one_at_a_time
 from emotion.stacks.sampling import NOMINAL_FPS
 from emotion.stacks.segment import Segment, crop_segments, unfit
-from emotion.stacks.stack import model_images, model_landmarks, own_crops, stack_crops
+from emotion.stacks.stack import model_images, own_crops, stack_crops, take_images
 
 log = logging.getLogger(__name__)
 
@@ -218,7 +218,7 @@ class EmotionRecognizer:
         num_images, step = self.settings.num_images, self.recipe.step
         is_own = own_crops(crops, num_images)
         if self.recipe.inputs == "landmarks":
-            return model_landmarks(stack_crops(landmarks, num_images), is_own, step)
+            return stack_crops(landmarks, num_images)[take_images(is_own, step)]
         return model_images(stack_crops(crops, num_images), is_own, step, self.recipe.image_px)
 
     def probabilities(self, crops: Images, landmarks: Images) -> Probabilities | None:

@@ -21,8 +21,8 @@ from emotion.evaluation.metrics import class_scores, defined
 from emotion.reports import charts
 from emotion.reports.results import Entry, Protocol, Results, read_curves, unique
 from emotion.reports.tables import counted, grid, notes, span, table_names
-from emotion.stacks.build_report import count_dropped, describe_lost, read_dropped
-from emotion.stacks.manifest import read_manifest
+from emotion.stacks.build_report import count_dropped, describe_lost
+from emotion.stacks.manifest import read_dropped, read_manifest
 from emotion.training.record import DroppedCount, FinishedRun
 
 MAX_COLUMNS = 3  # of cards beside each other
@@ -215,7 +215,8 @@ def lost_lines(record: FinishedRun) -> list[str]:
     """
     directory = Path(record.cache)
     with suppress(UserError):
-        groups = count_dropped(read_dropped(directory), read_manifest(directory / "manifest.csv"))
+        rows = read_manifest(directory / "manifest.csv")
+        groups = count_dropped(read_dropped(directory / "dropped.csv"), rows)
         found = [DroppedCount.model_validate(group, from_attributes=True) for group in groups]
         if found == list(record.dropped):
             return describe_lost(groups)

@@ -40,22 +40,20 @@ class MeshFace:
 class FaceMesh:
     """Follows one person's face through a clip.
 
-    `tracking` decides which frames the mesh sees. With `every_frame` it tracks the face through all
-    of them, as the original notebook does; with `sampled` it tracks it from one sampled frame to
-    the next, several times as fast; with `none` every sampled frame is searched independently.
+    With `tracking=every_frame` the mesh tracks the face through all frames, as the notebook does;
+    with `sampled` from one sampled frame to the next, several times as fast. While one face is
+    tracked, a landmarker for a single face is used, which places the mesh by that of the frame
+    before, and not by the detector (docs/face_mesh.md). A landmarker for several faces counts them
+    when there is no track and every `LOOK_EVERY` sampled frames. If it finds a second one, it
+    replaces the first, and the face nearest to the person's last position is used. A face farther
+    away than its own size belongs to somebody else.
 
-    While one face is tracked, a landmarker for a single face is used: it places the mesh by the
-    mesh of the frame before, which is better than by the detector (docs/face_mesh.md). A
-    landmarker for several faces, which searches every frame, counts faces when there is no track
-    and every `LOOK_EVERY` sampled frames. If it finds a second face, it replaces the first, and
-    the face nearest to the person's last position is used. A face that is farther away than its
-    own size belongs to somebody else. Without tracking, the landmarker always searches for several
-    faces, and `follow` chooses.
+    With `tracking=none` every sampled frame is searched for several faces, and `follow` chooses.
     """
 
     def __init__(self, settings: CacheSettings, model: Path | None = None) -> None:
-        """Load the face model; `model` is its file, None to look for it, see `find_face_model`."""
-        self.tracking, self.follow = settings.tracking, settings.follow
+        """Load the face model from its file, which is looked for if `model` is None."""
+        self.settings, self.tracking = settings, settings.tracking
         content = find_face_model(model).read_bytes()
         step = settings.interval if self.tracking == "sampled" else 1
         with quiet_mediapipe():
@@ -100,7 +98,7 @@ class FaceMesh:
         if not faces:
             return None
         if self.tracking == "none" or self._center is None:
-            if self.follow == "largest":
+            if self.settings.follow == "largest":
                 return max(faces, key=lambda face: np.prod(extent(face.landmarks)))
             center = np.array(size) / 2
             return min(faces, key=lambda face: np.linalg.norm(middle(face.landmarks) - center))

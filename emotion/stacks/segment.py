@@ -11,27 +11,23 @@ from emotion.stacks.settings import CacheSettings
 
 @dataclass(frozen=True)
 class CroppedFrame:
-    """A frame of a clip, and the person's face in it if the frame is sampled and shows one."""
+    """A frame of a clip, and the person's face in it, if the frame is sampled and shows one."""
 
     number: int
     picture: Picture
     sampled: bool
     face: Face | None = None
-    num_faces: int = 0
+    num_faces: int = 0  # seen at once
 
 
 @dataclass
 class Segment:
-    """A stretch of a clip, numbered from 1, and the faces in it.
-
-    `faces` are those of each sampled `CroppedFrame`; `num_faces` is the maximum number of faces
-    seen at once.
-    """
+    """A stretch of a clip, numbered from 1, with the face of each sampled frame in it."""
 
     number: int
     first_frame: int = 0
     num_frames: int = 0
-    num_faces: int = 0
+    num_faces: int = 0  # seen at once, at most
     faces: list[Face | None] = field(default_factory=list)
 
     @property

@@ -181,7 +181,7 @@ def test_other_row_is_dropped_with_its_line(tmp_path: Path):
     assert [(c.id, c.label) for c in clips] == [("1", "Sad")]
     assert [(d.clip, d.detail) for d in dropped] == [
         ("gone.mp4", "line 3"),
-        ("1.mp4", "line 4, first 2"),
+        ("1.mp4", "line 4"),
         ("2", ""),
         ("3", ""),
         ("4", ""),

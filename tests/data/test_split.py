@@ -28,7 +28,10 @@ LABELS = ("Anger", "Happy", "Neutral", "Sad", "Shock")
 
 def row(clip: str, label: str = "Sad", subject: str = "", split: str = "train", segment: int = 1):
     stack = f"stacks/{clip}_{segment:04d}.tiff"
-    return StackRow(stack, clip, segment, label, subject, split, 90, 1, "1" * 18, 18, 18, 30.0)
+    digests = ("", "")
+    return StackRow(
+        stack, clip, segment, label, subject, split, 90, 1, "1" * 18, 18, 18, 30.0, *digests
+    )
 
 
 def rows_of(counts: np.ndarray, known: bool = True) -> list[StackRow]:

@@ -12,8 +12,8 @@ from emotion.evaluation.personal import with_baselines
 from emotion.evaluation.predictions import Predictions
 from emotion.models.recipe import Recipe
 from emotion.reports.personal import personal_table
-from emotion.stacks.settings import CacheSettings
 from tests.reports.runs import calibration, fail_run, write_run
+from tests.stacks.standard import STANDARD
 
 LABELS = ("Anger", "Happy", "Calm")  # the resting face need not be called Neutral
 ANGER, HAPPY, CALM = range(3)
@@ -28,10 +28,6 @@ STACKS = [
     ("b-a", 1, "b", ANGER, (0.7, 0.2, 0.1)),
     ("a-n2", 1, "a", CALM, (0.3, 0.3, 0.4)),
 ]
-SETTINGS = CacheSettings(
-    min_frames=75, segment_frames=90, interval=5, by="frames", start="clip", min_face_fraction=0.0,
-    tracking="sampled", follow="largest", margin=0.1, align=False, size_px=224, min_confidence=0.5,
-)  # fmt: skip
 
 
 def predictions_of(stacks) -> Predictions:
@@ -58,7 +54,7 @@ def write(tmp_path: Path):
             calibration=calibration(TEMPERATURE),
         )  # fmt: skip
         Recipe(
-            title="net", data="clips", labels=LABELS, settings=SETTINGS, interval=interval,
+            title="net", data="clips", labels=LABELS, settings=STANDARD, interval=interval,
             image_px=224, versions={}, neutral=neutral, neutral_label="Calm" if neutral else None,
         ).write(folder / "recipe.json")  # fmt: skip
         return folder
