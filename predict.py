@@ -45,7 +45,8 @@ def predict_clips(
     clips = files_of(cfg.clips, "clips")
     pictures = {"stride": cfg.stride, "rendered": folder / "rendered"} if cfg.render else {}
     neutral = files_of(cfg.neutral, "neutral")
-    predictor = Predictor(model, cfg.min_frames, cfg.unsure_below, neutral, **pictures)
+    options = {"neutral": neutral, "face_model": cfg.face.model, **pictures}
+    predictor = Predictor(model, cfg.min_frames, cfg.unsure_below, **options)
     answers = predictor.predict_all(clips, cfg.num_workers)
     write_json_lines(folder / "predictions.jsonl", answers)
     write_csv(folder / "predictions.csv", answers, labels)
@@ -77,7 +78,7 @@ def watch_source(cfg: "DictConfig", model: Path, folder: Path) -> None:
 
     source = open_source(cfg.source, cfg.realtime)
     options = {key: cfg[key] for key in ("min_frames", "unsure_below")}
-    recognizer = EmotionRecognizer.load(model, **options)
+    recognizer = EmotionRecognizer.load(model, face_model=cfg.face.model, **options)
     recognizer.set_neutral(files_of(cfg.neutral, "neutral"))
     watch_to_files(recognizer, source, cfg.stride, folder, window=cfg.window, render=cfg.render)
 

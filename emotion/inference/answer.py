@@ -26,6 +26,7 @@ class SampledFace:
     frame: int
     box: Box  # where the crop was cut out
     sharpness: float  # variance of the crop's Laplacian
+    blendshapes: tuple[float, ...]  # in the order of `BLENDSHAPES`
 
 
 @dataclass(frozen=True)

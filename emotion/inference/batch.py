@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from multiprocessing import parent_process
+from os import PathLike
 from pathlib import Path
 
 from emotion.clips.video import VideoError
@@ -21,6 +22,7 @@ class Predictor:
     min_frames: int | None = None
     unsure_below: float | None = None
     neutral: tuple[Path, ...] = ()  # see `EmotionRecognizer.set_neutral`
+    face_model: str | PathLike | None = None
     stride: int | None = None  # frames from one window to the next; None for no windows
     rendered: Path | None = None  # for the pictures, in a folder for each clip; None for none
 
@@ -76,6 +78,7 @@ def loaded(predictor: Predictor) -> EmotionRecognizer:
     recognizer = EmotionRecognizer.load(
         predictor.model,
         min_frames=predictor.min_frames,
+        face_model=predictor.face_model,
         unsure_below=predictor.unsure_below,
         read_ahead=parent_process() is None,
     )

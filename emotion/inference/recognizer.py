@@ -32,13 +32,16 @@ from emotion.inference.answer import (
 from emotion.inference.backends import Backend, find_model, load_model
 from emotion.models.recipe import Recipe
 from emotion.stacks.cutter import face_cropper, one_at_a_time
+from emotion.stacks.face_crop import Face
+from emotion.stacks.face_model import find_face_model
+from emotion.stacks.face_values import PARTS, join_parts
 from emotion.stacks.sampling import NOMINAL_FPS
 from emotion.stacks.segment import Segment, crop_segments, unfit
-from emotion.stacks.stack import model_images, own_crops, stack_crops, take_images
+from emotion.stacks.stack import fill_gaps, model_images, own_crops, take_images
 
 log = logging.getLogger(__name__)
 
-Images = Sequence[np.ndarray | None]  # crops or landmarks of sampled frames; None without a face
+Faces = Sequence[Face | None]  # of sampled frames
 
 
 @dataclass(eq=False)
@@ -51,6 +54,7 @@ class EmotionRecognizer:
         min_frames: shorter clips and tails are not classified; None as in training.
         unsure_below: a clip with a lower top probability is `unsure`; None as set in training.
         read_ahead: decode in a thread of its own.
+        face_model: the file of the face model; None to look for it, see `find_face_model`.
     """
 
     backend: Backend
@@ -59,6 +63,7 @@ class EmotionRecognizer:
     min_frames: int | None = None
     unsure_below: float | None = None
     read_ahead: bool = True
+    face_model: str | PathLike | None = None
 
     def __post_init__(self) -> None:
         """Check the values and replace None by the recipe's."""
@@ -81,14 +86,16 @@ class EmotionRecognizer:
             path: the folder of a run, its checkpoint, or an ONNX file.
             num_threads: threads of the network. More than one helps the larger models, on
                 otherwise idle cores.
-            options: `min_frames`, `unsure_below` and `read_ahead`, see the class.
+            options: `min_frames`, `unsure_below`, `read_ahead` and `face_model`, see the class.
 
         Raises:
-            UserError: there is no model, it is damaged or foreign, or a value is out of range.
+            UserError: there is no model or no face model, it is damaged or foreign, or a value is
+                out of range.
         """
         backend, recipe = load_model(find_model(Path(path)), num_threads)
         for change in recipe.changed_packages():
             log.warning("warning: %s, which the model was trained with: crops may differ", change)
+        find_face_model(options.get("face_model"))
         return cls(backend, recipe, **options)
 
     def set_neutral(self, clips: Sequence[str | PathLike], share: float = PERSON_SHARE) -> None:
@@ -131,14 +138,14 @@ class EmotionRecognizer:
         if not fit:
             reasons = self._reasons([self._classify(segment) for segment in segments])
             raise UserError(f"neutral={clip}: {'; '.join(reasons)}")
-        return np.mean([self._logits(segment.crops, segment.landmarks) for segment in fit], axis=0)
+        return np.mean([self._logits(segment.faces) for segment in fit], axis=0)
 
     def _segments(self, video: Video | Still) -> Iterator[Segment]:
         """Cut a clip and crop its faces, as for training."""
         settings = self.settings
         return crop_segments(
             ReadAhead(video) if self.read_ahead else video,
-            face_cropper(settings),
+            face_cropper(settings, self.face_model),
             settings.segment_frames,
             settings.interval,
             settings.by,
@@ -163,21 +170,19 @@ class EmotionRecognizer:
         segments: list[SegmentAnswer] = []
         windows: list[Window] = []
         faces: list[SampledFace] = []
-        crops, landmarks = [], []  # from the first frame of the next window on
+        following = []  # faces from the first frame of the next window on
         with one_at_a_time:
             for segment in self._segments(video):
                 segments.append(self._classify(segment))
                 faces += sampled_faces(segment, settings.interval)
                 if stride is None:
                     continue
-                crops += segment.crops
-                landmarks += segment.landmarks
-                while len(crops) >= (length := settings.num_images):
+                following += segment.faces
+                while len(following) >= (length := settings.num_images):
                     begin = segments[0].first_frame + len(windows) * stride
-                    probabilities = self.probabilities(crops[:length], landmarks[:length])
+                    probabilities = self.probabilities(following[:length])
                     windows.append(Window(begin, settings.segment_frames, probabilities))
-                    step = stride // settings.interval
-                    del crops[:step], landmarks[:step]
+                    del following[: stride // settings.interval]
         if stride is not None and not windows:  # shorter than a window: the padded segments
             windows = [Window(s.first_frame, s.num_frames, s.probabilities) for s in segments]
         of_stacks = [list(s.probabilities.values()) for s in segments if s.probabilities]
@@ -204,34 +209,36 @@ class EmotionRecognizer:
                 f"stride must be a multiple of {interval} up to {longest}, got {stride}"
             )
 
-    def inputs(self, crops: Images, landmarks: Images) -> np.ndarray:
+    def inputs(self, faces: Faces) -> np.ndarray:
         """Make the model's inputs of a part of a clip.
 
         Args:
-            crops: of each sampled frame, (H, W) uint8 or None, at least one; fewer than T are
-                padded as in training.
-            landmarks: of the same frames, (468, 3) float32 or None.
+            faces: of its sampled frames, at least one; fewer than T are padded as in training.
 
         Returns:
-            (T, image_px, image_px) uint8 with channels last in memory, or (T, 468, 3) float32.
+            (T, image_px, image_px) uint8 with channels last in memory, or (T, ...) float32 of
+            `values_shape`.
         """
-        num_images, step = self.settings.num_images, self.recipe.step
-        is_own = own_crops(crops, num_images)
-        if self.recipe.inputs == "landmarks":
-            return stack_crops(landmarks, num_images)[take_images(is_own, step)]
-        return model_images(stack_crops(crops, num_images), is_own, step, self.recipe.image_px)
+        num_images, step, recipe = self.settings.num_images, self.recipe.step, self.recipe
+        is_own = own_crops(faces, num_images)
+        faces = fill_gaps(faces, num_images)
+        if recipe.inputs == "stacks":
+            stack = np.stack([face.crop for face in faces])
+            return model_images(stack, is_own, step, recipe.image_px)
+        parts = [np.stack([getattr(face, part) for face in faces]) for part in PARTS[recipe.inputs]]
+        return join_parts(parts)[take_images(is_own, step)]
 
-    def probabilities(self, crops: Images, landmarks: Images) -> Probabilities | None:
+    def probabilities(self, faces: Faces) -> Probabilities | None:
         """Classify a part of a clip, see `inputs`; None if too few frames show a face."""
-        found = sum(crop is not None for crop in crops)
-        if not self.settings.enough_faces(found, len(crops)):
+        found = sum(face is not None for face in faces)
+        if not self.settings.enough_faces(found, len(faces)):
             return None
-        logits = self._logits(crops, landmarks) + self._shift
+        logits = self._logits(faces) + self._shift
         return self._by_label(calibrate(logits[None], self.recipe.temperature)[0])
 
-    def _logits(self, crops: Images, landmarks: Images) -> np.ndarray:
+    def _logits(self, faces: Faces) -> np.ndarray:
         """Return the logits of a part of a clip, (C,) float64."""
-        inputs = self.inputs(crops, landmarks)[None]  # (1, T, ...)
+        inputs = self.inputs(faces)[None]  # (1, T, ...)
         return self.backend.classify(inputs)[0].astype(np.float64)
 
     def _by_label(self, probabilities: np.ndarray) -> Probabilities:
@@ -244,9 +251,9 @@ class EmotionRecognizer:
         if segment.num_frames < self.settings.min_frames:
             reason = f"{segment.num_frames} frames, fewer than {self.settings.min_frames}"
         elif unfit(segment, self.settings):
-            reason = f"a face in only {segment.face_frames} of {len(segment.crops)} sampled frames"
+            reason = f"a face in only {segment.face_frames} of {len(segment.faces)} sampled frames"
         else:
-            probabilities = self.probabilities(segment.crops, segment.landmarks)
+            probabilities = self.probabilities(segment.faces)
         return SegmentAnswer(
             segment.first_frame,
             segment.num_frames,
@@ -276,7 +283,12 @@ def sampled_faces(segment: Segment, interval: int) -> list[SampledFace]:
     """List the faces of a segment's sampled frames."""
     frames = count(segment.first_frame, interval)
     return [
-        SampledFace(frame, box, float(cv2.Laplacian(crop, cv2.CV_64F).var()))
-        for frame, crop, box in zip(frames, segment.crops, segment.boxes, strict=False)
-        if crop is not None
+        SampledFace(
+            frame,
+            face.box,
+            float(cv2.Laplacian(face.crop, cv2.CV_64F).var()),
+            tuple(face.blendshapes.tolist()),
+        )
+        for frame, face in zip(frames, segment.faces, strict=False)
+        if face is not None
     ]

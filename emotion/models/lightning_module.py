@@ -1,6 +1,7 @@
 """Lightning modules: loss, optimizer and metrics around the two kinds of classifiers."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import pytorch_lightning as pl
@@ -13,11 +14,11 @@ from torchmetrics import MeanMetric
 from emotion.data.augmentation import mix
 from emotion.data.batch import Batch
 from emotion.errors import UserError
-from emotion.models.landmark_classifier import LandmarkClassifier
+from emotion.models.face_classifier import FaceClassifier
 from emotion.models.optimizers import build_optimizer, build_schedule
 from emotion.models.running_metrics import running_metrics
 from emotion.models.stack_classifier import StackClassifier
-from emotion.stacks.landmarks import NUM_POINTS
+from emotion.stacks.face_values import values_shape
 
 
 class ClassifierModule(pl.LightningModule):
@@ -191,8 +192,8 @@ class EmotionModule(ClassifierModule):
                 )
 
 
-class LandmarkModule(ClassifierModule):
-    """Fits a `LandmarkClassifier` in closed form before the first epoch; it has no optimizer.
+class DiscriminantModule(ClassifierModule):
+    """Fits a `FaceClassifier` in closed form before the first epoch; it has no optimizer.
 
     The epochs of a trainer change nothing. They compute the metrics, and so one of them gives a
     run the same checkpoint, curves and scores as the run of a network.
@@ -200,49 +201,51 @@ class LandmarkModule(ClassifierModule):
 
     def __init__(
         self,
+        inputs: str,
         num_images: int,
         labels: Sequence[str],
         *,
         components: int = 80,
         shrinkage: float = 0.6,
     ) -> None:
-        """Build a classifier of T landmarks; `LandmarkClassifier.fit` has the other arguments."""
+        """Build a classifier of the values of T faces; see `FaceClassifier` and its `fit`."""
         super().__init__(len(labels))
         self.save_hyperparameters(logger=False)
-        self.network = LandmarkClassifier(len(labels))
+        self.network = FaceClassifier(inputs, len(labels))
 
     def example(self, num: int, image_px: int) -> torch.Tensor:
-        """Return `num` times T landmarks of no face on the module's device."""
-        points = torch.linspace(-1, 1, NUM_POINTS * 3, device=self.device).sin()
-        return points.reshape(NUM_POINTS, 3).expand(num, self.hparams.num_images, -1, -1)
+        """Return `num` times the values of T faces that do not exist, on the module's device."""
+        shape = values_shape(self.hparams.inputs)
+        values = torch.linspace(-1, 1, prod(shape), device=self.device).sin()
+        return values.reshape(shape).expand(num, self.hparams.num_images, *shape)
 
     def setup(self, stage: str) -> None:
         """Refuse to be fitted in several processes."""
         if self.trainer.world_size > 1:
-            raise UserError("model=landmarks is fitted in one process: leave out trainer=ddp")
+            inputs = self.hparams.inputs
+            raise UserError(f"model={inputs} is fitted in one process: leave out trainer=ddp")
 
     def on_fit_start(self) -> None:
         """Fit the classifier on all train stacks."""
         loader = self.trainer.datamodule.evaluation_dataloader("train")
-        landmarks, targets = (torch.cat(each).numpy() for each in zip(*loader, strict=True))
-        self.network.fit(landmarks, targets, self.hparams.components, self.hparams.shrinkage)
+        values, targets = (torch.cat(each).numpy() for each in zip(*loader, strict=True))
+        self.network.fit(values, targets, self.hparams.components, self.hparams.shrinkage)
 
     def training_step(self, batch: Batch, _: int) -> None:
         """Score a batch; return no loss, so that nothing is optimized."""
-        landmarks, targets = batch
-        logits = self(landmarks)
+        values, targets = batch
+        logits = self(values)
         self._log("train", cross_entropy(logits, targets), logits, targets)
 
     def configure_optimizers(self) -> None:
         """Return no optimizer."""
 
 
-MODULES = {"stacks": EmotionModule, "landmarks": LandmarkModule}
-
-
 def build_module(inputs: str, **hyperparameters: Any) -> ClassifierModule:
-    """Build the module for `stacks` or `landmarks` from the hyperparameters of its class."""
-    return MODULES[inputs](**hyperparameters)
+    """Build the module of a model's `inputs` from the hyperparameters of its class."""
+    if inputs == "stacks":
+        return EmotionModule(**hyperparameters)
+    return DiscriminantModule(**{"inputs": inputs, **hyperparameters})
 
 
 def normalized(images: torch.Tensor, normalize: str) -> torch.Tensor:

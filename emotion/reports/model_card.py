@@ -16,7 +16,7 @@ import jinja2
 
 from emotion import REPOSITORY
 from emotion.evaluation.calibration import TEMPERATURES
-from emotion.stacks.landmarks import NUM_POINTS
+from emotion.stacks.face_values import values_shape
 from emotion.training.finished_run import Run
 from emotion.training.record import FinishedRun
 
@@ -63,7 +63,7 @@ def model_card(run: Run, files: Sequence[ExportedFile]) -> str:
         subjects_known=any(part.subjects for part in record.parts.values()),
         majority=max(map(sum, clips.confusion)) / clips.num,
         levels={"stacks": record.reported.stacks, "clips": clips},
-        num_points=NUM_POINTS,
+        values_shape=None if run.recipe.inputs == "stacks" else values_shape(run.recipe.inputs),
         max_temperature=TEMPERATURES[1],
         command=train_command(record),
     )

@@ -12,7 +12,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 from weakref import WeakSet
 
@@ -51,7 +50,7 @@ class FaceMesh:
     With `tracking=none` every sampled frame is searched for several faces, and `follow` chooses.
     """
 
-    def __init__(self, settings: CacheSettings, model: Path | None = None) -> None:
+    def __init__(self, settings: CacheSettings, model: str | os.PathLike | None = None) -> None:
         """Load the face model from its file, which is looked for if `model` is None."""
         self.settings, self.tracking = settings, settings.tracking
         content = find_face_model(model).read_bytes()
@@ -102,9 +101,7 @@ class FaceMesh:
                 return max(faces, key=lambda face: np.prod(extent(face.landmarks)))
             center = np.array(size) / 2
             return min(faces, key=lambda face: np.linalg.norm(middle(face.landmarks) - center))
-        nearest = min(
-            faces, key=lambda face: np.linalg.norm(middle(face.landmarks) - self._center)
-        )
+        nearest = min(faces, key=lambda face: np.linalg.norm(middle(face.landmarks) - self._center))
         moved = np.abs(middle(nearest.landmarks) - self._center)
         return nearest if (moved < extent(nearest.landmarks)).all() else None
 
@@ -160,9 +157,7 @@ class Landmarker:
                 np.array([(point.x, point.y, point.z) for point in points[:NUM_POINTS]]) * scale,
                 np.array([shape.score for shape in shapes], np.float32),
             )
-            for points, shapes in zip(
-                result.face_landmarks, result.face_blendshapes, strict=True
-            )
+            for points, shapes in zip(result.face_landmarks, result.face_blendshapes, strict=True)
         ]
 
 

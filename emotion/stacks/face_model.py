@@ -26,7 +26,7 @@ TIMEOUT_S = (10, 30)  # to connect, and to wait for the next byte
 RETRIES = 2
 
 
-def find_face_model(path: Path | None = None) -> Path:
+def find_face_model(path: str | os.PathLike | None = None) -> Path:
     """Return the file of the face model; every file is checked by its SHA-256.
 
     Args:
@@ -37,11 +37,12 @@ def find_face_model(path: Path | None = None) -> Path:
         UserError: the file is missing or another one, or there is none and no network.
     """
     if path is not None:
-        if not path.is_file():
+        named = Path(path).expanduser()
+        if not named.is_file():
             raise UserError(f"face.model={path}: no such file")
-        if not is_face_model(path):
+        if not is_face_model(named):
             raise UserError(f"face.model={path} is not MediaPipe's face_landmarker.task, version 1")
-        return path
+        return named
     cached = cached_model()
     for found in (cached, packaged_model()):
         if found is not None and found.is_file() and is_face_model(found):
