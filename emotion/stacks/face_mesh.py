@@ -5,7 +5,6 @@ The models are those of MediaPipe's FaceLandmarker: BlazeFace, a face mesh with 
 blendshapes (Grishchenko et al., "Blendshapes GHUM", 2023, https://arxiv.org/abs/2309.05782).
 """
 
-import atexit
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
-from weakref import WeakSet
+from weakref import finalize
 
 import numpy as np
 
@@ -136,7 +135,7 @@ class Landmarker:
                 output_face_blendshapes=True,
             )
         )
-        loaded.add(self._landmarker)
+        finalize(self, close, self._landmarker)
         self._step_ms = round(1000 * step / NOMINAL_FPS) if tracks else None
         self._time_ms = 0  # must grow, from clip to clip too
 
@@ -161,17 +160,16 @@ class Landmarker:
         ]
 
 
-loaded: WeakSet[Any] = WeakSet()  # the FaceLandmarkers of this process
+def close(landmarker: Any) -> None:
+    """Close a FaceLandmarker.
 
-
-@atexit.register
-def abandon_landmarkers() -> None:
-    """Keep FaceLandmarkers from closing when the interpreter has stopped their threads.
-
-    They would print a stack trace.
+    Its own `__del__` runs whenever Python collects cycles, within `submit` of another one too, and
+    then waits forever for a lock that this thread holds.
     """
-    for landmarker in loaded:
-        landmarker._handle = None
+    try:
+        landmarker.close()
+    except RuntimeError:  # the interpreter exits and has stopped its thread
+        landmarker._handle = None  # or `__del__` would print a stack trace
 
 
 def middle(landmarks: np.ndarray) -> np.ndarray:

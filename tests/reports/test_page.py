@@ -273,7 +273,7 @@ def test_nothing_finished_still_makes_a_page(sweeps: dict[str, Path]):
 
 def test_report_counts_lost_clips_as_preprocess_does(tmp_path: Path):
     """One cache with clips that made no stack and segments of others: the same numbers and text."""
-    rows = [StackRow("stacks/a_1.tiff", "a", 1, "A", "", "", 90, 1, "1", 1, 1, 30.0, "", "")]
+    rows = [StackRow("stacks/a_1.tiff", "a", 1, "A", "", "", 90, 1, "1", 1, 1, 30.0, "", "", "")]
     dropped = [
         Dropped("gone_0001", "no face", "0 of 18", 1),  # all segments of one clip
         Dropped("gone_0001", "no face", "1 of 18", 2),

@@ -18,7 +18,9 @@ def sheet(tmp_path):
             path = f"stacks/{number}.tiff"
             write_stack(tmp_path / path, np.broadcast_to(images, (len(images), 8, 8)).copy())
             rows.append(
-                StackRow(path, clip, 1, "Happy", "", "train", 90, 1, "1" * 18, 18, 18, 30.0, "", "")
+                StackRow(
+                    path, clip, 1, "Happy", "", "train", 90, 1, "1" * 18, 18, 18, 30.0, "", "", ""
+                )
             )
         path = tmp_path / "sheets" / "Happy.png"
         write_sheet(path, tmp_path, rows)
