@@ -10,7 +10,7 @@ from rich.table import Table
 
 from emotion.evaluation.predictions import PROBABILITY
 from emotion.files import unfinished
-from emotion.stacks.segment import Box
+from emotion.stacks.face_crop import Box
 from emotion.tables import write_table
 
 Probabilities = Mapping[str, float]  # label -> calibrated probability; they sum to 1

@@ -18,10 +18,12 @@ from PIL.ImageDraw import ImageDraw as Draw
 from emotion.clips.still import open_clip
 from emotion.files import unfinished
 from emotion.inference.answer import Answer, Probabilities, SampledFace, Window, summary, top_label
+from emotion.stacks.blendshapes import BLENDSHAPES
+from emotion.stacks.face_crop import Box
 from emotion.stacks.sampling import number_frames
-from emotion.stacks.segment import Box
 
 ANNOTATED, TIMELINE, COVER = "annotated.mp4", "timeline.png", "cover.jpg"
+HEAT_MAP = "blendshapes.png"
 SHORT_SIDE_PX = 480  # smaller clips are enlarged: text needs as much
 LONG_SIDE_PX = 1920  # larger clips are reduced
 NEAR_PEAK = 0.25  # fraction of a window on each side of its middle
@@ -63,6 +65,9 @@ def render(answer: Answer, by: str, unsure_below: float, folder: Path) -> None:
     with unfinished(folder / TIMELINE) as temporary:
         figure = timeline(answer, list(thumbnails.values()), unsure_below)
         figure.savefig(temporary, dpi=110)
+    if answer.faces:
+        with unfinished(folder / HEAT_MAP) as temporary:
+            heat_map(answer).savefig(temporary, dpi=110)
 
 
 def cover_frame(answer: Answer) -> int | None:
@@ -273,6 +278,29 @@ def spans_without(windows: Sequence[Window], num_frames: int) -> Iterator[tuple[
         if not has_answer:
             lengths = [span for _, span in group]
             yield lengths[0][0], lengths[-1][1]
+
+
+def heat_map(answer: Answer) -> Figure:
+    """Draw the blendshapes of a clip's faces, at least one, over time; gray where there is none."""
+    frames = [face.frame for face in answer.faces]
+    step = int(np.gcd.reduce(np.diff(frames))) or answer.num_frames
+    places = (np.array(frames) - frames[0]) // step
+    values = np.full((len(BLENDSHAPES), places[-1] + 1), np.nan)
+    values[:, places] = np.transpose([face.blendshapes for face in answer.faces])
+    start_s, stop_s = answer.seconds(frames[0]), answer.seconds(frames[-1] + step)
+    names = BLENDSHAPES[1:]  # the first is unused
+    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 8}):
+        figure = Figure(figsize=(9.0, 8.0), layout="constrained")
+        axis = figure.subplots()
+        axis.set_facecolor("0.85")
+        extent = (start_s, stop_s, len(names) - 0.5, -0.5)
+        options = {"aspect": "auto", "cmap": "magma", "vmin": 0, "vmax": 1}
+        shown = axis.imshow(values[1:], extent=extent, interpolation="nearest", **options)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set(xlabel="seconds", xlim=(0, max(stop_s, answer.seconds(answer.num_frames))))
+        axis.set_title(f"{Path(answer.clip).name}: blendshapes", fontsize=11, loc="left")
+        figure.colorbar(shown, pad=0.01, fraction=0.03)
+    return figure
 
 
 def thumbnail(frame: np.ndarray) -> np.ndarray:

@@ -26,9 +26,9 @@ from emotion.errors import UserError
 from emotion.inference.answer import Probabilities, rounded, summary, top_label
 from emotion.inference.drawing import annotate, write_clip
 from emotion.inference.recognizer import EmotionRecognizer
-from emotion.stacks.face_crop import FaceCropper
+from emotion.stacks.face_crop import Box, FaceCropper
 from emotion.stacks.sampling import NOMINAL_FPS
-from emotion.stacks.segment import Box, crop_frames
+from emotion.stacks.segment import crop_frames
 
 log = logging.getLogger(__name__)
 

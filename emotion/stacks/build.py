@@ -23,7 +23,7 @@ from emotion.stacks.build_report import (
 )
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import ClipRecord, size_of
-from emotion.stacks.contact_sheet import write_sheet
+from emotion.stacks.contact_sheet import typical_blendshapes, write_sheet
 from emotion.stacks.cutter import Cutter, cut_in_worker
 from emotion.stacks.face_model import find_face_model
 from emotion.stacks.manifest import StackRow
@@ -195,9 +195,10 @@ class CacheBuilder:
         for row in rows:
             by_label[row.label].append(row)
         sheets = {f"{label}.png": shown for label, shown in by_label.items() if shown}
-        for name, shown in sheets.items():
-            if changed or not (folder / name).exists():
-                write_sheet(folder / name, self.cache.directory, shown)
+        if changed or not all((folder / name).exists() for name in sheets):
+            typical = typical_blendshapes(self.cache.directory, rows)
+            for name, shown in sheets.items():
+                write_sheet(folder / name, self.cache.directory, shown, typical)
         log.info("contact sheets of the stacks: %s in %s", ", ".join(sheets), folder)
 
     def _cut(self, clips: Sequence[Clip]) -> dict[str, ClipRecord]:

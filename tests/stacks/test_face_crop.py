@@ -545,8 +545,8 @@ def test_the_map_is_the_similarity_of_least_squares(monkeypatch: pytest.MonkeyPa
 def test_a_large_face_is_made_smaller_by_areas(frames: list[np.ndarray]):
     """Of a face in fine stripes, a warp alone would take some and skip others."""
     cropper = cropper_of("none", 24, fit="features", margin=0.0)
-    landmarks = cropper.observe(frames[2]).landmarks
-    cropper.find = lambda _: landmarks
+    found = cropper.observe(frames[2])
+    cropper.find = lambda _: found
     stripes = np.zeros_like(frames[2])
     stripes[:, ::2] = 255
     crop = cropper.crop(stripes)
