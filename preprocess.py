@@ -3,6 +3,11 @@
 import logging
 from typing import TYPE_CHECKING
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":  # before the other imports, which take a second
+    stop_on_signals("stopped; finished clips are kept, and the same command resumes")
+
 from emotion.cli import describe_data, entry
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from filelock import FileLock
 from emotion.clips.naming import VIDEO_SUFFIXES
 from emotion.errors import UserError
 from emotion.files import digest
-from emotion.progress import ProgressBar, terminal_bar
+from emotion.progress import progress_bar, terminal_bar
 
 log = logging.getLogger(__name__)
 
@@ -141,10 +141,10 @@ def unpack(archive: Path, root: Path) -> None:
             clips = clip_members(zipped)
             shutil.rmtree(folder, ignore_errors=True)  # of a killed run
             folder.mkdir()
-            with ProgressBar("unpacking clips", len(clips)) as bar:
+            with progress_bar("unpacking clips", len(clips)) as advance:
                 for path, member in clips.items():
                     unpack_member(zipped, member, folder / path)
-                    bar.advance()
+                    advance()
         folder.rename(root)
     except (BadZipFile, NotImplementedError, ValueError) as error:
         # zipfile raises ValueError for impossible offsets, NotImplementedError for new versions

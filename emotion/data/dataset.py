@@ -8,7 +8,6 @@ import torch
 from torch.utils.data import Dataset
 
 from emotion.data.augmentation import Augmentation
-from emotion.data.batch import Sample
 from emotion.stacks.cache import Cache
 from emotion.stacks.face_values import PARTS, join_parts
 from emotion.stacks.manifest import StackRow
@@ -30,14 +29,12 @@ class StackDataset(Dataset):
     augmentation: Augmentation | None = None
 
     def __len__(self) -> int:
-        """Return the number of stacks."""
         return len(self.rows)
 
-    def __getitem__(self, key: Key) -> Sample:
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         """Load what `images` or `values` returns, and the class index."""
-        label = self.labels.index(self.rows[key[0]].label)
         inputs = self.images(key) if self.inputs == "stacks" else self.values(key[0])
-        return inputs, label
+        return inputs, self.labels.index(self.rows[key[0]].label)
 
     def images(self, key: Key) -> torch.Tensor:
         """Load the images of a stack, also for a model that takes values.
@@ -47,8 +44,7 @@ class StackDataset(Dataset):
         """
         index, seed = key
         row = self.rows[index]
-        stack = self.cache.stack(row)
-        images = model_images(stack, row.crop_found, self.step, self.image_px)
+        images = model_images(self.cache.stack(row), row.crop_found, self.step, self.image_px)
         images = np.ascontiguousarray(images.transpose(1, 2, 0))  # (H, W, T)
         if self.augmentation is not None:
             images = self.augmentation(images, np.random.default_rng(seed))

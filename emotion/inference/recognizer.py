@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import count
+from multiprocessing import parent_process
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 
 from emotion.clips.read_ahead import ReadAhead
-from emotion.clips.still import Still, open_clip
+from emotion.clips.still import Still
 from emotion.clips.video import Video, VideoError
 from emotion.errors import UserError
 from emotion.evaluation.personal import PERSON_SHARE
@@ -31,7 +32,7 @@ from emotion.inference.answer import (
 )
 from emotion.inference.backends import Backend, find_model, load_model
 from emotion.models.recipe import Recipe
-from emotion.stacks.cutter import face_cropper, one_at_a_time
+from emotion.stacks.cutter import face_cropper, one_at_a_time, open_sampled
 from emotion.stacks.face_crop import Face
 from emotion.stacks.face_model import find_face_model
 from emotion.stacks.face_values import PARTS, join_parts
@@ -53,7 +54,6 @@ class EmotionRecognizer:
         recipe: how the model was trained.
         min_frames: shorter clips and tails are not classified; None as in training.
         unsure_below: a clip with a lower top probability is `unsure`; None as set in training.
-        read_ahead: decode in a thread of its own.
         face_model: the file of the face model; None to look for it, see `find_face_model`.
     """
 
@@ -62,18 +62,19 @@ class EmotionRecognizer:
     _: KW_ONLY
     min_frames: int | None = None
     unsure_below: float | None = None
-    read_ahead: bool = True
     face_model: str | PathLike | None = None
 
     def __post_init__(self) -> None:
         """Check the values and replace None by the recipe's."""
-        settings, least, threshold = self.recipe.settings, self.min_frames, self.unsure_below
-        if least is not None and not 1 <= least <= settings.segment_frames:
-            raise UserError(f"min_frames must be 1 to {settings.segment_frames}, got {least}")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise UserError(f"unsure_below must be 0 to 1, got {threshold}")
-        self.settings = replace(settings, min_frames=least or settings.min_frames)
-        self.unsure_below = self.recipe.unsure_below if threshold is None else threshold
+        self.settings, longest = self.recipe.settings, self.recipe.settings.segment_frames
+        if self.min_frames is not None:
+            if not 1 <= self.min_frames <= longest:
+                raise UserError(f"min_frames must be 1 to {longest}, got {self.min_frames}")
+            self.settings = replace(self.settings, min_frames=self.min_frames)
+        if self.unsure_below is None:
+            self.unsure_below = self.recipe.unsure_below
+        if not 0 <= self.unsure_below <= 1:
+            raise UserError(f"unsure_below must be 0 to 1, got {self.unsure_below}")
         self._shift = np.zeros(len(self.recipe.labels))  # (C,), added to logits, see `set_neutral`
 
     @classmethod
@@ -86,7 +87,7 @@ class EmotionRecognizer:
             path: the folder of a run, its checkpoint, or an ONNX file.
             num_threads: threads of the network. More than one helps the larger models, on
                 otherwise idle cores.
-            options: `min_frames`, `unsure_below`, `read_ahead` and `face_model`, see the class.
+            options: `min_frames`, `unsure_below` and `face_model`, see the class.
 
         Raises:
             UserError: there is no model or no face model, it is damaged or foreign, or a value is
@@ -101,14 +102,9 @@ class EmotionRecognizer:
     def set_neutral(self, clips: Sequence[str | PathLike], share: float = PERSON_SHARE) -> None:
         """Set the neutral clips of the person whose clips are predicted next.
 
-        A share of the difference between the mean logits of neutral validation stacks and those of
-        the person's neutral clips is added to the logits of all further predictions. Each call
-        replaces the last one; a call without clips removes the correction.
-
-        Args:
-            clips: of this person, a few seconds each; one is enough.
-            share: of the difference, 0 to 1. With all of it, the noise of a single clip counts
-                fully (docs/results.md).
+        A share, 0 to 1, of the difference between the mean logits of neutral validation stacks and
+        those of the person's neutral clips is added to the logits of all further predictions. Each
+        call replaces the last one; a call without clips removes the correction.
 
         Raises:
             UserError: the model has no neutral baseline, `share` is out of range, or a clip cannot
@@ -124,27 +120,25 @@ class EmotionRecognizer:
             raise UserError("neutral: the model has no neutral class (data.neutral_label is null)")
         if not self.recipe.neutral:
             raise UserError(f"neutral: the model's validation split has no stack of class {label}")
-        logits = [self._mean_logits(Path(clip)) for clip in clips]
-        self._shift = share * (np.array(self.recipe.neutral) - np.mean(logits, axis=0))
-
-    def _mean_logits(self, clip: Path) -> np.ndarray:
-        """Return the mean logits of a neutral clip's segments, (C,) float64."""
-        try:
-            with one_at_a_time:
-                segments = list(self._segments(open_clip(clip)))
-        except VideoError as error:
-            raise UserError(f"neutral={clip}: {error}") from None
-        fit = [segment for segment in segments if not unfit(segment, self.settings)]
-        if not fit:
-            reasons = self._reasons([self._classify(segment) for segment in segments])
-            raise UserError(f"neutral={clip}: {'; '.join(reasons)}")
-        return np.mean([self._logits(segment.faces) for segment in fit], axis=0)
+        means = []
+        for clip in clips:
+            try:
+                with one_at_a_time:
+                    segments = list(self._segments(open_sampled(Path(clip), self.settings)))
+            except VideoError as error:
+                raise UserError(f"neutral={clip}: {error}") from None
+            fit = [segment for segment in segments if not unfit(segment, self.settings)]
+            if not fit:
+                reasons = self._reasons([self._classify(segment) for segment in segments])
+                raise UserError(f"neutral={clip}: {'; '.join(reasons)}")
+            logits = [self._logits(segment.faces) for segment in fit]
+            means.append(np.mean(logits, axis=0))
+        self._shift = share * (np.array(self.recipe.neutral) - np.mean(means, axis=0))
 
     def _segments(self, video: Video | Still) -> Iterator[Segment]:
-        """Cut a clip and crop its faces, as for training."""
         settings = self.settings
         return crop_segments(
-            ReadAhead(video) if self.read_ahead else video,
+            video if parent_process() else ReadAhead(video),  # workers already use all cores
             face_cropper(settings, self.face_model),
             settings.segment_frames,
             settings.interval,
@@ -166,7 +160,7 @@ class EmotionRecognizer:
         """
         settings = self.settings
         self.check_stride(stride)
-        video = open_clip(Path(clip))
+        video = open_sampled(Path(clip), settings)
         segments: list[SegmentAnswer] = []
         windows: list[Window] = []
         faces: list[SampledFace] = []
@@ -209,27 +203,8 @@ class EmotionRecognizer:
                 f"stride must be a multiple of {interval} up to {longest}, got {stride}"
             )
 
-    def inputs(self, faces: Faces) -> np.ndarray:
-        """Make the model's inputs of a part of a clip.
-
-        Args:
-            faces: of its sampled frames, at least one; fewer than T are padded as in training.
-
-        Returns:
-            (T, image_px, image_px) uint8 with channels last in memory, or (T, ...) float32 of
-            `values_shape`.
-        """
-        num_images, step, recipe = self.settings.num_images, self.recipe.step, self.recipe
-        is_own = own_crops(faces, num_images)
-        faces = fill_gaps(faces, num_images)
-        if recipe.inputs == "stacks":
-            stack = np.stack([face.crop for face in faces])
-            return model_images(stack, is_own, step, recipe.image_px)
-        parts = [np.stack([getattr(face, part) for face in faces]) for part in PARTS[recipe.inputs]]
-        return join_parts(parts)[take_images(is_own, step)]
-
     def probabilities(self, faces: Faces) -> Probabilities | None:
-        """Classify a part of a clip, see `inputs`; None if too few frames show a face."""
+        """Classify a part of a clip by its sampled frames; None if too few of them show a face."""
         found = sum(face is not None for face in faces)
         if not self.settings.enough_faces(found, len(faces)):
             return None
@@ -237,51 +212,51 @@ class EmotionRecognizer:
         return self._by_label(calibrate(logits[None], self.recipe.temperature)[0])
 
     def _logits(self, faces: Faces) -> np.ndarray:
-        """Return the logits of a part of a clip, (C,) float64."""
-        inputs = self.inputs(faces)[None]  # (1, T, ...)
-        return self.backend.classify(inputs)[0].astype(np.float64)
+        num_images, step, recipe = self.settings.num_images, self.recipe.step, self.recipe
+        is_own = own_crops(faces, num_images)
+        faces = fill_gaps(faces, num_images)
+        if recipe.inputs == "stacks":
+            stack = np.stack([face.crop for face in faces])
+            inputs = model_images(stack, is_own, step, recipe.image_px)
+        else:
+            parts = ([getattr(face, part) for face in faces] for part in PARTS[recipe.inputs])
+            inputs = join_parts([np.stack(part) for part in parts])[take_images(is_own, step)]
+        return self.backend.classify(inputs[None])[0].astype(np.float64)  # (C,)
 
     def _by_label(self, probabilities: np.ndarray) -> Probabilities:
-        """Name probabilities, (C,), by their labels."""
         return dict(zip(self.recipe.labels, probabilities.tolist(), strict=True))
 
     def _classify(self, segment: Segment) -> SegmentAnswer:
         """Classify a segment, or give the reason why it would make no training stack."""
-        reason, probabilities = "", None
-        if segment.num_frames < self.settings.min_frames:
-            reason = f"{segment.num_frames} frames, fewer than {self.settings.min_frames}"
-        elif unfit(segment, self.settings):
-            reason = f"a face in only {segment.face_frames} of {len(segment.faces)} sampled frames"
-        else:
-            probabilities = self.probabilities(segment.faces)
+        flaw = unfit(segment, self.settings)
         return SegmentAnswer(
             segment.first_frame,
             segment.num_frames,
-            probabilities,
+            None if flaw else self.probabilities(segment.faces),
             segment.number,
             segment.num_faces,
             segment.face_frames,
-            reason,
+            ", ".join(flaw or ()),
         )
 
     def _reasons(self, segments: Sequence[SegmentAnswer]) -> list[str]:
         """List why there is no label, or why the label may be wrong."""
         reasons = []
-        if not any(s.face_frames for s in segments):
+        with_face = [segment for segment in segments if segment.face_frames]
+        if not with_face:
             reasons.append("no face")
-        elif all(s.reason for s in segments):
-            first = next(s for s in segments if s.face_frames)
-            is_short = first.num_frames < self.settings.min_frames
-            remedy = f" (min_frames={first.num_frames} predicts it)" if is_short else ""
-            reasons.append(first.reason + remedy)
-        if (most := max(s.num_faces for s in segments)) > 1:
+        elif all(segment.reason for segment in segments):
+            num_frames = with_face[0].num_frames
+            is_short = num_frames < self.settings.min_frames
+            remedy = f" (min_frames={num_frames} predicts it)" if is_short else ""
+            reasons.append(with_face[0].reason + remedy)
+        if (most := max(segment.num_faces for segment in segments)) > 1:
             reasons.append(f"{most} faces at once, one of them was followed")
         return reasons
 
 
 def sampled_faces(segment: Segment, interval: int) -> list[SampledFace]:
     """List the faces of a segment's sampled frames."""
-    frames = count(segment.first_frame, interval)
     return [
         SampledFace(
             frame,
@@ -289,6 +264,6 @@ def sampled_faces(segment: Segment, interval: int) -> list[SampledFace]:
             float(cv2.Laplacian(face.crop, cv2.CV_64F).var()),
             tuple(face.blendshapes.tolist()),
         )
-        for frame, face in zip(frames, segment.faces, strict=False)
+        for frame, face in zip(count(segment.first_frame, interval), segment.faces)
         if face is not None
     ]

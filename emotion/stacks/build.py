@@ -3,7 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from hydra.utils import instantiate
@@ -13,7 +13,7 @@ from emotion.clips.naming import SPLITS, Clip, Dropped
 from emotion.errors import DamagedFile, UserError
 from emotion.executors import Executor
 from emotion.files import writer_lives
-from emotion.progress import ProgressBar
+from emotion.progress import progress_bar
 from emotion.stacks.build_report import (
     class_counts,
     count_dropped,
@@ -22,7 +22,7 @@ from emotion.stacks.build_report import (
     report,
 )
 from emotion.stacks.cache import Cache
-from emotion.stacks.clip_record import ClipRecord, size_of
+from emotion.stacks.clip_record import ClipRecord
 from emotion.stacks.contact_sheet import typical_blendshapes, write_sheet
 from emotion.stacks.cutter import Cutter, cut_in_worker
 from emotion.stacks.face_model import find_face_model
@@ -54,7 +54,7 @@ class CacheBuilder:
     @property
     def cutter(self) -> Cutter:
         """Cuts single clips."""
-        return Cutter(self.cache, self.face_model)
+        return Cutter(self.cache, face_model=self.face_model)
 
     def ensure(self) -> None:
         """Build the cache unless it is complete, current and as it was written; see `build`."""
@@ -77,7 +77,7 @@ class CacheBuilder:
         if missing := source.missing_renders():
             return f"would render {len(missing)} demo clips in {source.root}, and cut all of them"
         clips, dropped = source.find()
-        done = len(self._records(clips)[0])
+        done = len(current_records(self.cutter, clips)[0])
         lines = [
             f"{source.root}: {len(clips)} clips, {done} of them in the cache",
             f"would cut {len(clips) - done} clips into {directory}",
@@ -93,8 +93,6 @@ class CacheBuilder:
     def build(self, strict: bool = False, verify: bool = False) -> None:
         """Make every stack that is missing or damaged, write the tables and log a report.
 
-        To `verify`, the digests of all files are compared.
-
         Raises:
             UserError: there are no clips, none of them makes a stack, or, if `strict`, a clip
                 could not be read; then all others are done first.
@@ -106,7 +104,8 @@ class CacheBuilder:
         clips, dropped = self.source.find()
         source = self.source.description()  # before cutting: the list may be edited meanwhile
         self.cache.directory.mkdir(parents=True, exist_ok=True)
-        records, flaws = self._records(clips, verify)
+        cutter = replace(self.cutter, verify=verify)
+        records, flaws = current_records(cutter, clips)
         todo = [clip for clip in clips if clip.id not in records]
         root = self.source.root
         log.info("%s: %d clips, %d of them in the cache", root, len(clips), len(records))
@@ -117,7 +116,7 @@ class CacheBuilder:
         if flaws:
             more = f" (and {len(flaws) - 1} more)" if len(flaws) > 1 else ""
             log.warning("warning: %s%s: made again", flaws[0], more)
-        records |= self._cut(todo)
+        records |= self._cut(cutter, todo)
         rows = [row for clip in clips for row in self._rows(clip, records[clip.id])]
         dropped += [drop for clip in clips for drop in records[clip.id].dropped]
         write_rows(self.cache.directory / "dropped.csv", Dropped, dropped)
@@ -137,19 +136,6 @@ class CacheBuilder:
         failed = [clip.id for clip in clips if records[clip.id].failed]
         if strict and failed:
             raise UserError(f"strict=true, and {len(failed)} clips failed: {', '.join(failed)}")
-
-    def _records(
-        self, clips: Sequence[Clip], verify: bool = False
-    ) -> tuple[dict[str, ClipRecord], list[str]]:
-        """Return the records of the clips that need not be cut, by id, and what is damaged."""
-        records, flaws = {}, []
-        for clip in clips:
-            try:
-                if record := self.cutter.record(clip, verify):
-                    records[clip.id] = record
-            except DamagedFile as error:
-                flaws.append(str(error))
-        return records, flaws
 
     def _is_complete(self) -> bool:
         """Return whether the cache holds what its config asks for; the clips need not exist.
@@ -201,20 +187,20 @@ class CacheBuilder:
                 write_sheet(folder / name, self.cache.directory, shown, typical)
         log.info("contact sheets of the stacks: %s in %s", ", ".join(sheets), folder)
 
-    def _cut(self, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
+    def _cut(self, cutter: Cutter, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
         if not clips:
             return {}  # and start no processes
         find_face_model(self.face_model)  # or fail, before any process starts
         records: dict[str, ClipRecord] = {}
-        with ProgressBar("cutting clips", len(clips), unit="frames") as bar:
-            cut = partial(cut_in_worker, self.cutter)
+        with progress_bar("cutting clips", len(clips), unit="frames") as advance:
+            cut = partial(cut_in_worker, cutter)
             # The largest first, so that no process is left alone with one of them at the end.
-            clips = sorted(clips, key=lambda clip: size_of(clip.path), reverse=True)
+            clips = sorted(clips, key=size_bytes, reverse=True)
             for clip, record in self.executor.run(cut, clips, self.cache.directory):
                 reason = f"its decoder crashes, or gives no frame for {PATIENCE_S:.0f} s"
                 killed = Dropped(clip.id, reason)
                 records[clip.id] = record or ClipRecord(clip=clip.id, failed=True, dropped=[killed])
-                bar.advance(records[clip.id].num_frames)
+                advance(records[clip.id].num_frames)
         return records
 
     def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
@@ -240,3 +226,22 @@ class CacheBuilder:
             )
             rows.append(row)
         return rows
+
+
+def current_records(
+    cutter: Cutter, clips: Sequence[Clip]
+) -> tuple[dict[str, ClipRecord], list[str]]:
+    """Return the records of the clips that need not be cut, by id, and what is damaged."""
+    records, flaws = {}, []
+    for clip in clips:
+        try:
+            if record := cutter.record(clip):
+                records[clip.id] = record
+        except DamagedFile as error:
+            flaws.append(str(error))
+    return records, flaws
+
+
+def size_bytes(clip: Clip) -> int:
+    """Return the size of a clip; 0 if it is gone."""
+    return clip.path.stat().st_size if clip.path.exists() else 0

@@ -1,6 +1,5 @@
 """The record of a clip: how it was cut, and what its files were. One sealed JSON file per clip."""
 
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -79,51 +78,23 @@ def read_clip_record(path: Path, clip_id: str) -> ClipRecord | None:
     return record
 
 
-def stamp_of(path: Path) -> FileStamp:
-    """Read the stamp of a file, or of a symbolic link that leads nowhere."""
-    stat = file_status(path)
-    return FileStamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, content_of(path))
+def stamp_of(path: Path, known: FileStamp | None = None) -> FileStamp:
+    """Return the stamp of a file; as in git's index, its content is not read if it is `known`.
 
-
-def renewed_stamp(path: Path, stamp: FileStamp, verify: bool = False) -> FileStamp | None:
-    """Return the stamp of a file if it has the content of an earlier stamp, else None.
-
-    As in git's index, the content is read only if the times differ, or to `verify` it.
+    A file that is missing, or that cannot be read for a fault of its own, has no digest.
     """
     try:
-        stat = file_status(path)
+        stat = path.stat()
     except OSError as error:
         if is_machine_fault(error):
             raise
-        return None
-    now = replace(stamp, modified_ns=stat.st_mtime_ns, changed_ns=stat.st_ctime_ns)
-    if stat.st_size != stamp.size_bytes:
-        return None
-    is_same = (now == stamp and not verify) or content_of(path) == stamp.digest
-    return now if is_same else None
-
-
-def file_status(path: Path) -> os.stat_result:
-    """Return the status of a file, or of a symbolic link that leads nowhere."""
+        return FileStamp()
+    now = FileStamp(stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, known.digest if known else "")
+    if now == known:
+        return known
     try:
-        return path.stat()
-    except OSError:
-        return path.lstat()
-
-
-def size_of(path: Path) -> int:
-    """Return the size of a file in bytes; 0 if there is none."""
-    try:
-        return file_status(path).st_size
-    except OSError:
-        return 0
-
-
-def content_of(path: Path) -> str:
-    """Return the digest of a file; "" if it cannot be read for a fault of its own."""
-    try:
-        return file_digest(path)
+        return replace(now, digest=file_digest(path))
     except OSError as error:
         if is_machine_fault(error):
             raise
-        return ""
+        return replace(now, digest="")

@@ -1,30 +1,31 @@
 """Cut one clip into stacks: the work that an executor distributes over processes and machines."""
 
-import os
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from os import PathLike
+from pathlib import Path
 
 import numpy as np
 
 from emotion.clips.naming import Clip, Dropped, printable
 from emotion.clips.still import Still, open_clip
-from emotion.clips.video import VideoError
+from emotion.clips.video import Video, VideoError
 from emotion.errors import DamagedFile, is_machine_fault
-from emotion.executors import begin_work, pixel_versions
+from emotion.executors import pixel_versions
 from emotion.stacks.arrays import write_array
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import (
     ClipRecord,
+    FileStamp,
     SegmentRecord,
     read_clip_record,
-    renewed_stamp,
     stamp_of,
     write_clip_record,
 )
 from emotion.stacks.face_crop import FaceCropper
+from emotion.stacks.sampling import sampled_frames
 from emotion.stacks.segment import crop_segments, unfit
 from emotion.stacks.settings import CacheSettings
 from emotion.stacks.stack import fill_gaps, own_crops, write_stack
@@ -38,27 +39,30 @@ class Cutter:
     """Cuts clips into the stacks of a cache."""
 
     cache: Cache
+    verify: bool = False  # compare the content of files even if their size and times agree
     face_model: str | None = None  # its file; None to look for it
 
-    def record(self, clip: Clip, verify: bool = False) -> ClipRecord | None:
+    def record(self, clip: Clip) -> ClipRecord | None:
         """Return the record of a clip; None if the clip has changed or was never cut.
 
         Raises as `made`.
         """
-        record = self.made(clip.id, verify)
-        source = record and renewed_stamp(clip.path, record.source, verify)
-        if source is None:
+        record = self.made(clip.id)
+        if record is None:
+            return None
+        source = self._stamp(clip.path, record.source)
+        if source.digest != record.source.digest:
             return None
         if source != record.source:
             record.source = source
             write_clip_record(self.cache.record_path(clip.id), record)
         return record
 
-    def made(self, clip_id: str, verify: bool = False) -> ClipRecord | None:
-        """Return the record of a clip if its files are as recorded; None if it was never cut.
+    def _stamp(self, path: Path, known: FileStamp) -> FileStamp:
+        return stamp_of(path, None if self.verify else known)
 
-        Files whose times have changed, as in a copy, are compared by their content; all are to
-        `verify`.
+    def made(self, clip_id: str) -> ClipRecord | None:
+        """Return the record of a clip if its files are as recorded; None if it was never cut.
 
         Raises:
             DamagedFile: the record or a file is missing, damaged or of other packages.
@@ -69,16 +73,16 @@ class Cutter:
             return None
         if record.packages != pixel_versions():
             raise DamagedFile(f"{path}: cut with {differing_versions(record.packages)}")
-        renewed = []
-        for segment in record.segments:
-            files = {}
-            for name, stamp in segment.files.items():
-                files[name] = renewed_stamp(self.cache.directory / name, stamp, verify)
-                if files[name] is None:
-                    raise DamagedFile(f"{self.cache.directory / name} is not what was cut")
-            renewed.append(replace(segment, files=files))
-        if renewed != record.segments:
-            record.segments = renewed
+        stamps = record.files
+        for name, known in stamps.items():
+            stamps[name] = self._stamp(self.cache.directory / name, known)
+            if stamps[name].digest != known.digest:
+                raise DamagedFile(f"{self.cache.directory / name} is not what was cut")
+        if stamps != record.files:
+            record.segments = [
+                replace(each, files={name: stamps[name] for name in each.files})
+                for each in record.segments
+            ]
             write_clip_record(path, record)
         return record
 
@@ -109,10 +113,8 @@ class Cutter:
             if is_machine_fault(error) or self.cache.holds(getattr(error, "filename", None)):
                 raise
             record.failed = True
-            reason = f"{type(error).__name__}: {error}"
-            if not os.path.lexists(clip.path):
-                reason = "it was removed before it was cut"
-            record.dropped.append(Dropped(clip.id, printable(reason)))
+            reason = printable(f"{type(error).__name__}: {error}")
+            record.dropped.append(Dropped(clip.id, reason))
             return record
         for name in had.keys() - record.files.keys():
             (self.cache.directory / name).unlink(missing_ok=True)
@@ -121,7 +123,7 @@ class Cutter:
 
     def _cut_segments(self, clip: Clip, record: ClipRecord) -> None:
         settings, cache = self.cache.settings, self.cache
-        video = open_clip(clip.path)
+        video = open_sampled(clip.path, settings)
         num_images = 1 if isinstance(video, Still) else settings.num_images  # that are written
         record.fps = video.fps
         cropper = face_cropper(settings, self.face_model)
@@ -157,7 +159,6 @@ class Cutter:
 
 def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
     """Cut a clip in a process that an executor has started."""
-    begin_work()
     with one_at_a_time, watchdog.watch():
         return cutter.cut(clip)
 
@@ -166,6 +167,13 @@ def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
 def face_cropper(settings: CacheSettings, model: str | PathLike | None) -> FaceCropper:
     """Load the face model once per process: loading it for every clip would take 80 ms each."""
     return FaceCropper(settings, model)
+
+
+def open_sampled(path: Path, settings: CacheSettings) -> Video | Still:
+    """Open a clip of which only the frames that the face mesh sees need to be decoded."""
+    if settings.tracking == "every_frame":
+        return open_clip(path)
+    return open_clip(path, partial(sampled_frames, interval=settings.interval, by=settings.by))
 
 
 def differing_versions(packages: dict[str, str]) -> str:

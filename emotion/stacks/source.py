@@ -12,7 +12,7 @@ from emotion.clips.naming import Clip, Dropped, Scheme, printable
 from emotion.config import Render
 from emotion.errors import UserError
 from emotion.files import digest, file_digest
-from emotion.progress import ProgressBar
+from emotion.progress import progress_bar
 
 RENDERED = ".rendered"  # marks a folder that demo clips are rendered into
 
@@ -104,5 +104,5 @@ class ClipSource:
             )
         self.root.mkdir(parents=True, exist_ok=True)
         mark.touch()
-        with ProgressBar("rendering demo clips", len(paths)) as bar:
-            render_clips(paths, self.render.seed, num_workers or -1, on_done=bar.advance)
+        with progress_bar("rendering demo clips", len(paths)) as advance:
+            render_clips(paths, self.render.seed, num_workers or -1, on_done=advance)

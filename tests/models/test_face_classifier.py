@@ -95,7 +95,7 @@ def test_repeated_images_have_no_weight():
     assert is_new(own).all()
     assert is_new(filled).tolist() == [[1, 0, 1, 1, 1, 0, 0]] * 6
     classifier = FaceClassifier("face", 3)
-    classifier.fit(own.numpy(), np.arange(6) % 3)
+    classifier.fit(own.numpy(), np.arange(6) % 3, 80, 0.6)
     torch.testing.assert_close(classifier.features(filled), classifier.features(own))
     still = own[:, [2, 2, 2]]
     assert is_new(still).sum() == 6
@@ -105,7 +105,7 @@ def test_repeated_images_have_no_weight():
 def test_features_of_each_part_have_a_total_variance_of_1():
     values, targets = values_of("face", 30)
     classifier = FaceClassifier("face", 3)
-    classifier.fit(values, targets)
+    classifier.fit(values, targets, 80, 0.6)
     features = classifier.features(torch.from_numpy(values)).numpy()
     parts = features[:, :1872], features[:, 1872:]
     assert [part.var(axis=0).sum() for part in parts] == pytest.approx([1, 1], rel=1e-4)
@@ -124,7 +124,7 @@ def test_classes_are_learned_from_any_values(inputs: str):
     values, targets = values_of(inputs, 60)
     others, expected = values_of(inputs, 40, seed=1)
     classifier = FaceClassifier(inputs, 3)
-    classifier.fit(values, targets)
+    classifier.fit(values, targets, 80, 0.6)
     assert (classify(classifier, others).argmax(axis=1) == expected).mean() > 0.9
 
 
@@ -158,7 +158,7 @@ def test_logits_equal_scikit_learns_discriminant(components: int, shrinkage: flo
 def test_a_class_without_stacks_is_never_predicted():
     landmarks, targets = faces(30)
     classifier = FaceClassifier("landmarks", 5)
-    classifier.fit(landmarks, 2 * targets)  # classes 0, 2, 4
+    classifier.fit(landmarks, 2 * targets, 80, 0.6)  # classes 0, 2, 4
     logits = classify(classifier, 100 * faces(200, seed=1)[0])
     assert set(logits.argmax(axis=1)) <= {0, 2, 4} and np.isfinite(logits).all()
     probabilities = torch.from_numpy(logits).softmax(dim=1)
@@ -168,14 +168,14 @@ def test_a_class_without_stacks_is_never_predicted():
 def test_fit_with_one_stack_of_each_class():
     landmarks, targets = faces(3)
     classifier = FaceClassifier("landmarks", 3)
-    classifier.fit(landmarks, targets)
+    classifier.fit(landmarks, targets, 80, 0.6)
     assert classify(classifier, landmarks).argmax(axis=1).tolist() == targets.tolist()
 
 
 def test_logits_do_not_change_with_pose_and_proportions():
     landmarks, targets = faces(30)
     classifier = FaceClassifier("landmarks", 3)
-    classifier.fit(landmarks, targets)
+    classifier.fit(landmarks, targets, 80, 0.6)
     turn = np.float32([[0.8, -0.6, 0.0], [0.6, 0.8, 0.1], [0.0, 0.1, 1.3]])
     expected = classify(classifier, landmarks)
     actual = classify(classifier, landmarks @ turn + np.float32([3, -2, 1]))

@@ -48,9 +48,9 @@ def damaged(change):
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("", "the recipe"),
-        ("{", "the recipe"),
-        ("[1, 2]", "the recipe"),
+        ("", "JSON"),
+        ("{", "JSON"),
+        ("[1, 2]", "object"),
         ('{"a": 1}', "title"),
         (damaged(lambda v: v.update(version=1, format=1, landmarks=False)), "version"),
         (damaged(lambda v: v.update(colour="red")), "colour"),

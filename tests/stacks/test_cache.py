@@ -451,12 +451,16 @@ def test_upgrade_without_clips_is_refused_with_the_package(
     assert stamps(cache) == before
 
 
+def first_beside(path: Path) -> Path:
+    return min(path.parent.glob(f"*{path.suffix}"))
+
+
 DAMAGES = {
     "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
     "empty": lambda path: path.write_bytes(b""),
     "random": lambda path: path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size)),
     "edited": lambda path: path.write_bytes(path.read_bytes().replace(b"1", b"2", 1)),
-    "another's": lambda path: shutil.copy(sorted(path.parent.glob(f"*{path.suffix}"))[0], path),
+    "another's": lambda path: path.write_bytes(first_beside(path).read_bytes()),
     "a folder": lambda path: (path.unlink(), path.mkdir()),
     "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
     "removed": lambda path: path.unlink(),
@@ -726,7 +730,7 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
     before = stamps(cache)
     for name in (
         "emotion.stacks.cutter.open_clip",
-        "emotion.stacks.clip_record.content_of",
+        "emotion.stacks.clip_record.file_digest",
         "emotion.stacks.cutter.face_cropper",
         "emotion.stacks.cutter.write_stack",
         "emotion.stacks.cutter.write_array",

@@ -227,9 +227,9 @@ def cutting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give the names of the clips that are opened from now on."""
     opened = []
 
-    def note(self: Video, path: Path) -> None:
+    def note(self: Video, path: Path, *arguments: object) -> None:
         opened.append(path.name)
-        original(self, path)
+        original(self, path, *arguments)
 
     original = Video.__init__
     monkeypatch.setattr(Video, "__init__", note)
@@ -383,7 +383,7 @@ def test_clip_that_is_gone_since_it_was_listed_costs_itself_alone(happy: Path, c
     happy.unlink()
     assert cutter().record(clip_of(happy)) is None
     record = cutter().cut(clip_of(happy))
-    assert record.failed and "removed" in record.dropped[0].reason
+    assert record.failed and "does not exist" in record.dropped[0].reason
 
 
 # Faces

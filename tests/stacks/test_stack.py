@@ -1,6 +1,7 @@
 """Stacks: which crop stands where, against plain loops, and a TIFF that any reader opens."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -13,6 +14,7 @@ import tifffile
 
 from emotion.clips.video import Picture, Video, VideoError
 from emotion.stacks.arrays import read_array, write_array
+from emotion.stacks.cutter import open_sampled
 from emotion.stacks.face_crop import Face
 from emotion.stacks.segment import Segment, crop_segments
 from emotion.stacks.stack import (
@@ -22,6 +24,7 @@ from emotion.stacks.stack import (
     take_images,
     write_stack,
 )
+from tests.stacks.standard import STANDARD
 
 RNG = np.random.default_rng(0)
 
@@ -251,7 +254,7 @@ def test_landmarks_that_fail_half_way_leave_nothing(
 ):
     def fill_the_disk(file: Path, content: bytes) -> None:
         file.touch()
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
@@ -272,7 +275,7 @@ def test_a_write_that_fails_half_way_leaves_no_half_stack(
 
     def fill_the_disk(file: Path, content: bytes) -> None:
         write(file, bytes(content[:10]))
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
@@ -357,7 +360,8 @@ def moments_of(segment: Segment) -> list[float]:
 
 def shown_moments(path: Path, interval: int = 5) -> list[list[float]]:
     """Give the moments that the images of each segment show."""
-    segments = crop_segments(Video(path), MomentReader(), 90, interval, by="time")
+    video = open_sampled(path, replace(STANDARD, by="time", interval=interval))
+    segments = crop_segments(video, MomentReader(), 90, interval, by="time")
     return [moments_of(segment) for segment in segments]
 
 
@@ -511,3 +515,15 @@ def test_only_sampled_frames_have_their_colours_converted(
     monkeypatch.setattr(Picture, "rgb", lambda self: converted.append(self.time_s) or convert(self))
     list(crop_segments(Video(path), MomentReader(), 90, 5, by="time"))
     assert converted == pytest.approx([number / 6 for number in range(18)])
+
+
+@pytest.mark.parametrize("tracking", ["sampled", "none", "every_frame"])
+def test_frames_are_skipped_unless_the_mesh_sees_every_one(
+    tmp_path: Path, encode_video: Callable, tracking: str
+):
+    frames = [picture_of(number / 30) for number in range(30)]
+    path = encode_video(tmp_path / "a.mp4", frames, preset="veryfast", b_strategy="0", bf="3")
+    video = open_sampled(path, replace(STANDARD, tracking=tracking, interval=10))
+    decoded = [n for n, picture in enumerate(video.pictures()) if picture.frame is not None]
+    assert {0, 10, 20} <= set(decoded)
+    assert (len(decoded) == video.num_frames == 30) == (tracking == "every_frame")

@@ -15,6 +15,7 @@ from emotion.clips.demo.identity import Identity
 from emotion.clips.demo.motion import PROTOTYPES, Pose, action_unit_curves, head_motion, wander
 from emotion.clips.demo.portrait import Portrait
 from emotion.errors import UserError
+from emotion.executors import begin_work
 from emotion.files import unfinished
 
 
@@ -54,12 +55,12 @@ def render_clips(
             )
         if not path.exists():
             jobs.append(delayed(_write_on_one_core)(path, label, seed, int(number), video))
-    for _ in Parallel(num_workers, return_as="generator_unordered")(jobs):
+    for _ in Parallel(num_workers, return_as="generator_unordered", initializer=begin_work)(jobs):
         on_done()
 
 
 def _write_on_one_core(path: Path, label: str, seed: int, clip_id: int, video: Format) -> None:
-    cv2.setNumThreads(1)  # there are as many processes as cores
+    begin_work()
     write_clip(path, label, seed, clip_id, video)
 
 
