@@ -98,7 +98,7 @@ def measure(clip: Path, run_dir: Path, num_threads: int, times: int) -> list[flo
     recognizer = EmotionRecognizer.load(run_dir, num_threads=num_threads)
     interval = recognizer.recipe.settings.interval
     sampled = [p.rgb() for p in list(Video(clip).pictures())[::interval]]
-    cropper = face_cropper(recognizer.recipe.settings)
+    cropper = face_cropper(recognizer.recipe.settings, None)
 
     def crop() -> list[np.ndarray | None]:
         cropper.start_clip()

@@ -3,10 +3,10 @@
 With WIDTH, clips are first scaled to that width and made 10 s long.
 
 On the same clips, in one run, it times: the original notebook's method (the mesh on every frame,
-one pass for each interval, a thread pool of half the cores) with the mesh of this project; the lower bound (decode every frame
-once and run the mesh on the sampled frames, on all cores); and this project's method, which writes
-the stacks of all intervals. Then it times the decoding of two libraries. Compare ratios within one
-run; absolute times depend on the machine and its load.
+one pass for each interval, a thread pool of half the cores) with the mesh of this project; the
+lower bound (decode every frame once and run the mesh on the sampled frames, on all cores); and
+this project's method, which writes the stacks of all intervals. Then it times the decoding of two
+libraries. Compare ratios within one run; absolute times depend on the machine and its load.
 """
 
 import argparse
