@@ -97,7 +97,7 @@ def measure(clip: Path, run_dir: Path, num_threads: int, times: int) -> list[flo
     """Time a clip's answer, in seconds: wall time; processor time, of decoding, mesh and model."""
     recognizer = EmotionRecognizer.load(run_dir, num_threads=num_threads)
     settings = recognizer.recipe.settings
-    cropper = face_cropper(settings)
+    cropper = face_cropper(settings, None)
 
     def decode() -> list[np.ndarray]:
         pictures = open_sampled(clip, settings).pictures()

@@ -46,7 +46,7 @@ def decode_some(cutter: Cutter, clip: Clip) -> None:
 
 def bound(cutter: Cutter, clip: Clip) -> None:
     """Decode every frame and run the project's face mesh on those needed."""
-    mesh = face_cropper(cutter.cache.settings)
+    mesh = face_cropper(cutter.cache.settings, None)
     mesh.start_clip()
     read_frames(Video(clip.path), cutter, see=mesh.observe)
 
@@ -76,7 +76,7 @@ def processor_s(way: str, cutter: Cutter, clip: Clip) -> float:
 
 def warm_up(cutter: Cutter) -> None:
     """Import MediaPipe and load the face mesh."""
-    face_cropper(cutter.cache.settings).observe(np.zeros((64, 64, 3), np.uint8))
+    face_cropper(cutter.cache.settings, None).observe(np.zeros((64, 64, 3), np.uint8))
     time.sleep(0.2)  # so that every process does it itself
 
 

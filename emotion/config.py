@@ -120,7 +120,11 @@ class Sampling(Section):
     min_face_fraction: Share
 
 
-class Face(Section):
+class FaceModel(Section):
+    model: TextOrNull
+
+
+class Face(FaceModel):
     tracking: Literal["every_frame", "sampled", "none"]
     follow: Literal["largest", "central"]
     margin: NonNegative
@@ -128,7 +132,6 @@ class Face(Section):
     fit: Literal["box", "features"]
     size_px: Count
     min_confidence: Share
-    refine: bool
 
 
 class OutputPath(Section):
@@ -175,7 +178,7 @@ class Discriminant(Section):
 class Model(Section):
     name: Text
     backbone: TextOrNull
-    inputs: Literal["stacks", "landmarks"]
+    inputs: Literal["stacks", "landmarks", "blendshapes", "face"]
     hidden: Count
     dropout: Annotated[Dropout, Must("a list of two numbers from 0 to below 1")]
     pretrained: Annotated[bool | Text, Must("auto, true, false or the path of a state dict")]
@@ -191,7 +194,7 @@ class Model(Section):
         if self.inputs == "stacks" and self.backbone is None:
             raise UserError(
                 "model.backbone must be the name of a timm network, got null "
-                "(model=landmarks has none)"
+                "(model=landmarks, blendshapes and face have none)"
             )
 
 
@@ -410,6 +413,7 @@ class Predict(Section):
     num_workers: CountOrNull
     realtime: bool
     window: bool
+    face: FaceModel
     paths: OutputPath
 
     def model_post_init(self, _: Any) -> None:
