@@ -4,11 +4,18 @@ import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":  # before the other imports, which take a second
+    stop_on_signals("stopped; the answers so far are in the output folder")
+
 from emotion.cli import entry
 from emotion.errors import UserError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig, ListConfig
+
+    from emotion.models.recipe import Recipe
 
 log = logging.getLogger(__name__)
 
@@ -26,45 +33,42 @@ def predict(cfg: "DictConfig") -> None:
     log.info("model: %s (%s)\ntrained on: %s", model, backend_name(model), recipe.data)
     if recipe.temperature == 1.0:
         log.info("the probabilities are not calibrated")
-    threshold = recipe.unsure_below if cfg.unsure_below is None else cfg.unsure_below
     if cfg.clips is None:
         watch_source(cfg, model, folder)
     else:
-        predict_clips(cfg, model, recipe.labels, threshold, folder)
+        predict_clips(cfg, model, recipe, folder)
 
 
-def predict_clips(
-    cfg: "DictConfig", model: Path, labels: tuple[str, ...], threshold: float, folder: Path
-) -> None:
+def predict_clips(cfg: "DictConfig", model: Path, recipe: "Recipe", folder: Path) -> None:
     """Predict clips, print a table and write the files of the run."""
     from rich.console import Console
 
-    from emotion.inference.answer import answers_table, write_csv, write_json_lines
+    from emotion.inference.answer import answers_table, write_csv
     from emotion.inference.batch import Predictor, output_names
 
     clips = files_of(cfg.clips, "clips")
     pictures = {"stride": cfg.stride, "rendered": folder / "rendered"} if cfg.render else {}
     neutral = files_of(cfg.neutral, "neutral")
     predictor = Predictor(model, cfg.min_frames, cfg.unsure_below, neutral, **pictures)
-    answers = predictor.predict_all(clips, cfg.num_workers)
-    write_json_lines(folder / "predictions.jsonl", answers)
-    write_csv(folder / "predictions.csv", answers, labels)
+    answers = predictor.predict_to_file(clips, cfg.num_workers, folder / "predictions.jsonl")
+    write_csv(folder / "predictions.csv", answers, recipe.labels)
     console = Console()
     if not console.is_terminal:  # Rich assumes 80 columns for a log file
         console.width = 120
-    console.print(answers_table(answers, output_names(clips), labels))
-    classified = [answer for answer in answers if answer.label is not None]
-    unsure = sum(answer.unsure for answer in answers)
+    console.print(answers_table(answers, output_names(clips), recipe.labels))
+    num_classified = sum(answer.label is not None for answer in answers)
+    num_unsure = sum(answer.unsure for answer in answers)
     failed = [answer.clip for answer in answers if answer.failed]
-    counts = f"{len(classified)} of {len(answers)} clips classified, {unsure} of them unsure"
+    counts = f"{num_classified} of {len(answers)} clips classified, {num_unsure} of them unsure"
     log.info("%s, %d failed", counts, len(failed))
+    threshold = recipe.unsure_below if cfg.unsure_below is None else cfg.unsure_below
     if threshold == 0:
         log.info("no confidence threshold is set, so no clip is unsure: unsure_below=0.5 sets one")
-    elif unsure:
+    elif num_unsure:
         of = "training" if cfg.unsure_below is None else "the command line"
         log.info("unsure: top probability below unsure_below=%.3g, set by %s", threshold, of)
     log.info("predictions.jsonl, predictions.csv%s: %s", ", rendered" * cfg.render, folder)
-    if not classified:
+    if not num_classified:
         raise UserError(f"no clip could be classified; the first: {'; '.join(answers[0].reasons)}")
     if cfg.strict and failed:
         raise UserError(f"strict=true, and {len(failed)} clips failed: {', '.join(failed)}")

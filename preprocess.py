@@ -3,6 +3,11 @@
 import logging
 from typing import TYPE_CHECKING
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":  # before the other imports, which take a second
+    stop_on_signals("stopped; finished clips are kept, and the same command resumes")
+
 from emotion.cli import describe_data, entry
 
 if TYPE_CHECKING:
@@ -21,7 +26,7 @@ def preprocess(cfg: "DictConfig") -> None:
     if cfg.dry_run:
         log.info(builder.plan())
     else:
-        builder.build(strict=cfg.strict)
+        builder.build(cfg.strict, cfg.verify)
 
 
 if __name__ == "__main__":

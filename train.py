@@ -2,6 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":  # before the other imports, which take a second
+    stop_on_signals(
+        "stopped; finished work is kept: hydra.run.dir=DIR ckpt_path=last resumes a run, and "
+        "sweep=NAME a sweep"
+    )
+
 from emotion.cli import entry  # first, because it names `make install` if packages are missing
 
 # isort: split

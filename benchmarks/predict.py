@@ -1,17 +1,15 @@
-"""Measure what an answer costs: python -m benchmarks.predict CLIPS [--models mobilenetv3].
+"""Measure the time of a prediction: python -m benchmarks.predict CLIPS [--models mobilenetv3].
 
-Of the first clip, which shows a face, three seconds are made 1280x720 at 30 fps, with the noise and
-the bit rate of a camera. With the model loaded, the time from that file to its answer is taken, by
-the code that `predict.py` runs, and the processor time in it, which is what it would take on one
-core that nobody else uses; then what decoding, the face mesh and the model take, each by itself.
-Decoding overlaps with the others where a second core is free, so that the parts may add up to more
-than the whole. Weights are random, which makes no difference to the time.
+Three seconds of the first clip, which must show a face, are converted to 1280x720 at 30 fps with
+the noise and the bit rate of a camera. Times are those from that file to its answer, with the model
+loaded; the processor time of the same; and those of decoding, face mesh and model alone. Decoding
+overlaps with the others if a second core is free. Weights are random.
 """
 
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import cycle, islice
 from pathlib import Path
@@ -25,9 +23,11 @@ from hydra import compose, initialize_config_dir
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.timing import medians_s
 from emotion.cli import CONF_DIR
 from emotion.clips.find import named_clips
 from emotion.clips.video import Video
+from emotion.inference.backends import random_inputs
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe, package_versions
@@ -42,11 +42,9 @@ NOISE = 4.0  # gray levels, standard deviation
 
 
 def write_720p(clip: Path, path: Path) -> None:
-    """Make three seconds of a clip what a camera would have filmed in 720p.
+    """Write three seconds of a clip as a camera would have filmed them in 720p.
 
-    Args:
-        clip: with a face; it is scaled to fit, and starts anew where it is too short.
-        path: the file to write.
+    It is scaled to fit, and repeated if it is too short.
     """
     noise = np.random.default_rng(0)
     rgb = [picture.rgb() for picture in islice(Video(clip).pictures(), FRAMES)]
@@ -67,17 +65,17 @@ def write_720p(clip: Path, path: Path) -> None:
         film.mux(stream.encode(None))
 
 
-def write_run(model: str, interval: int, folder: Path) -> None:
-    """Write what `train.py` leaves of a run, with random weights."""
+def write_run(model: str, folder: Path, overrides: Sequence[str] = ()) -> None:
+    """Write what `train.py` writes for inference, with random weights: best.ckpt, recipe.json."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
-        cfg = compose("train", [f"model={model}", f"interval='{interval}'", "data=demo"])
+        cfg = compose("train", [f"model={model}", "data=demo", *overrides])
     recipe = Recipe(
         title=model_title(cfg.model.backbone),
         data="nothing",
         labels=tuple(cfg.data.labels),
         settings=Cache.from_config(cfg).settings,
-        interval=interval,
-        image_px=cfg.face.size_px,
+        interval=cfg.interval.frames,
+        image_px=cfg.loader.image_px or cfg.face.size_px,
         versions=package_versions(),
     )
     module = EmotionModule(
@@ -95,37 +93,29 @@ def write_run(model: str, interval: int, folder: Path) -> None:
     recipe.write(folder / RECIPE_FILE)
 
 
-def median_s(
-    function: Callable[[], object], times: int, clock: Callable[[], float] = time.perf_counter
-) -> float:
-    """Call a function some times, once before for nothing; give the median time of a call."""
-    function()
-    taken_s = []
-    for _ in range(times):
-        start_s = clock()
-        function()
-        taken_s.append(clock() - start_s)
-    return float(np.median(taken_s))
-
-
 def measure(clip: Path, run_dir: Path, num_threads: int, times: int) -> list[float]:
     """Time a clip's answer, in seconds: the whole, its processor time, decoding, mesh, model."""
     recognizer = EmotionRecognizer.load(run_dir, num_threads=num_threads)
-    settings = recognizer.recipe.settings
-    sampled = [p.rgb() for p in list(Video(clip).pictures())[:: settings.interval]]
-    cropper = face_cropper(settings)
+    interval = recognizer.recipe.settings.interval
+    sampled = [p.rgb() for p in list(Video(clip).pictures())[::interval]]
+    cropper = face_cropper(recognizer.recipe.settings)
 
     def crop() -> list[np.ndarray | None]:
         cropper.start_clip()
         return [cropper.crop(frame) for frame in sampled]
 
-    stacks = recognizer.inputs(crop(), [])[None]
+    stacks = random_inputs(recognizer.recipe, 1)
+    whole = {"whole": lambda: recognizer.predict(clip)}
+    parts = {
+        "decode": lambda: [p.rgb() for p in list(Video(clip).pictures())[::interval]],
+        "mesh": crop,
+        "model": lambda: recognizer.backend.classify(stacks),
+    }
+    processor_s = medians_s(whole, times, clock=time.process_time)
     return [
-        median_s(lambda: recognizer.predict(clip), times),
-        median_s(lambda: recognizer.predict(clip), times, time.process_time),
-        median_s(lambda: [p.rgb() for p in list(Video(clip).pictures())[::5]], times),
-        median_s(crop, times),
-        median_s(lambda: recognizer.backend.classify(stacks), times),
+        medians_s(whole, times)["whole"],
+        processor_s["whole"],
+        *medians_s(parts, times).values(),
     ]
 
 
@@ -143,7 +133,7 @@ def main() -> None:
         clip = Path(scratch, "clip.mp4")
         write_720p(named_clips(arguments.clips)[0], clip)
         for model in arguments.models.split(","):
-            write_run(model, arguments.interval, Path(scratch, model))
+            write_run(model, Path(scratch, model), [f"interval='{arguments.interval}'"])
             whole_s, processor_s, *parts_s = measure(
                 clip, Path(scratch, model), arguments.threads, arguments.times
             )

@@ -28,6 +28,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.scale import write_long_clip
+from benchmarks.timing import medians_s
 from emotion.cli import CONF_DIR
 from emotion.clips.naming import VIDEO_SUFFIXES, Clip
 from emotion.clips.video import Video, VideoError
@@ -177,11 +178,9 @@ def decode_with_pyav(path: Path) -> None:
 def compare_decoders(paths: Sequence[Path]) -> Table:
     """Time both decoders on clips, three times in turn."""
     cv2.setNumThreads(1)
-    times_s: dict[str, list[float]] = {"OpenCV": [], "PyAV": []}
-    for _ in range(3):
-        for name, decode in (("OpenCV", decode_with_opencv), ("PyAV", decode_with_pyav)):
-            times_s[name].append(seconds(lambda decode=decode: list(map(decode, paths))))
-    medians = {name: float(np.median(values)) for name, values in times_s.items()}
+    decoders = {"OpenCV": decode_with_opencv, "PyAV": decode_with_pyav}
+    functions = {name: lambda way=way: list(map(way, paths)) for name, way in decoders.items()}
+    medians = medians_s(functions, 3)
     table = Table("decoder, one core", "time, OpenCV = 1")
     for name, median in medians.items():
         table.add_row(name, f"{median / medians['OpenCV']:.2f}")

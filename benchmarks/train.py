@@ -27,9 +27,11 @@ from rich.table import Table
 from torch.nn.functional import cross_entropy
 from torchvision.transforms import v2
 
+from benchmarks.timing import medians_s
 from emotion.cli import CONF_DIR
 from emotion.data.augmentation import Augmentation
 from emotion.data.datamodule import StackDataModule
+from emotion.files import file_digest
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.optimizers import build_optimizer
 from emotion.models.stack_classifier import StackClassifier
@@ -44,17 +46,6 @@ STEPS = {"mobilenetv3": 6, "effv2s": 4, "effv2m": 3}  # of an epoch
 ROUNDS = 3
 
 
-def median_ms(function: Callable[[], object], repeats: int) -> float:
-    """Call a function once to warm up and then `repeats` times; give the median in ms."""
-    function()
-    times_s = []
-    for _ in range(repeats):
-        start_s = time.perf_counter()
-        function()
-        times_s.append(time.perf_counter() - start_s)
-    return 1000 * float(np.median(times_s))
-
-
 def compare_augmentations(console: Console) -> None:
     """Time the seed's augmentation of one stack: ours, and the same of torchvision."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
@@ -62,23 +53,21 @@ def compare_augmentations(console: Console) -> None:
     stack = np.random.default_rng(0).integers(256, size=(NUM_IMAGES, SIZE_PX, SIZE_PX))
     stack = stack.astype(np.uint8)
     generator = np.random.default_rng(0)
-
-    def with_opencv() -> np.ndarray:
-        return ours(cv2.merge(list(stack)), generator)
-
     theirs = torchvision_transforms(ours)
     tensor = torch.from_numpy(stack)
-    opencv_ms = median_ms(with_opencv, 60)
-    torchvision_ms = median_ms(lambda: theirs(tensor.float() / 255), 60)
+    functions = {
+        "OpenCV, uint8, images as channels": lambda: ours(cv2.merge(list(stack)), generator),
+        "torchvision, float": lambda: theirs(tensor.float() / 255),
+    }
+    times_s = medians_s(functions, 60)
     table = Table("augmentation", "ms a stack", "ratio", title=f"{NUM_IMAGES} x {SIZE_PX} px")
-    table.add_row("OpenCV, uint8, images as channels", f"{opencv_ms:.1f}", "1.0")
-    ratio = f"{torchvision_ms / opencv_ms:.1f}"
-    table.add_row("torchvision, float", f"{torchvision_ms:.1f}", ratio)
+    for name, time_s in times_s.items():
+        table.add_row(name, f"{1000 * time_s:.1f}", f"{time_s / min(times_s.values()):.1f}")
     console.print(table)
 
 
 def torchvision_transforms(ours: Augmentation) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Say the same with torchvision, for (T, H, W) float."""
+    """Build the same augmentation of torchvision, for (T, H, W) float."""
     return v2.Compose(
         [
             v2.RandomHorizontalFlip(ours.flip),
@@ -97,12 +86,9 @@ def compare_memory_formats(console: Console) -> None:
     for name in BATCHES:
         cfg = composed([f"model={name}"])
         images = torch.rand(8, NUM_IMAGES, SIZE_PX, SIZE_PX)
-        steps = [
-            training_step(cfg, memory_format)
-            for memory_format in (torch.contiguous_format, torch.channels_last)
-        ]
-        times_s = in_turns([partial(step, images) for step in steps])
-        per_stack = [1000 * time_s / len(images) for time_s in times_s]
+        formats = {"NCHW": torch.contiguous_format, "channels last": torch.channels_last}
+        steps = {key: partial(training_step(cfg, of), images) for key, of in formats.items()}
+        per_stack = [1000 * time_s / len(images) for time_s in medians_s(steps, ROUNDS).values()]
         table.add_row(
             model_title(cfg.model.backbone),
             *(f"{ms:.0f}" for ms in per_stack),
@@ -110,18 +96,6 @@ def compare_memory_formats(console: Console) -> None:
             "channels last" if cfg.model.channels_last else "NCHW",
         )
     console.print(table)
-
-
-def in_turns(functions: Sequence[Callable[[], object]]) -> list[float]:
-    """Call functions in turn, `ROUNDS` times after one to warm up; give the medians in s."""
-    times_s = []
-    for _ in range(1 + ROUNDS):
-        times_s.append([])
-        for function in functions:
-            start_s = time.perf_counter()
-            function()
-            times_s[-1].append(time.perf_counter() - start_s)
-    return np.median(times_s[1:], axis=0).tolist()
 
 
 def composed(overrides: list[str]) -> DictConfig:
@@ -217,9 +191,10 @@ def random_stacks(cache: Cache, labels: Sequence[str], num: int) -> Iterator[Sta
     for number in range(num):
         coarse = generator.integers(256, size=(NUM_IMAGES, 14, 14)).astype(np.uint8)
         stack = np.stack([cv2.resize(image, (SIZE_PX, SIZE_PX)) for image in coarse])
-        write_stack(cache.directory / f"{number}.tiff", stack)
+        path = cache.directory / f"{number}.tiff"
+        write_stack(path, stack)
         yield StackRow(
-            stack=f"{number}.tiff",
+            stack=path.name,
             clip=str(number),
             segment=1,
             label=labels[number % 5],
@@ -231,6 +206,8 @@ def random_stacks(cache: Cache, labels: Sequence[str], num: int) -> Iterator[Sta
             face_frames=NUM_IMAGES,
             sampled_frames=NUM_IMAGES,
             fps=30,
+            stack_digest=file_digest(path),
+            landmarks_digest="",
         )
 
 

@@ -4,18 +4,17 @@ Imports little, so that `--help` is fast.
 """
 
 import json
+import logging
 import os
 import re
-import signal
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import wraps
+from contextlib import contextmanager, nullcontext, suppress
+from functools import partial, wraps
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 try:
@@ -37,7 +36,9 @@ except ModuleNotFoundError as error:
     )
 
 from emotion import REPOSITORY
-from emotion.errors import UserError
+from emotion.errors import UserError, is_machine_fault
+from emotion.escape import for_terminal
+from emotion.stopping import is_stopped
 
 CONF_DIR = REPOSITORY / "conf"
 
@@ -48,29 +49,31 @@ warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema
 
 
 def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[[], None]]:
-    """Make a task the entry point of a script, as a decorator.
+    """Make a task the entry point of a script that reads `sys.argv`, as a decorator.
 
-    The decorated function takes no arguments and reads `sys.argv`. It exits with status 1 and one
-    line on stderr if the command line, the config or the data are wrong (`HYDRA_FULL_ERROR=1` shows
-    the stack trace instead), with 130 after Ctrl-C, and with 143 after SIGTERM.
+    It exits with status 1 and one line on stderr if the command line, the config or the data are
+    wrong (`HYDRA_FULL_ERROR=1` shows the stack trace instead).
     """
 
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @wraps(task)
         def main() -> None:
             load_dotenv(REPOSITORY / ".env")
+            logging.raiseExceptions = False  # a full disk must not print a trace for each line
             sys.argv[1:] = quote_integer_options(sys.argv[1:])
             with_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"
+            guard = nullcontext if with_trace else partial(mistakes_in_one_line, config_name)
 
             @wraps(task)
             def checked_task(cfg: DictConfig) -> Any:
-                # here too, because Hydra adds a line to errors that leave a job
-                with mistakes_in_one_line(config_name, with_trace):
+                if is_stopped():  # between two cells, where a destructor swallowed the exception
+                    raise KeyboardInterrupt
+                with guard():  # here too, because Hydra adds a line to errors that leave a job
                     check_config(config_name, cfg)
                     return task(cfg)
 
             hydra_main = hydra.main(str(CONF_DIR), config_name, version_base="1.3")
-            with graceful_stop(), mistakes_in_one_line(config_name, with_trace), full_errors():
+            with guard(), full_errors():
                 hydra_main(checked_task)()
 
         return main
@@ -79,57 +82,36 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
 
 
 @contextmanager
-def graceful_stop() -> Iterator[None]:
-    """Treat SIGTERM like Ctrl-C, and exit after either with one line and the signal's status."""
-    received = [signal.SIGINT]
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(number, signal.SIG_IGN)  # `timeout` sends it twice
-        received.append(signal.Signals(number))
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    except (KeyboardInterrupt, SystemExit) as error:  # Lightning exits after KeyboardInterrupt
-        if isinstance(error, SystemExit) and received[-1] != signal.SIGTERM:
-            raise
-        print("stopped; finished work is kept, and the same command resumes", file=sys.stderr)
-        sys.exit(128 + received[-1])
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def mistakes_in_one_line(config_name: str, with_trace: bool) -> Iterator[None]:
-    """Exit with status 1 and one line on stderr after an error that the user can correct."""
+def mistakes_in_one_line(config_name: str | None = None) -> Iterator[None]:
+    """Exit with status 1 and one line on stderr after an error of the user or of the machine."""
     try:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
-        if with_trace:
-            raise
-        sys.exit(f"error: {one_line(error, config_name)}")
+        sys.exit(f"error: {for_terminal(one_line(error, config_name))}")
     except BrokenProcessPool:  # of hydra/launcher=joblib
-        if with_trace:
-            raise
         sys.exit(
             "error: a worker process died, for example for lack of memory; the same command with "
             "the same sweep=NAME continues the sweep"
         )
-    except OSError as error:
-        if with_trace or error.filename is None:  # else a folder that is not writable, or such
+    except (OSError, MemoryError) as error:
+        path, reason = getattr(error, "filename", None), getattr(error, "strerror", None)
+        line = ": ".join(filter(None, (path and os.fsdecode(path), reason or "out of memory")))
+        if is_machine_fault(error):
+            line += "; what was finished is kept, and the same command can be run again"
+        elif path is None:  # else a folder that is not writable, or such
             raise
-        sys.exit(f"error: {error.filename}: {error.strerror}")
+        sys.exit(f"error: {for_terminal(line)}")
 
 
 @contextmanager
 def exit_on_error() -> Iterator[None]:
-    """Exit with status 1 on an exception, for Hydra's callbacks: Hydra would only warn about it."""
+    """Exit with status 1 on an exception; Hydra would only warn about one of a callback."""
     try:
-        with mistakes_in_one_line("train", with_trace=False):
+        with mistakes_in_one_line():
             yield
     except Exception:
-        traceback.print_exc()
+        if not is_stopped():  # else a consequence
+            traceback.print_exc()
         sys.exit(1)
 
 
@@ -145,34 +127,28 @@ def full_errors() -> Iterator[None]:
 
 
 def quote_integer_options(arguments: Sequence[str], conf_dir: Path = CONF_DIR) -> list[str]:
-    """Quote integers that are given as options of a config group.
+    """Quote integers that are given as options of a config group, a subfolder of `conf_dir`.
 
     Hydra parses the 5 of `interval=5` as a number and refuses it as the name of an option. So
-    `interval=5,10` becomes `interval='5','10'`; `range()` and `choice()` sweeps over a group are
-    written out as such a list. The subfolders of `conf_dir` are the groups.
+    `interval=5,10` becomes `interval='5','10'`, and so do `range()` and `choice()` over a group.
     """
+
+    def as_option(value: Any) -> str:
+        text = value.text if isinstance(value, QuotedString) else str(value)
+        return f"'{text.lower() if isinstance(value, bool) else text}'"
+
     parser = OverridesParser.create()
     quoted = []
     for argument in arguments:
-        try:
+        with suppress(HydraException):  # a flag such as -m, or a mistake that Hydra will report
             override = parser.parse_override(argument)
-        except HydraException:  # a flag such as -m, or a mistake that Hydra will report
-            quoted.append(argument)
-            continue
-        is_sweep = override.is_discrete_sweep()
-        values = list(override.sweep_iterator()) if is_sweep else [override.value()]
-        is_group = (conf_dir / override.key_or_group).is_dir()
-        if is_group and any(isinstance(value, int | float) for value in values):
-            argument = f"{argument.split('=', 1)[0]}={','.join(map(as_option, values))}"
+            is_sweep = override.is_discrete_sweep()
+            values = list(override.sweep_iterator()) if is_sweep else [override.value()]
+            is_number = [isinstance(value, int | float) for value in values]
+            if any(is_number) and (conf_dir / override.key_or_group).is_dir():
+                argument = f"{argument.split('=', 1)[0]}={','.join(map(as_option, values))}"
         quoted.append(argument)
     return quoted
-
-
-def as_option(value: Any) -> str:
-    """Write a parsed value as the name of an option; numbers and booleans in quotes."""
-    if isinstance(value, QuotedString):
-        return value.with_quotes()
-    return f"'{str(value).lower()}'" if isinstance(value, int | float) else str(value)
 
 
 def one_line(error: Exception, config_name: str | None = None) -> str:

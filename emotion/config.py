@@ -99,7 +99,6 @@ class Data(Section):
     split: DataSplitRule | None
 
     def model_post_init(self, _: Any) -> None:
-        """Check that classes are distinct and that the neutral one is among them."""
         if len(set(self.labels)) < len(self.labels):
             raise UserError(f"data.labels must be distinct, got {self.labels}")
         if self.neutral_label not in (None, *self.labels):
@@ -151,7 +150,6 @@ class Stacks(Section):
     executor: Executor
 
     def model_post_init(self, _: Any) -> None:
-        """Check that a clip of `data.min_frames` is no longer than a segment."""
         if self.data.min_frames > self.sampling.segment_frames:
             raise UserError(
                 "data.min_frames must be at most sampling.segment_frames="
@@ -162,6 +160,7 @@ class Stacks(Section):
 class Preprocess(Stacks):
     dry_run: bool
     strict: bool
+    verify: bool
 
 
 class Discriminant(Section):
@@ -185,7 +184,6 @@ class Model(Section):
     stem: Literal["mean", "balanced"]
 
     def model_post_init(self, _: Any) -> None:
-        """Check that there is a backbone for stacks."""
         if self.inputs == "stacks" and self.backbone is None:
             raise UserError(
                 "model.backbone must be the name of a timm network, got null "
@@ -220,7 +218,6 @@ class Augmentation(Section):
     brightness: NonNegative = 0
 
     def model_post_init(self, _: Any) -> None:
-        """Check that no minimum is above its maximum."""
         for name in ("scale", "blur_sigma", "erase_area"):
             least, most = getattr(self, f"{name}_min"), getattr(self, f"{name}_max")
             if least > most:
@@ -254,7 +251,6 @@ class GroupedSplit(DataSplit):
     seed: Seed
 
     def model_post_init(self, _: Any) -> None:
-        """Check that the shares add up to 1."""
         total = self.train + self.val + self.test
         if abs(total - 1) > 1e-6:
             raise UserError(
@@ -269,7 +265,6 @@ class KFold(DataSplit):
     seed: Seed
 
     def model_post_init(self, _: Any) -> None:
-        """Check that the fold exists."""
         if self.fold >= self.folds:
             raise UserError(f"split.fold must be below split.folds={self.folds}, got {self.fold}")
 
@@ -287,10 +282,6 @@ class Optimizer(Section, extra="allow"):
     lr: Positive
     backbone_lr: NonNegativeOrNull
     weight_decay: NonNegative
-
-
-class Constant(Section):
-    name: Literal["constant"]
 
 
 class Exponential(Section):
@@ -394,7 +385,7 @@ class Train(Stacks):
     augmentation: Augmentation
     loss: Loss
     optimizer: Optimizer
-    schedule: Constant | Exponential | Warmup = Field(discriminator="name")
+    schedule: Exponential | Warmup = Field(discriminator="name")
     loader: Loader
     calibration: Calibration
     trainer: Trainer
@@ -418,7 +409,6 @@ class Predict(Section):
     paths: OutputPath
 
     def model_post_init(self, _: Any) -> None:
-        """Check that a model and either clips or a source are named."""
         if self.model_path is None:
             raise UserError("model_path must be set: model_path=RUN_DIR_OR_FILE")
         if (self.clips is None) == (self.source is None):

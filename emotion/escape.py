@@ -6,7 +6,7 @@ import re
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "'")  # how a cell begins that a spreadsheet evaluates
 # Markdown's own punctuation, and `$`, with which some viewers begin a formula.
-MARKDOWN = re.compile(r"([\\`*_{}\[\]()#|$~!])")
+MARKDOWN = re.compile(r"([\\`*_{}\[\]#|$~!])")
 
 
 def for_terminal(text: str) -> str:
@@ -24,7 +24,8 @@ def for_markdown(text: str) -> str:
     >>> print(for_markdown("<b>|*"))
     &lt;b&gt;\|\*
     """
-    return MARKDOWN.sub(r"\\\1", html.escape(" ".join(text.split()), quote=False))
+    line = for_terminal(" ".join(text.split()))
+    return MARKDOWN.sub(r"\\\1", html.escape(line, quote=False))
 
 
 def for_spreadsheet(text: str) -> str:

@@ -9,6 +9,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing import parent_process
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from emotion.errors import UserError
+from emotion.stopping import end_with
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,7 +56,11 @@ class LocalExecutor:
         try:
             while left:
                 parallel = joblib.Parallel(
-                    num_workers, return_as="generator_unordered", batch_size=1, pre_dispatch=ahead
+                    num_workers,
+                    return_as="generator_unordered",
+                    batch_size=1,
+                    pre_dispatch=ahead,
+                    initializer=begin_work,
                 )
                 calls = [joblib.delayed(run_keyed)(function, *item) for item in left.items()]
                 try:
@@ -73,9 +79,8 @@ class LocalExecutor:
 class DaskExecutor:
     """Runs on the workers of a Dask cluster.
 
-    It uses Dask directly. joblib's Dask backend (1.5.3) waits forever for a task that Dask has
-    given up because it killed its workers, and on a cluster with one thread it runs everything in
-    the calling process.
+    joblib's Dask backend (1.5.3) waits forever for a task that Dask has given up because it killed
+    its workers, and on a cluster with one thread it runs everything in the calling process.
     """
 
     address: str  # of the scheduler, `tcp://host:8786`
@@ -86,8 +91,7 @@ class DaskExecutor:
     ) -> Iterator[tuple[Item, Result | None]]:
         """Run a function on every item, see `LocalExecutor.run`.
 
-        All workers must share the folder and run the same code; a UserError names a worker that
-        differs. Dask gives the items of a lost worker to another one.
+        A UserError names a worker that does not share the folder or runs other code.
         """
         from distributed import Client, KilledWorker, as_completed  # 0.2 s
         from distributed.comm import get_address_host_port
@@ -106,15 +110,13 @@ class DaskExecutor:
             try:
                 client.wait_for_workers(1, timeout=self.timeout_s)
             except TimeoutError:
-                raise UserError(
-                    f"the Dask scheduler at {self.address} has no worker; {START_WORKER}"
-                ) from None
+                raise UserError(f"{self.address} has no Dask worker; {START_WORKER}") from None
             folder.mkdir(parents=True, exist_ok=True)
             ours = fingerprint(folder)
             for worker, theirs in client.run(fingerprint, folder, on_error="return").items():
                 if theirs != ours:
                     raise UserError(f"Dask worker {worker} {unfit_worker(theirs, ours)}")
-            futures = {client.submit(function, item, pure=False): item for item in items}
+            futures = {client.submit(run_item, function, item, pure=False): item for item in items}
             for future in as_completed(list(futures), loop=client.loop):
                 item = futures.pop(future)
                 if (error := future.exception()) is None:
@@ -132,17 +134,25 @@ Executor = LocalExecutor | DaskExecutor
 
 
 def begin_work() -> None:
-    """Prepare a process that an executor has started: one core, and Ctrl-C left to its parent."""
+    """Prepare a worker process: one core, Ctrl-C left to its parent, and ended with its parent."""
     import cv2
 
     cv2.setNumThreads(1)  # the cores are shared among the processes already
-    if parent_process() is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the parent handles it
+    if (parent := parent_process()) is not None:
+        end_with(parent.pid)
+        if threading.current_thread() is threading.main_thread():  # not in a thread of Dask
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def run_item(function: Callable[[Item], Result], item: Item) -> Result:
+    """Call a function in a worker, or in this process if it is the only one."""
+    begin_work()
+    return function(item)
 
 
 def run_keyed(function: Callable[[Item], Result], key: int, item: Item) -> tuple[int, Result]:
     """Call a function; return its result with the key of the item."""
-    return key, function(item)
+    return key, run_item(function, item)
 
 
 def run_alone(function: Callable[[Item], Result], item: Item) -> Result | None:
@@ -150,11 +160,9 @@ def run_alone(function: Callable[[Item], Result], item: Item) -> Result | None:
     from joblib.externals.loky import ProcessPoolExecutor
     from joblib.externals.loky.process_executor import TerminatedWorkerError
 
-    try:
-        with ProcessPoolExecutor(max_workers=1) as executor:
-            return executor.submit(function, item).result()
-    except TerminatedWorkerError:
-        return None
+    with suppress(TerminatedWorkerError), ProcessPoolExecutor(max_workers=1) as executor:
+        return executor.submit(run_item, function, item).result()
+    return None
 
 
 @cache

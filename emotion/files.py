@@ -12,7 +12,7 @@ import socket
 import stat
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
@@ -44,13 +44,16 @@ def unfinished(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
+        if path.is_dir() and not path.is_symlink():
+            path.rmdir()  # in the place of a file of ours; fails if it holds files
         temporary.replace(path)
     except OSError as error:
         if error.filename in (None, str(temporary)):  # of a write, or of the temporary file
             error.filename, error.filename2 = str(path), None
         raise
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # on a read-only file system there is none
+            temporary.unlink()
 
 
 def digest(content: bytes | memoryview) -> str:

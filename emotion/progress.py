@@ -1,7 +1,9 @@
 """Progress of a long step: a bar in a terminal, a log line per tenth elsewhere."""
 
 import logging
-import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime, timedelta
 
 from rich.console import Console
 from rich.progress import (
@@ -32,37 +34,30 @@ def terminal_bar(transient: bool = False) -> Progress:
     )
 
 
-class ProgressBar:
-    """A context manager that shows how many of a known number of items are done."""
+@contextmanager
+def progress_bar(title: str, total: int, unit: str = "") -> Iterator[Callable[..., None]]:
+    """Show how many items are done, and the speed in units of work if there is a `unit`.
 
-    def __init__(self, title: str, total: int, unit: str = "") -> None:
-        """Prepare a bar; it shows the speed in units of work if there is a `unit`."""
-        self.title, self.total, self.unit = title, total, unit
-        self.done = self.work = 0
-        self.start_s = time.monotonic()
-        self._bar = terminal_bar()
-        self._task = self._bar.add_task(title, total=total, speed="")
+    Yields:
+        A function to call after each item, with the work in it.
+    """
+    with terminal_bar() as bar:
+        bar.add_task(title, total=total, speed="")
+        (task,) = bar.tasks
+        work_done = 0
 
-    def __enter__(self) -> "ProgressBar":
-        """Show the bar."""
-        self._bar.start()
-        return self
+        def advance(work: int = 0) -> None:
+            nonlocal work_done
+            work_done += work
+            taken_s = max(1e-3, task.elapsed)
+            speed = f"{work_done / taken_s:.0f} {unit}/s" if unit else ""
+            bar.update(task.id, advance=1, speed=speed)
+            done = int(task.completed)
+            if bar.disable and done * 10 // total > (done - 1) * 10 // total:
+                count = f"{done} of {total}" + (f", {speed}" if speed else "")
+                log.info("%s: %s, %.0f s left", title, count, taken_s / done * (total - done))
 
-    def __exit__(self, *_: object) -> None:
-        """Stop the bar."""
-        self._bar.stop()
-
-    def advance(self, work: int = 0) -> None:
-        """Count one more item as done, and the work in it."""
-        self.done += 1
-        self.work += work
-        taken_s = max(1e-3, time.monotonic() - self.start_s)
-        speed = f"{self.work / taken_s:.0f} {self.unit}/s" if self.unit else ""
-        self._bar.update(self._task, advance=1, speed=speed)
-        if self._bar.disable and self.done * 10 // self.total > (self.done - 1) * 10 // self.total:
-            left_s = taken_s / self.done * (self.total - self.done)
-            count = f"{self.done} of {self.total}" + (f", {speed}" if speed else "")
-            log.info("%s: %s, %.0f s left", self.title, count, left_s)
+        yield advance
 
 
 def duration(seconds: float) -> str:
@@ -72,3 +67,10 @@ def duration(seconds: float) -> str:
             amount = seconds / unit_s
             return f"{amount:.0f} {unit}" if amount >= 10 else f"{amount:.1f} {unit}"
     return f"{seconds:.0f} s"
+
+
+def when(left_s: float) -> str:
+    """Return the time of day in `left_s` seconds, with the date if it is another day."""
+    now = datetime.now()
+    end = now + timedelta(seconds=left_s)
+    return f"at {end:%H:%M}" if end.date() == now.date() else f"on {end:%a %d %b at %H:%M}"

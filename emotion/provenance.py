@@ -1,14 +1,10 @@
 """Where a result comes from: code, packages and machine, to repeat a run or explain differences."""
 
-import os
 import platform
 import re
-import resource
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
 
 from pydantic import BaseModel
 
@@ -40,31 +36,29 @@ class Provenance(BaseModel, extra="forbid", frozen=True):
     machine: Machine
 
 
-class CodeVersion(NamedTuple):
-    """The git commit of the code, and whether tracked files differ from it."""
-
-    commit: str | None
-    dirty: bool | None
-
-
 def provenance() -> Provenance:
     """Collect what a run depends on besides its config and data."""
+    import joblib
     import torch
 
     machine = Machine(
         host=platform.node(),
         system=platform.platform(),
         cpu=cpu_name(),
-        cores=num_cores(),
+        cores=joblib.cpu_count(),  # that this process may use
         torch_threads=torch.get_num_threads(),
         gpu=torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     )
     versions = {"python": platform.python_version()} | {name: version(name) for name in PACKAGES}
-    return Provenance(**code_version()._asdict(), versions=versions, machine=machine)
+    commit, dirty = code_version()
+    return Provenance(commit=commit, dirty=dirty, versions=versions, machine=machine)
 
 
-def code_version(repository: Path = REPOSITORY) -> CodeVersion:
-    """Return the version of the code in a folder; None and None outside a git checkout."""
+def code_version(repository: Path = REPOSITORY) -> tuple[str | None, bool | None]:
+    """Return the git commit of a folder, and whether tracked files differ from it.
+
+    Both are None outside a git checkout.
+    """
 
     def git(*arguments: str) -> str:
         return subprocess.run(
@@ -73,12 +67,10 @@ def code_version(repository: Path = REPOSITORY) -> CodeVersion:
 
     try:
         if Path(git("rev-parse", "--show-toplevel")).resolve() != repository.resolve():
-            return CodeVersion(None, None)  # a copy inside another repository
-        commit = git("rev-parse", "HEAD")
-        dirty = bool(git("status", "--porcelain", "--untracked-files=no"))
+            return None, None  # a copy inside another repository
+        return git("rev-parse", "HEAD"), git("status", "--porcelain", "--untracked-files=no") != ""
     except (OSError, subprocess.CalledProcessError):
-        return CodeVersion(None, None)
-    return CodeVersion(commit, dirty)
+        return None, None
 
 
 def cpu_name() -> str:
@@ -86,19 +78,3 @@ def cpu_name() -> str:
     info = Path("/proc/cpuinfo")  # Linux
     found = re.search(r"^model name[ \t]*: *(.+)$", info.read_text() if info.exists() else "", re.M)
     return found[1] if found else platform.processor() or platform.machine()
-
-
-def num_cores() -> int:
-    """Count the cores that this process may use."""
-    on_linux = hasattr(os, "sched_getaffinity")
-    return len(os.sched_getaffinity(0)) if on_linux else os.cpu_count() or 1
-
-
-def memory_mb() -> dict[str, int]:
-    """Return the memory of this process in MB: `resident` now, and `peak` since its start."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    peak *= 1 if sys.platform == "darwin" else 1024
-    resident, statm = peak, Path("/proc/self/statm")
-    if statm.exists():
-        resident = int(statm.read_text().split()[1]) * resource.getpagesize()
-    return {"resident": round(resident / 1e6), "peak": round(peak / 1e6)}

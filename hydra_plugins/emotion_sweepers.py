@@ -30,8 +30,8 @@ class OptunaSweeper(BasicSweeper):
         # Imports are here because Hydra imports its plugins with every script
         from emotion.files import claimed
         from emotion.sweeps.callback import check_launcher, prepare_data
-        from emotion.sweeps.search import ended_trials, open_study, report, run_trials, search_space
-        from emotion.training.cell import cell_id
+        from emotion.sweeps.search import Search, search_space
+        from emotion.training.cell import cell_id, remove_irregular
 
         for key, value in (("n_trials", self.n_trials), ("n_jobs", self.n_jobs)):
             if not isinstance(value, int) or value < 1:
@@ -46,18 +46,21 @@ class OptunaSweeper(BasicSweeper):
 
         def run(jobs: list[list[str]]) -> list[float | None]:
             quoted = [quote_integer_options([*shared, *job]) for job in jobs]
-            results = self.launcher.launch(quoted, initial_job_idx=len(study.trials) - len(jobs))
+            first = len(search.study.trials) - len(jobs)
+            results = self.launcher.launch(quoted, initial_job_idx=first)
             return [result.return_value for result in results]
 
         with claimed(sweep_dir / ".search.lock", f"search {sweep_dir}"):
+            remove_irregular(sweep_dir, "multirun.yaml")
             OmegaConf.save(self.config, sweep_dir / "multirun.yaml")
-            study = open_study(sweep_dir, f"{cell_id(cfg)} {sorted(searched.items())}", self.seed)
+            identity = f"{cell_id(cfg)} {sorted(searched.items())}"
+            search = Search.open(sweep_dir, identity, searched, self.seed)
             print(
-                f"search {sweep_dir}: {len(ended_trials(study))} of {self.n_trials} trials have "
-                f"ended; the same command with sweep={sweep_dir.name} continues it",
+                f"search {sweep_dir}: {len(search.ended)} of {self.n_trials} trials have ended; "
+                f"the same command with sweep={sweep_dir.name} continues it",
                 flush=True,
             )
             prepare_data([cfg])
-            while (num_left := self.n_trials - len(ended_trials(study))) > 0:
-                run_trials(study, searched, min(num_left, self.n_jobs), run)
-            report(study, sweep_dir, shared, searched)
+            while (num_left := self.n_trials - len(search.ended)) > 0:
+                search.run_trials(min(num_left, self.n_jobs), run)
+            search.report(shared)

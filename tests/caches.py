@@ -20,8 +20,8 @@ class BuildableCache(Cache):
         builder = CacheBuilder.from_config(cfg)
         return cls(builder.cache.directory, builder.cache.settings, builder)
 
-    def build(self, strict: bool = False) -> None:
-        self.builder.build(strict)
+    def build(self, strict: bool = False, verify: bool = False) -> None:
+        self.builder.build(strict, verify)
 
     def ensure(self) -> None:
         self.builder.ensure()

@@ -92,13 +92,14 @@ def cache_of(
     compose: "Callable[..., DictConfig]", tmp_path: Path
 ) -> "Callable[..., BuildableCache]":
     """Give a function that names the cache of a folder of clips; it cuts in this process."""
+    from emotion.config import check_config
     from tests.caches import BuildableCache
 
     def name_cache(root: Path, *overrides: str, data: str = "scrapping") -> BuildableCache:
         paths = [f"data={data}", f"data.root={root}", f"paths.cache={tmp_path}/cache"]
-        return BuildableCache.from_config(
-            compose("preprocess", [*paths, "num_workers=1", *overrides])
-        )
+        cfg = compose("preprocess", [*paths, "num_workers=1", *overrides])
+        check_config("preprocess", cfg)
+        return BuildableCache.from_config(cfg)
 
     return name_cache
 

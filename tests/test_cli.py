@@ -1,5 +1,6 @@
 """The command line: integers as options, one line for a mistake, signals, `--help`."""
 
+import errno
 import io
 import os
 import re
@@ -216,37 +217,6 @@ def test_a_second_run_in_the_process_ends_in_one_line_too(preprocess: Callable):
     assert os.environ.get("HYDRA_FULL_ERROR") != "1"
 
 
-@pytest.mark.parametrize(
-    ("sent", "as_lightning"),
-    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
-)
-def test_a_signal_ends_a_run_with_a_line_and_its_status(
-    monkeypatch: pytest.MonkeyPatch,
-    tmp_path: Path,
-    capsys,
-    sent: signal.Signals,
-    as_lightning: bool,
-):
-    @entry("preprocess")
-    def wait(cfg: DictConfig) -> None:
-        try:
-            os.kill(os.getpid(), sent)
-            signal.pause()
-        except KeyboardInterrupt:
-            if as_lightning:  # which exits after its clean-up
-                os.kill(os.getpid(), sent)  # sent twice, as `timeout` does, it interrupts nothing
-                sys.exit(1)
-            raise
-
-    before = signal.getsignal(signal.SIGTERM)
-    monkeypatch.setattr(sys, "argv", ["wait.py", f"paths.output={tmp_path}"])
-    with pytest.raises(SystemExit) as exit_:
-        wait()
-    assert exit_.value.code == 128 + sent
-    assert len(capsys.readouterr().err.splitlines()) == 1
-    assert signal.getsignal(signal.SIGTERM) is before
-
-
 def stopped_after(epochs: int, *arguments: str) -> list[int]:
     """Train until some epochs are over, send SIGTERM to the group, and give the epochs' numbers."""
     process = subprocess.Popen(
@@ -428,3 +398,24 @@ def test_the_tree_has_every_part_of_the_config(compose: Callable):
     assert {key for key, value in cfg.items() if OmegaConf.is_dict(value)} <= named
     assert any("mixup=0.2" in line for line in lines) and any("seed=0" in line for line in lines)
     assert "_target_" not in "".join(lines) and len(lines) < 50
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/cache/a.tiff"), "/cache/a.tiff"),
+        (OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), os.strerror(errno.ENOSPC)),
+        (OSError(errno.EIO, os.strerror(errno.EIO), b"/clips/\xff.mp4"), r"/clips/\udcff.mp4"),
+        (MemoryError(), "memory"),
+    ],
+)
+def test_a_fault_of_the_machine_ends_in_one_line(error: Exception, named: str):
+    with pytest.raises(SystemExit) as exit_, cli.mistakes_in_one_line():
+        raise error
+    assert exit_.value.code.startswith("error: ") and named in exit_.value.code
+    assert exit_.value.code.isprintable()
+
+
+def test_a_file_name_cannot_control_the_terminal(preprocess: Callable):
+    line = refusal_of(preprocess, "data=scrapping", "data.root=/no/\x1b[31mred")
+    assert line.isprintable() and r"\x1b[31m" in line

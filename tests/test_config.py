@@ -304,15 +304,15 @@ def test_a_missing_accelerator_is_refused_before_stacks_are_cut(
 ):
     from pytorch_lightning.accelerators import CUDAAccelerator, MPSAccelerator
 
-    from emotion.training.run import check_trainer
+    from emotion.training.run import build_trainer
 
     for accelerator in (CUDAAccelerator, MPSAccelerator):
         monkeypatch.setattr(accelerator, "is_available", lambda: False)
     with pytest.raises(UserError, match=r"trainer\.accelerator=gpu"):
-        check_trainer(composed("train", "trainer=gpu"))
+        build_trainer(composed("train", "trainer=gpu"), [])
     with pytest.raises(UserError, match="speed"):
-        check_trainer(composed("train", "trainer=cpu", "+trainer.speed=9"))
-    check_trainer(composed("train", "trainer=cpu"))
+        build_trainer(composed("train", "trainer=cpu", "+trainer.speed=9"), [])
+    build_trainer(composed("train", "trainer=cpu"), [])
 
 
 def test_experiments_open_with_the_command_that_runs_them():

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 import joblib
+import psutil
 import pytest
 from distributed import Client
 
@@ -60,6 +61,35 @@ def test_work_that_nobody_waits_for_ends_at_once(tmp_path: Path):
     results.close()  # as Ctrl-C does; it must not wait for the others
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from emotion.executors import LocalExecutor
+sleep = lambda seconds: print(seconds, flush=True) or time.sleep(seconds)
+for _ in LocalExecutor(2).run(sleep, [0.0, 100.0, 101.0], Path()):
+    pass
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("busy", [True, False])  # or still importing
+def test_workers_end_when_their_parent_is_killed(busy: bool):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", KILLED], cwd=REPOSITORY, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        lines = [parent.stdout.readline() for _ in range(3)] if busy else []
+        children = []
+        while len(children) < 2 + 1:  # and the resource tracker
+            children = psutil.Process(parent.pid).children(recursive=True)
+    finally:
+        parent.kill()
+        parent.wait()
+    assert len(lines) == 3 * busy
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert not alive
 
 
 # A Dask cluster, of the command-line tools

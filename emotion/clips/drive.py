@@ -1,12 +1,7 @@
 """Download the clips of a data set as a ZIP from Google Drive.
 
-The ZIP need not be trusted: it is checked before the first byte is unpacked, and each file again
-while it is unpacked. Unfinished files have hidden names beside the data set's folder:
-
-    .<folder>-<id>.zip                  downloaded; removed once it is unpacked
-    .<folder>-<id>.zip<8 letters>.part  partial download, which gdown resumes
-    .<folder>-<id>.unpacking/           partly unpacked; the next run starts again
-    .<folder>-<id>.lock                 held while a run downloads or unpacks
+The ZIP is checked before the first byte is unpacked, and each file again while it is unpacked.
+Unfinished files have hidden names beside the data set's folder.
 """
 
 import logging
@@ -19,27 +14,26 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
-from filelock import FileLock, Timeout
+from filelock import FileLock
 
 from emotion.clips.naming import VIDEO_SUFFIXES
 from emotion.errors import UserError
-from emotion.progress import ProgressBar
+from emotion.files import digest
+from emotion.progress import progress_bar, terminal_bar
 
 log = logging.getLogger(__name__)
 
 MAX_MEMBERS = 100_000
 MAX_BYTES = 100 * 2**30  # of the ZIP, and of its unpacked files: some 100,000 short clips
 MAX_RATIO = 50  # of unpacked to packed bytes: video is near 1, the maximum of deflate is 1032
-CHUNK_BYTES = 2**20
 TIMEOUT_S = (10, 60)  # to connect, and to wait for the next byte
 RETRIES = 2  # after network failures; gdown waits up to 1 and 2 s between them
 
 
 def fetch_clips(root: Path, download_id: str) -> None:
-    """Download the clips of a data set, unless its folder exists.
+    """Download the clips of a data set, unless its folder exists; it appears when it is complete.
 
-    The folder appears when all clips are in it. An interrupted run is resumed; a second run at the
-    same time waits for the first.
+    An interrupted run is resumed; a second run at the same time waits for the first.
 
     Raises:
         UserError: if there is no id, or the ZIP cannot be downloaded or fails a check.
@@ -54,20 +48,16 @@ def fetch_clips(root: Path, download_id: str) -> None:
     if not re.fullmatch(r"[\w-]+", download_id, re.ASCII):
         raise UserError(
             "DATASET_DOWNLOAD_ID must be the part of a Google Drive link between /d/ and /view, or "
-            f"after id=, got {download_id!r}"
+            "after id=, of letters, digits, - and _"
         )
-    archive = root.with_name(f".{root.name}-{download_id}.zip")  # another id, another file
+    # Another id, another file; whoever knows the id itself may download the clips.
+    archive = root.with_name(f".{root.name}-{digest(download_id.encode())[:8]}.zip")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(archive.with_suffix(".lock"))
-        try:
-            held = lock.acquire(timeout=0)
-        except Timeout:
-            log.info("another run is downloading these clips; waiting for it")
-            held = lock.acquire()
-        with held:
+        with FileLock(archive.with_suffix(".lock")) as lock:
             if not root.exists():  # else another run has downloaded it in the meantime
                 download(archive, download_id, root)
+                put_aside_unless_zip(archive)
                 unpack(archive, root)
                 archive.unlink()
             Path(lock.lock_file).unlink(missing_ok=True)
@@ -85,33 +75,48 @@ def download(archive: Path, download_id: str, root: Path) -> None:
     import gdown  # takes 0.16 s, which runs that have their clips need not spend
     from gdown.exceptions import DownloadError, FileURLRetrievalError
 
-    log.info("downloading the clips of %s from Google Drive, id %s", root, download_id)
-    by_hand = f"or put the clips into {root} yourself"
+    log.info("downloading the clips of %s from Google Drive", root)
+    bar = terminal_bar()
+    task = bar.add_task("downloading MiB", total=None, speed="")
+
+    def progress(num_bytes: int, total_bytes: int | None) -> None:
+        refuse_large(num_bytes, total_bytes)
+        bar.update(task, completed=num_bytes >> 20, total=total_bytes and total_bytes >> 20)
+
     try:
-        gdown.download(
-            id=download_id,
-            output=str(archive),
-            resume=True,
-            use_cookies=False,  # they would be read from and written to the home folder
-            timeout=TIMEOUT_S,
-            retries=RETRIES,
-            progress=refuse_large,
-        )
-    except FileURLRetrievalError as error:
-        reason = one_line(error.__context__ or error)  # gdown wraps it into a paragraph
+        with bar:
+            gdown.download(
+                id=download_id,
+                output=str(archive),
+                resume=True,
+                use_cookies=False,  # they would be read from and written to the home folder
+                timeout=TIMEOUT_S,
+                retries=RETRIES,
+                progress=progress,
+                quiet=True,  # else it prints the id
+            )
+    except (FileURLRetrievalError, DownloadError, OSError) as error:  # OSErrors of the network
+        cause: BaseException = error
+        while cause.__context__:  # the libraries wrap it into paragraphs
+            cause = cause.__context__
+        reason = one_line(cause).replace(download_id, "...")
         raise UserError(
-            f"Google Drive refuses the file of DATASET_DOWNLOAD_ID={download_id} ({reason}): share "
-            f"it with anyone who has the link, or wait a day if its quota is exceeded, {by_hand}"
+            f"the file of DATASET_DOWNLOAD_ID cannot be downloaded ({reason}): share it "
+            "with anyone who has the link, run the same command again later, which resumes the "
+            f"download, or put the clips into {root} yourself"
         ) from None
-    except (DownloadError, OSError) as error:  # network errors are OSErrors
-        reason = str(error).partition("\n")[0]  # without gdown's own advice
-        if innermost := re.search(r"Caused by (.*)\)$", reason):  # of the errors requests nests
-            reason = innermost[1]
-        partial = " ".join(map(str, archive.parent.glob(f"{archive.name}*.part")))
-        raise UserError(
-            f"the download from Google Drive failed ({reason}): run the same command again later"
-            f"{f' to resume {partial}' if partial else ''}, {by_hand}"
-        ) from None
+
+
+def put_aside_unless_zip(archive: Path) -> None:
+    """Rename a download that is no ZIP, such as a page of Drive's, and raise a UserError."""
+    with open(archive, "rb") as file:
+        if file.read(2) == b"PK":
+            return
+    aside = archive.replace(archive.with_suffix(".not-a-zip"))
+    raise UserError(
+        f"the file of DATASET_DOWNLOAD_ID is no ZIP, see {aside}: check the id, or wait a "
+        "day if it is a page about a quota. The next start downloads again"
+    )
 
 
 def refuse_large(num_bytes: int, total_bytes: int | None) -> None:
@@ -136,10 +141,10 @@ def unpack(archive: Path, root: Path) -> None:
             clips = clip_members(zipped)
             shutil.rmtree(folder, ignore_errors=True)  # of a killed run
             folder.mkdir()
-            with ProgressBar("unpacking clips", len(clips)) as bar:
+            with progress_bar("unpacking clips", len(clips)) as advance:
                 for path, member in clips.items():
                     unpack_member(zipped, member, folder / path)
-                    bar.advance()
+                    advance()
         folder.rename(root)
     except (BadZipFile, NotImplementedError, ValueError) as error:
         # zipfile raises ValueError for impossible offsets, NotImplementedError for new versions
@@ -169,10 +174,8 @@ def check_members(zipped: ZipFile, size_bytes: int) -> None:
             f"it unpacks to {unpacked / 2**30:.0f} GiB, more than {MAX_BYTES / 2**30:.0f} GiB"
         )
     if unpacked > MAX_RATIO * size_bytes:
-        largest = max(members, key=lambda member: member.file_size).orig_filename
         raise BadZipFile(
-            f"it unpacks to {unpacked / size_bytes:.0f} times its size, more than the limit of "
-            f"{MAX_RATIO}; its largest file is {largest!r}"
+            f"it unpacks to {unpacked / size_bytes:.0f} times its size, more than {MAX_RATIO}"
         )
 
 
@@ -184,22 +187,19 @@ def flaw_of(member: ZipInfo) -> str | None:
     """
     name = member.orig_filename  # zipfile truncates `filename` at a null byte
     windows = PureWindowsPath(name)  # splits at both slashes, and recognizes drives and shares
-    if windows.anchor:
-        return "has an absolute path"
-    if ".." in windows.parts:
-        return "has .. in its path"
-    if "\\" in name or "\0" in name:
-        return "has a backslash or a null byte in its name"
-    if stat.S_IFMT(member.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link or a device"  # by its Unix mode; 0 if packed on another system
-    if member.header_offset < 0:
-        return "starts before the ZIP does"  # the first part of the ZIP is missing
-    if member.flag_bits & 1:
-        return "is encrypted"
-    if member.compress_type not in (ZIP_STORED, ZIP_DEFLATED):
-        # zipfile unpacks others a whole block at a time: gigabytes of memory for a bomb
-        return "is not stored or packed by deflate"
-    return None
+    mode = stat.S_IFMT(member.external_attr >> 16)  # of Unix; 0 if packed on another system
+    # zipfile unpacks other methods a whole block at a time: gigabytes of memory for a bomb
+    is_known_method = member.compress_type in (ZIP_STORED, ZIP_DEFLATED)
+    flaws = {
+        "has an absolute path": windows.anchor,
+        "has .. in its path": ".." in windows.parts,
+        "has a backslash or a null byte in its name": "\\" in name or "\0" in name,
+        "is a link or a device": mode not in (0, stat.S_IFREG, stat.S_IFDIR),
+        "starts before the ZIP does": member.header_offset < 0,  # the ZIP's first part is missing
+        "is encrypted": member.flag_bits & 1,
+        "is not stored or packed by deflate": not is_known_method,
+    }
+    return next((flaw for flaw, is_found in flaws.items() if is_found), None)
 
 
 def clip_members(zipped: ZipFile) -> Mapping[PurePosixPath, ZipInfo]:
@@ -230,17 +230,12 @@ def clip_members(zipped: ZipFile) -> Mapping[PurePosixPath, ZipInfo]:
 def unpack_member(zipped: ZipFile, member: ZipInfo, path: Path) -> None:
     """Unpack one file; raise a BadZipFile if its size or checksum differ from the directory's."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    left = member.file_size
     try:
         with zipped.open(member) as packed, open(path, "xb") as file:
-            while chunk := packed.read(CHUNK_BYTES):
-                left -= len(chunk)
-                if left < 0:  # the declared size, and so the checked sum, was wrong
-                    break
-                file.write(chunk)
+            shutil.copyfileobj(packed, file)  # zipfile stops at the declared size
     except (zlib.error, EOFError, NotImplementedError) as error:
         raise BadZipFile(f"{member.filename!r} in it is damaged: {error}") from None
-    if left:
+    if path.stat().st_size != member.file_size:
         raise BadZipFile(f"{member.filename!r} in it does not have its declared size")
 
 

@@ -6,11 +6,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
 from glob import glob
+from io import StringIO
 from itertools import count, zip_longest
 from pathlib import Path
 
-from emotion.clips.naming import KINDS, SPLITS, STILL_SUFFIXES, Clip, Dropped, Scheme
-from emotion.errors import UserError
+from emotion.clips.naming import KINDS, SPLITS, STILL_SUFFIXES, Clip, Dropped, Scheme, printable
+from emotion.errors import DamagedFile, UserError
+from emotion.files import read_whole
 
 LIST_FORMAT = "a list is a UTF-8 CSV file with the columns path,label[,subject][,split]"
 
@@ -20,14 +22,10 @@ def find_clips(
 ) -> tuple[list[Clip], list[Dropped]]:
     """Find a data set's clips, in the order of their names or of their list.
 
-    Args:
-        root: the data set's folder; clips may lie in its subfolders.
-        scheme: how to read names or rows.
-        max_per_class: see `limit_clips`.
-        clip_list: see `read_list`; None uses all files of the scheme's kind below `root`.
+    Without a list (see `read_list`), all files of the scheme's kind in or below `root` are read.
 
     Returns:
-        The clips (at least one), and the files or rows that are not clips.
+        The clips (at least one; see `limit_clips`), and the files or rows that are not clips.
     """
     if clip_list is not None:
         clips, dropped = read_list(clip_list, root, scheme)
@@ -55,26 +53,24 @@ def limit_clips(clips: Iterable[Clip], max_per_class: int | None) -> list[Clip]:
 
 def clip_files(root: Path, kind: str) -> list[Path]:
     """Return `files_below`, or raise a UserError if there are none."""
+    if paths := files_below(root, kind):
+        return paths
+    noun, suffixes = KINDS[kind]
     remedy = f"put the {kind} there, or set data.root=DIR"
-    if not root.is_dir():
-        raise UserError(f"no folder {root}: {remedy}")
-    if not (paths := files_below(root, kind)):
-        noun, suffixes = KINDS[kind]
-        (other,) = set(KINDS) - {kind}
-        if others := files_below(root, other):
-            remedy += f"; data.kind={other} uses the {len(others)} {KINDS[other][0]} there"
-        raise UserError(f"no {noun} ({', '.join(sorted(suffixes))}) in {root}: {remedy}")
-    return paths
+    (other,) = set(KINDS) - {kind}
+    if others := files_below(root, other):
+        remedy += f"; data.kind={other} uses the {len(others)} {KINDS[other][0]} there"
+    missing = f"no {noun} ({', '.join(sorted(suffixes))}) in" if root.is_dir() else "no folder"
+    raise UserError(f"{missing} {root}: {remedy}")
 
 
 def files_below(root: Path, kind: str) -> list[Path]:
-    """List all files of a kind below a folder, without hidden ones, sorted by name."""
+    """List all files (and folders) named as a kind below a folder, without hidden ones, sorted."""
     _, suffixes = KINDS[kind]
     return sorted(
         path
         for path in root.rglob("*")
         if path.suffix.lower() in suffixes
-        and not path.is_dir()
         and not any(name.startswith(".") for name in path.relative_to(root).parts)  # hidden
     )
 
@@ -111,18 +107,18 @@ def read_names(
             dropped.append(read)
         elif read.id in clips:
             reason = "a clip of the same name with another suffix is used instead"
-            dropped.append(Dropped(read.id, reason, f"{path.name}, not {clips[read.id].path.name}"))
+            detail = f"{printable(path.name)}, not {printable(clips[read.id].path.name)}"
+            dropped.append(Dropped(read.id, reason, detail))
         else:
             clips[read.id] = read
     return list(clips.values()), dropped
 
 
 def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], list[Dropped]]:
-    """Read a data set's clips from a CSV file, UTF-8 with or without a byte order mark.
+    """Read a data set's clips from a CSV file, see `LIST_FORMAT`.
 
-    Its first line names the columns: `path` (absolute or relative to `root`), `label`, and
-    optionally `subject` and `split`. A row with an empty `split` follows the scheme's rule, or is
-    `train` if other rows have a split.
+    Paths are absolute or relative to `root`. A row with an empty `split` follows the scheme's rule,
+    or is `train` if other rows have a split.
     """
     columns, rows = read_rows(clip_list)
     if scheme.has_split and scheme.split_by not in {"id", *columns}:
@@ -132,7 +128,6 @@ def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], 
         )
     default_split = "train" if any(row.get("split") for _, row in rows) else ""
     clips: dict[str, Clip] = {}
-    lines: dict[str, int] = {}
     dropped = []
     for line, row in rows:
         path = Path(os.path.normpath(root / row["path"]))
@@ -144,7 +139,7 @@ def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], 
         clip_id = listed_id(path, root)
         if clip_id in clips:
             reason = f"{clip_list.name} lists a clip of the same name before it"
-            dropped.append(Dropped(row["path"], reason, f"{where}, first {lines[clip_id]}"))
+            dropped.append(Dropped(row["path"], reason, where))
             continue
         if (split := row.get("split")) and split not in SPLITS:
             raise UserError(
@@ -154,9 +149,8 @@ def read_list(clip_list: Path, root: Path, scheme: Scheme) -> tuple[list[Clip], 
         read = scheme.interpret(path, clip_id, {"id": clip_id, **row})
         if isinstance(read, Dropped):
             dropped.append(read)
-            continue
-        clips[clip_id] = replace(read, split=split or read.split or default_split)
-        lines[clip_id] = line
+        else:
+            clips[clip_id] = replace(read, split=split or read.split or default_split)
     return list(clips.values()), dropped
 
 
@@ -177,18 +171,19 @@ def read_rows(clip_list: Path) -> tuple[list[str], list[tuple[int, dict[str, str
 
     Blank lines and surrounding whitespace are ignored; missing values are empty.
     """
-    if not clip_list.is_file():
-        raise UserError(f"no list {clip_list}: put it there, or set data.list=FILE; {LIST_FORMAT}")
     try:
-        with open(clip_list, newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            columns = [name.strip() for name in next(reader, [])]
-            rows = [
-                (reader.line_num, dict(zip_longest(columns, values[: len(columns)], fillvalue="")))
-                for values in ([value.strip() for value in row] for row in reader)
-                if any(values)
-            ]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reader = csv.reader(StringIO(read_whole(clip_list).decode("utf-8-sig"), newline=""))
+        columns = [name.strip() for name in next(reader, [])]
+        rows = [
+            (reader.line_num, dict(zip_longest(columns, values[: len(columns)], fillvalue="")))
+            for values in ([value.strip() for value in row] for row in reader)
+            if any(values)
+        ]
+    except FileNotFoundError:
+        raise UserError(
+            f"no list {clip_list}: put it there, or set data.list=FILE; {LIST_FORMAT}"
+        ) from None
+    except (DamagedFile, UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{clip_list} cannot be read ({error}): {LIST_FORMAT}") from None
     if missing := {"path", "label"} - set(columns):
         raise UserError(
@@ -205,4 +200,4 @@ def listed_id(path: Path, root: Path) -> str:
     root = os.path.normpath(root)
     is_inside = path.is_relative_to(root)
     inside = path.relative_to(root) if is_inside else "outside" / path.relative_to(path.anchor)
-    return inside.with_suffix("").as_posix()
+    return printable(inside.with_suffix("").as_posix())

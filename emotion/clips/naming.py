@@ -46,8 +46,8 @@ class Scheme:
     """How to read a data set's file names, or the rows of its list.
 
     Attributes:
-        pattern: regular expression that matches the whole id of a clip. Its group `label` is
-            required; `subject` and the group named by `split_by` are optional. None for a list.
+        pattern: regular expression that matches the whole id of a clip, with the group `label` and
+            optionally `subject` and the group named by `split_by`. None for a list.
         labels: the classes, in the order of their indices.
         label_map: label in names or list -> class, or None to leave the clip out. Unlisted labels
             map to themselves.
@@ -102,7 +102,7 @@ class Scheme:
 
     def read(self, path: Path, root: Path) -> Clip | Dropped:
         """Read the name of a file below the data set's root; the file need not exist."""
-        clip_id = path.relative_to(root).with_suffix("").as_posix()
+        clip_id = printable(path.relative_to(root).with_suffix("").as_posix())
         match = re.fullmatch(self.pattern, clip_id)
         if match is None:
             return Dropped(clip_id, f"its name does not match data.pattern {self.pattern}")
@@ -124,6 +124,15 @@ class Scheme:
         value = fields.get(self.split_by) or ""
         split = named_split(value, self.split) if self.has_split else ""
         return Clip(path, clip_id, label, fields.get("subject") or "", split)
+
+
+def printable(name: str) -> str:
+    r"""Write the bytes of a file's name that are not UTF-8 as escapes.
+
+    >>> print(printable("Happy_\udcff"))
+    Happy_\udcff
+    """
+    return name.encode(errors="backslashreplace").decode()
 
 
 def named_split(value: str, split: Mapping[str, Sequence[str]]) -> str:

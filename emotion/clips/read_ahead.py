@@ -13,8 +13,7 @@ FRAMES = 8  # frames decoded in advance; of 4K video, 100 MB
 class ReadAhead:
     """Reads frames in a background thread while the caller works on earlier ones.
 
-    With `drop_late`, the oldest frame of a full queue is dropped and counted in `num_dropped`, as a
-    camera needs it; else the source waits.
+    If the queue is full, the source waits, or its oldest frame is dropped with `drop_late`.
     """
 
     def __init__(self, source: Pictures, frames: int = FRAMES, drop_late: bool = False) -> None:
@@ -40,7 +39,6 @@ class ReadAhead:
             thread.join(timeout=1.0)
 
     def _read(self) -> None:
-        """Put the source's frames into the queue, then an exception or None."""
         end = None
         try:
             with closing(self._source.pictures()) as pictures:

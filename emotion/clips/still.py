@@ -1,5 +1,6 @@
 """Read a still picture as a clip of one frame."""
 
+import os
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +12,8 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
 from emotion.clips.naming import STILL_SUFFIXES
-from emotion.clips.video import Picture, Video, VideoError, why_unreadable
+from emotion.clips.video import MAX_PIXELS, Picture, Video, VideoError, why_unreadable
 
-MAX_PIXELS = 50_000_000  # takes 0.7 GB while it is read and framed
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # whatever the name; GIF is common
 
 
@@ -27,10 +27,8 @@ class Still:
     """A picture as a clip of one frame, surrounded by a black border.
 
     Faces fill the pictures of data sets such as FER2013. Of 300 pictures (60 of each class of
-    muxspace/facial_expressions), the face is found in 297 with a black border, 291 without one and
-    294 with a replicated edge. In all of them the crop, whose margin grows with the face, reaches
-    into the border, with 15 % of its area; without a border it would be cut off and stretched. Face
-    boxes are relative to the frame, border included.
+    muxspace/facial_expressions), the face is found in 297 with a black border, in 291 without one;
+    and the crop's margin would be cut off. Face boxes are relative to the frame, border included.
     """
 
     path: Path
@@ -51,6 +49,8 @@ def read_still(path: Path) -> np.ndarray:
         (H, W, 3) uint8 RGB; transparent pixels are black.
     """
     too_large = VideoError(f"it has more than {MAX_PIXELS:,} pixels")
+    if not os.path.isfile(path):
+        raise VideoError(why_unreadable(path, FileNotFoundError(), "picture"))
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # damage that matters raises an error

@@ -1,13 +1,6 @@
-"""Decode the frames of a clip.
+"""Decode the frames of a clip with PyAV, which, unlike OpenCV, gives their timestamps.
 
-PyAV decodes on one core in 0.93 to 1.18 times the time of OpenCV (python -m benchmarks.preprocess),
-and gives the same pixels, except for clips tagged BT.709, a tag that OpenCV ignores. It was chosen
-for two reasons:
-
-- `sampling.by=time` needs each frame's presentation timestamp, and the previous frame if the next
-  one is farther from the sampled time. PyAV keeps a decoded frame and converts its colors on
-  demand.
-- OpenCV opens a sound file with cover art as a video, and never reports why a file cannot be read.
+It also converts colors on demand, and reports why a file cannot be read.
 """
 
 import os
@@ -20,18 +13,22 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from emotion.watchdog import watchdog
+
 av.logging.set_level(av.logging.PANIC)  # damage is reported as VideoError or as too few frames
 
 MAX_FPS = 1000.0  # higher frame rates in a header are wrong
-# File formats that are opened whatever the file's name: videos, and sounds and pictures that are
-# then refused by name. FFmpeg also reads lists of other files (ffconcat, HLS), which no clip may
-# use to make it open other paths or addresses.
+MAX_PIXELS = 50_000_000  # of a frame or a picture: 0.7 GB while it is read
+# Formats that are opened whatever the file's name; sounds and pictures are then refused by name.
+# Not in it are lists of other files (ffconcat, HLS): no clip may open other paths or addresses.
 FORMATS = (
     *("mov", "matroska", "avi", "flv", "asf", "mpegts", "mpeg", "mpegvideo", "h264", "hevc", "m4v"),
     *("mjpeg", "ogg", "mxf", "ivf", "gif", "mp3", "wav", "aac", "flac"),
     *("image2", "jpeg_pipe", "png_pipe", "webp_pipe", "bmp_pipe", "tiff_pipe", "gif_pipe"),
 )
-ONLY_CLIPS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"}
+SMALL = {"max_pixels": str(MAX_PIXELS)}  # makes decoders refuse larger frames
+ONLY_CLIPS = {"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file", **SMALL}
+TOO_LARGE = f"its frames have more than {MAX_PIXELS:,} pixels, or no size"
 
 
 class VideoError(ValueError):
@@ -67,13 +64,14 @@ class Video:
 
     Attributes:
         fps: frames per second by the header; 30 if it is missing or invalid.
-        num_frames: frames decoded so far. Headers can be wrong, so the total is known only when
-            `pictures` is exhausted.
+        num_frames: frames decoded so far; headers can be wrong about the total.
     """
 
     def __init__(self, path: Path) -> None:
         """Open a clip, or raise a VideoError."""
         self.path = path
+        if not os.path.isfile(path):
+            raise VideoError(why_unreadable(path, FileNotFoundError(), "video"))
         try:
             self._container = av.open(str(path), options=ONLY_CLIPS)
         except (av.FFmpegError, OSError) as error:
@@ -85,6 +83,7 @@ class Video:
             raise
         self._stream.thread_type = "NONE"  # one process per core already uses all cores
         self._stream.codec_context.thread_count = 1
+        self._stream.codec_context.options = SMALL
         rate = float(self._stream.average_rate or 0)
         self.fps = rate if 0 < rate <= MAX_FPS else 30.0
         self.num_frames = 0
@@ -92,24 +91,25 @@ class Video:
     def pictures(self) -> Iterator[Picture]:
         """Decode the whole clip in presentation order, skipping damaged packets."""
         converter = VideoReformatter()
+        # AVI has no presentation timestamps. Those that FFmpeg derives are out of order for H.264
+        # with B-frames; its decoding timestamps, in output order, are correct.
+        is_avi = self._container.format.name == "avi"
         with self._container:
             for packet in readable_packets(self._container, self._stream):
                 try:
                     frames = packet.decode()
                 except av.InvalidDataError:
                     continue
+                except av.ArgumentError:
+                    raise VideoError(TOO_LARGE) from None
                 for frame in frames:
-                    yield Picture(frame, self._time_of(frame), converter)
+                    ticks = frame.dts if is_avi else frame.pts
+                    time_s = None if ticks is None else float(ticks * frame.time_base)
+                    watchdog.progress()
+                    yield Picture(frame, time_s, converter)
                     self.num_frames += 1
         if self.num_frames == 0:
             raise VideoError("not a single frame can be decoded")
-
-    def _time_of(self, frame: av.VideoFrame) -> float | None:
-        # AVI has no presentation timestamps. Those that FFmpeg derives are out of order for H.264
-        # with B-frames; its decoding timestamps, in output order, are correct.
-        is_avi = self._container.format.name == "avi"
-        ticks = frame.dts if is_avi else frame.pts
-        return None if ticks is None else float(ticks * frame.time_base)
 
 
 def readable_packets(
@@ -138,6 +138,8 @@ def why_unreadable(path: Path, error: Exception, noun: str) -> str:
     """Return why opening a file, which should be a `noun`, raised an error; names no file."""
     if path.is_symlink() and not path.exists():
         return "it is a symbolic link to a file that does not exist"
+    if os.path.exists(path) and not os.path.isfile(path):
+        return "it is a folder, a pipe or a device, not a file"
     if isinstance(error, FileNotFoundError):
         return "the file does not exist"
     if isinstance(error, PermissionError) or not os.access(path, os.R_OK):

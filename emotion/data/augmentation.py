@@ -1,7 +1,7 @@
 """Augmentation: random changes of a stack, the same for all its images, and mixup of a batch.
 
-OpenCV treats the T images as channels of one (H, W, T) uint8 image, so that flip and affine map
-cost one warp: several times faster than image by image or on float tensors (`benchmarks/train.py`).
+OpenCV warps the T images as channels of one image: several times faster than image by image or on
+float tensors (`benchmarks/train.py`).
 """
 
 from dataclasses import dataclass
@@ -29,18 +29,14 @@ class Augmentation:
     erase_ratio: float = 3.3  # largest ratio of height to width; the smallest is the reciprocal
     contrast: float = 0.0  # fraction, around mid-gray
     brightness: float = 0.0  # fraction of the range
-    # Multiplies all ranges and probabilities but the flip's, whose result is as realistic as the
-    # stack itself.
-    strength: float = 1.0
+    strength: float = 1.0  # multiplies all ranges and probabilities but the flip's
 
     def __call__(self, stack: np.ndarray, generator: np.random.Generator) -> np.ndarray:
         """Augment an (H, W, T) uint8 stack, T at most 512 (OpenCV's limit); return a new array."""
         height, width = stack.shape[:2]
         matrix = self.affine_matrix(height, width, generator)
-        if np.array_equal(matrix, np.eye(3)):
-            varied = stack.copy()
-        else:
-            varied = cv2.warpAffine(stack, matrix[:2], (width, height))
+        is_identity = np.array_equal(matrix, np.eye(2, 3))
+        varied = stack.copy() if is_identity else cv2.warpAffine(stack, matrix, (width, height))
         if generator.random() < self.strength * self.blur:
             sigma = generator.uniform(self.blur_sigma_min, self.blur_sigma_max)
             varied = cv2.GaussianBlur(varied, (3, 3), sigma)
@@ -59,7 +55,7 @@ class Augmentation:
         """Draw a flip, rotation, scale and shift about the center of an image of this size.
 
         Returns:
-            (3, 3) float64, from (x, y, 1) before to (x, y, 1) after.
+            (2, 3) float64, from (x, y, 1) before to (x, y) after.
         """
         flipped = generator.random() < self.flip
         rotation_deg, most = self.strength * self.rotation_deg, self.strength * self.shift
@@ -72,10 +68,7 @@ class Augmentation:
         linear = np.array([[cosine, -sine], [sine, cosine]])
         if flipped:
             linear[:, 0] *= -1
-        matrix = np.eye(3)
-        matrix[:2, :2] = linear
-        matrix[:2, 2] = center + shift - linear @ center
-        return matrix
+        return np.column_stack([linear, center + shift - linear @ center])
 
     def rectangle(
         self, height: int, width: int, generator: np.random.Generator
@@ -88,7 +81,7 @@ class Augmentation:
         wide = min(width, round(np.sqrt(area / ratio)))
         top = generator.integers(0, height - tall + 1)
         left = generator.integers(0, width - wide + 1)
-        return slice(top, top + tall), slice(left, left + wide)
+        return np.s_[top : top + tall, left : left + wide]
 
 
 def mix(
@@ -96,12 +89,10 @@ def mix(
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
     """Mix the stacks of a batch in pairs (mixup, Zhang et al., ICLR 2018, arXiv:1710.09412).
 
-    Uses torch's global generators.
-
     Args:
         images: (N, T, H, W) float.
         targets: (N,) int64 class indices.
-        alpha: of the Beta distribution of the first stack's share.
+        alpha: of the Beta distribution of the first stack's share; drawn with torch's generators.
 
     Returns:
         The mixed stacks, the classes of the second stack of each pair, and the share of the first,

@@ -1,18 +1,14 @@
-"""Samples and batches: inputs of a model (stacks or landmarks) with class indices."""
+"""Batches: N inputs of a model (stacks or landmarks) and N class indices."""
 
 from collections.abc import Sequence
 
 import torch
 
-Sample = tuple[torch.Tensor, int]
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
-    """Stack N samples and keep their order in memory.
-
-    PyTorch's own function would bring stacks, whose channels are last in memory, into another
-    order, and the model would bring them back.
+def collate(samples: Sequence[tuple[torch.Tensor, int]]) -> Batch:
+    """Stack N inputs; unlike PyTorch's own function, keep the channels last in memory.
 
     Returns:
         (N, T, H, W) uint8 stacks or (N, T, 468, 3) float32 landmarks; and (N,) int64 classes.

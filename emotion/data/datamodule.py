@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import cv2
-import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader
@@ -15,7 +14,7 @@ from emotion.data.augmentation import Augmentation
 from emotion.data.batch import collate
 from emotion.data.dataset import StackDataset
 from emotion.data.sampler import SeededSampler, share_of
-from emotion.data.split import DataSplit, Split, split_rows
+from emotion.data.split import DataSplit, Split, split_rows, spread
 from emotion.errors import UserError
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
@@ -42,14 +41,9 @@ class StackDataModule(pl.LightningDataModule):
         image_px: int | None = None,  # None for their cached size
         num_workers: int = 0,  # processes that load train stacks; 0 loads between steps
         seed: int = 0,  # of order and augmentation
-        overfit: bool = False,
+        overfit: bool = False,  # train and val are one batch of train stacks, not augmented
     ) -> None:
-        """Check that the cache serves the interval.
-
-        With `overfit`, one batch of train stacks, without augmentation, is train and val.
-        """
         super().__init__()
-        settings = cache.settings
         self.cache = cache
         self.augmentation = None if overfit else augmentation
         self.labels = list(labels)
@@ -57,12 +51,13 @@ class StackDataModule(pl.LightningDataModule):
         self.pattern = pattern
         self.inputs = inputs
         self.batch_size = batch_size
-        self.image_px = image_px or settings.size_px
+        self.image_px = image_px or cache.settings.size_px
         self.num_workers = num_workers
         self.seed = seed
         self.overfit = overfit
-        self.step = interval_step(interval, settings.interval, settings.segment_frames)
-        self.num_images = num_images(settings.segment_frames, interval)
+        segment_frames = cache.settings.segment_frames
+        self.step = interval_step(interval, cache.settings.interval, segment_frames)
+        self.num_images = num_images(segment_frames, interval)
         self.rows: dict[str, list[StackRow]] = {}  # of each split, after `setup`
         self.first_epoch = 0  # above 0 when training resumes
 
@@ -72,18 +67,21 @@ class StackDataModule(pl.LightningDataModule):
             return
         rows = split_rows(self.cache.manifest(), self.split, self.pattern)
         self.rows = {name: [row for row in rows if row.split == name] for name in SPLITS}
+        if len(labels := {row.label for row in self.rows["train"]}) < 2:
+            raise UserError(
+                f"all train stacks are of the class {min(labels)}: an accuracy needs two classes; "
+                "add clips of others, or choose another split"
+            )
         if self.overfit:
-            rows = sorted(self.rows["train"], key=lambda row: row.label)
-            places = np.linspace(0, len(rows) - 1, min(self.batch_size, len(rows))).astype(int)
-            batch = [rows[place] for place in places]
-            val = [replace(row, split="val") for row in batch]
-            self.rows = {"train": batch, "val": val, "test": []}
+            by_class = sorted(self.rows["train"], key=lambda row: row.label)
+            train = spread(by_class, self.batch_size)
+            val = [replace(row, split="val") for row in train]
+            self.rows = {"train": train, "val": val, "test": []}
 
     def class_weights(self, power: float = 1.0) -> list[float]:
         """Weight classes by the inverse of their share of the train stacks, to a power.
 
-        A power of 1 weights all classes the same, 0 all stacks, and 0.5 is in between. The weights
-        have mean 1 over the train stacks; the weight of a class without train stacks is 1.
+        The mean over the train stacks is 1, and so is the weight of a class without train stacks.
         """
         counts = Counter(row.label for row in self.rows["train"])
         raw = {label: count**-power for label, count in counts.items()}
@@ -92,10 +90,8 @@ class StackDataModule(pl.LightningDataModule):
 
     def dataset(self, split: str, augmentation: Augmentation | None = None) -> StackDataset:
         """Return the dataset of a split."""
-        rows, labels = self.rows[split], self.labels
-        return StackDataset(
-            self.cache, rows, labels, self.step, self.image_px, self.inputs, augmentation
-        )
+        settings = self.labels, self.step, self.image_px, self.inputs, augmentation
+        return StackDataset(self.cache, self.rows[split], *settings)
 
     def train_dataloader(self) -> DataLoader:
         """Return augmented train batches, in a new order every epoch."""
@@ -114,9 +110,8 @@ class StackDataModule(pl.LightningDataModule):
     def _share(self, split: str) -> tuple[int, range]:
         """Return this process's batch size and share of a split."""
         num = len(self.rows[split])
-        if self.trainer is None or self.trainer.world_size == 1:
-            return self.batch_size, range(num)
-        rank, world = self.trainer.global_rank, self.trainer.world_size
+        trainer = self.trainer  # None outside of training
+        rank, world = (trainer.global_rank, trainer.world_size) if trainer else (0, 1)
         if self.batch_size % world:
             raise UserError(
                 f"loader.batch_size must be a multiple of the {world} processes of trainer=ddp, "
@@ -131,7 +126,7 @@ class StackDataModule(pl.LightningDataModule):
         """Return a loader; only that of training shuffles, augments and has workers."""
         dataset = self.dataset(split, self.augmentation if train else None)
         workers = self.num_workers if train else 0
-        single_thread_cv2()  # a worker that is forked while OpenCV has threads would hang
+        cv2.setNumThreads(1)  # a worker that is forked while OpenCV has threads would hang
         return DataLoader(
             dataset,
             batch_size=batch_size,
@@ -139,12 +134,6 @@ class StackDataModule(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
-            worker_init_fn=single_thread_cv2,
             collate_fn=collate,
             generator=torch.Generator(),  # else every new iterator draws from dropout's generator
         )
-
-
-def single_thread_cv2(worker: int = 0) -> None:
-    """Keep OpenCV in this process to one core; the others belong to the model."""
-    cv2.setNumThreads(1)

@@ -8,10 +8,9 @@ import torch
 from torch.utils.data import Dataset
 
 from emotion.data.augmentation import Augmentation
-from emotion.data.batch import Sample
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
-from emotion.stacks.stack import model_images, model_landmarks
+from emotion.stacks.stack import model_images, take_images
 
 Key = tuple[int, int]  # index of a stack, and the seed of its augmentation
 
@@ -29,14 +28,12 @@ class StackDataset(Dataset):
     augmentation: Augmentation | None = None
 
     def __len__(self) -> int:
-        """Return the number of stacks."""
         return len(self.rows)
 
-    def __getitem__(self, key: Key) -> Sample:
+    def __getitem__(self, key: Key) -> tuple[torch.Tensor, int]:
         """Load what `images` or `landmarks` returns, and the class index."""
-        label = self.labels.index(self.rows[key[0]].label)
         inputs = self.landmarks(key[0]) if self.inputs == "landmarks" else self.images(key)
-        return inputs, label
+        return inputs, self.labels.index(self.rows[key[0]].label)
 
     def images(self, key: Key) -> torch.Tensor:
         """Load the images of a stack, also for a model that takes landmarks.
@@ -46,8 +43,7 @@ class StackDataset(Dataset):
         """
         index, seed = key
         row = self.rows[index]
-        stack = self.cache.stack(row)
-        images = model_images(stack, row.crop_found, self.step, self.image_px)
+        images = model_images(self.cache.stack(row), row.crop_found, self.step, self.image_px)
         images = np.ascontiguousarray(images.transpose(1, 2, 0))  # (H, W, T)
         if self.augmentation is not None:
             images = self.augmentation(images, np.random.default_rng(seed))
@@ -57,4 +53,4 @@ class StackDataset(Dataset):
         """Load the landmarks of a stack, (T, 468, 3) float32."""
         row = self.rows[index]
         landmarks = self.cache.landmarks(row)
-        return torch.from_numpy(model_landmarks(landmarks, row.crop_found, self.step))
+        return torch.from_numpy(landmarks[take_images(row.crop_found, self.step)])

@@ -9,10 +9,9 @@ from torch.utils.data import Sampler
 
 @dataclass(eq=False)
 class SeededSampler(Sampler[tuple[int, int]]):
-    """Draws the order of an epoch and a seed for every stack in it, from one seed.
+    """Draws the order of an epoch, and a seed of the augmentation of every stack, from one seed.
 
-    The augmentation of a stack depends on the run's seed, the epoch and the stack alone, and not
-    on the number of workers or processes, or on where training was interrupted.
+    Both are the same for any number of workers or processes, and after an interruption.
     """
 
     num_stacks: int
@@ -26,11 +25,10 @@ class SeededSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        """Return the number of stacks in this process's share."""
         return len(self.share)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        """Yield the index of a stack and the seed of its augmentation."""
+        """Yield the index of each stack and the seed of its augmentation."""
         generator = np.random.default_rng((self.seed, self.epoch))
         seeds = generator.integers(2**63, size=self.num_stacks)
         order = np.arange(self.num_stacks)
@@ -44,9 +42,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
 def share_of(rank: int, world: int, num_stacks: int, batch_size: int, pad: bool) -> range:
     """Return the places in the order of an epoch that one of `world` processes takes.
 
-    `batch_size` counts the stacks of all processes together. With `pad`, every process gets the
-    same number of batches, which gradients need: if the last batch has fewer stacks than there are
-    processes, the places from `num_stacks` on repeat the first stacks.
+    With `pad`, every process gets the same number of batches, which gradients need: if the last
+    batch (of all processes) is smaller than `world`, places from `num_stacks` on are repetitions.
 
     >>> [list(share_of(rank, 2, 7, 4, pad=False)) for rank in (0, 1)]
     [[0, 2, 4, 6], [1, 3, 5]]

@@ -1,7 +1,6 @@
 """Splits: assign the rows of a manifest to train, validation and test.
 
-The cache is the same for every split. A split keeps groups together: all clips of a subject, or one
-clip if its subject is unknown.
+A split keeps groups together: all clips of a subject, or one clip if its subject is unknown.
 """
 
 import logging
@@ -20,6 +19,7 @@ from emotion.stacks.manifest import StackRow
 log = logging.getLogger(__name__)
 
 ORDERS = 100  # random orders in which groups are assigned; the best result counts
+GROUPS = "subjects, or clips if their subject is unknown,"
 
 
 @dataclass(frozen=True)
@@ -73,16 +73,14 @@ class IdSplit(Split):
         if self.by not in {"subject", *groups}:
             choices = ", ".join(dict.fromkeys([*groups, "subject"]))
             raise UserError(f"split.by must be one of {choices} for this data set, got {self.by!r}")
-        split = {"val": self.val, "test": self.test}
-        return [named_split(self._value(row, pattern), split) for row in rows]
-
-    def _value(self, row: StackRow, pattern: str | None) -> str:
-        """Return the value that `val` and `test` may list."""
         if self.by == "subject":
-            return row.subject
-        if pattern is None:
-            return row.clip
-        return re.fullmatch(pattern, row.clip)[self.by] or ""
+            values = [row.subject for row in rows]
+        elif pattern is None:
+            values = [row.clip for row in rows]
+        else:
+            values = [re.fullmatch(pattern, row.clip)[self.by] or "" for row in rows]
+        split = {"val": self.val, "test": self.test}
+        return [named_split(value, split) for value in values]
 
 
 @dataclass(frozen=True)
@@ -98,10 +96,10 @@ class GroupedSplit(Split):
         """Assign whole groups."""
         shares = {name: share for name in SPLITS if (share := getattr(self, name))}
         groups = group_names(rows)
-        if len(set(groups)) < len(shares):
+        if (num := len(set(groups))) < len(shares):
             raise UserError(
-                f"{self.key} needs at least {len(shares)} {group_noun(rows)} for "
-                f"{', '.join(shares)}, got {len(set(groups))}: add clips, or choose another split"
+                f"{self.key} needs at least {len(shares)} {GROUPS} for {', '.join(shares)}, "
+                f"got {num}: add clips, or choose another split"
             )
         part_of = assign_groups(rows, list(shares.values()), self.seed)
         return [list(shares)[part_of[group]] for group in groups]
@@ -118,10 +116,9 @@ class KFold(Split):
     def assign(self, rows: Sequence[StackRow], pattern: str | None) -> list[str]:
         """Assign whole groups."""
         groups = group_names(rows)
-        if len(set(groups)) < self.folds:
+        if (num := len(set(groups))) < self.folds:
             raise UserError(
-                f"split.folds must be at most {len(set(groups))}, the number of "
-                f"{group_noun(rows)}, got {self.folds}"
+                f"split.folds must be at most {num}, the number of {GROUPS}, got {self.folds}"
             )
         part_of = assign_groups(rows, [1 / self.folds] * self.folds, self.seed)
         names = {self.fold: "test", (self.fold + 1) % self.folds: "val"}
@@ -144,16 +141,15 @@ class LeaveOneSubjectOut(Split):
                 f"({unknown[0]} is the first): name it by the group subject of data.pattern or the "
                 "list's column, or set split=kfold"
             )
-        if len(subjects) < self.val_subjects + 2:
+        if (num := len(subjects)) < self.val_subjects + 2:
             raise UserError(
                 f"{self.key} with split.val_subjects={self.val_subjects} needs at least "
-                f"{self.val_subjects + 2} subjects, got {len(subjects)}: add subjects, or choose "
-                "another split"
+                f"{self.val_subjects + 2} subjects, got {num}: add some, or choose another split"
             )
-        if self.fold >= len(subjects):
+        if self.fold >= num:
             raise UserError(
-                f"split.fold must be below {len(subjects)}, the number of subjects "
-                f"({', '.join(subjects)}), got {self.fold}"
+                f"split.fold must be below {num}, the number of subjects ({', '.join(subjects)}), "
+                f"got {self.fold}"
             )
         turned = subjects[self.fold :] + subjects[: self.fold]
         names = {turned[0]: "test", **dict.fromkeys(turned[1 : self.val_subjects + 1], "val")}
@@ -163,12 +159,6 @@ class LeaveOneSubjectOut(Split):
 def group_names(rows: Iterable[StackRow]) -> list[tuple[str, str]]:
     """Return the group of each row: its subject, or its clip if the subject is unknown."""
     return [("subject", row.subject) if row.subject else ("clip", row.clip) for row in rows]
-
-
-def group_noun(rows: Iterable[StackRow]) -> str:
-    """Return what the groups of these rows are called."""
-    kinds = {kind for kind, _ in group_names(rows)}
-    return {1: f"{min(kinds)}s", 2: "subjects and clips of unknown subject"}[len(kinds)]
 
 
 def assign_groups(
@@ -181,7 +171,7 @@ def assign_groups(
     `StratifiedGroupKFold` tries one order, and supports equal shares only.
 
     Args:
-        rows: of the manifest; at least as many groups as shares.
+        rows: of at least as many groups as there are shares.
         shares: of the parts, each above 0, adding up to 1.
         seed: of the orders.
 
@@ -218,11 +208,9 @@ def assign_groups(
 def split_rows(rows: Sequence[StackRow], split: Split, pattern: str | None) -> list[StackRow]:
     """Return rows with their splits, in their order; see `Split.assign` for `pattern`.
 
-    A model recognizes a face that it was trained on, so that accuracy on it does not carry over to
-    unseen subjects: no subject or clip may be in two splits.
-
     Raises:
-        UserError: names the subjects or clips in two splits; or train or val is empty.
+        UserError: a subject or clip is in two splits (a model recognizes faces that it was trained
+            on, so accuracy on them does not carry over to others); or train or val is empty.
     """
     names = split.assign(rows, pattern)
     rows = [replace(row, split=name) for row, name in zip(rows, names, strict=True)]
@@ -241,13 +229,17 @@ def split_rows(rows: Sequence[StackRow], split: Split, pattern: str | None) -> l
                 f"{split.key} leaves no stacks for {name} ({named}): assign other clips to it, or "
                 "choose another split (split=grouped needs no names)"
             )
-    for name in SPLITS:
-        labels = {row.label for row in rows if row.split == name}
-        if labels and (missing := {row.label for row in rows} - labels):
-            log.warning(
-                "WARNING: %s: no clip of %s is in %s", split.key, ", ".join(sorted(missing)), name
-            )
+    for name, part in count_parts(rows).items():
+        missing = ", ".join(label for label, num in part.clips.items() if not num)
+        if missing and counts[name]:
+            log.warning("WARNING: %s: no clip of %s is in %s", split.key, missing, name)
     return rows
+
+
+def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:
+    """Return at most `num` rows, evenly spaced from the first to the last."""
+    places = np.linspace(0, len(rows) - 1, min(num, len(rows))).round().astype(int)
+    return [rows[place] for place in places]
 
 
 @dataclass(frozen=True)

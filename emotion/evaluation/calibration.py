@@ -13,120 +13,87 @@ import numpy as np
 
 from emotion.evaluation.predictions import Predictions, calibrate
 
-BINS = 15  # as in Guo et al.
+BINS = 15  # of the expected calibration error, as in Guo et al.
 TEMPERATURES = (0.01, 100.0)  # at the upper one all classes are almost equally probable
 
 
 @dataclass(frozen=True)
-class BeforeAfter:
-    """A measure before and after calibration."""
-
-    before: float
-    after: float
-
-
-@dataclass(frozen=True)
 class CalibrationQuality:
-    """Number of predictions, expected calibration error, and mean negative log-likelihood."""
+    """Expected calibration error and mean negative log-likelihood, before and after calibration."""
 
-    num: int
-    ece: BeforeAfter
-    nll: BeforeAfter
-
-
-@dataclass(frozen=True)
-class ClipCalibrationQuality(CalibrationQuality):
-    """The same for clips, with how many are not `unsure`, and their accuracy (None of none)."""
-
-    answered: int
-    accuracy: float | None
+    num: int  # of stacks or clips
+    ece_before: float
+    ece_after: float
+    nll_before: float
+    nll_after: float
 
 
 @dataclass(frozen=True)
 class SplitCalibration:
-    """Calibration of one split, at the level of stacks and of clips."""
+    """Calibration of one split."""
 
     stacks: CalibrationQuality
-    clips: ClipCalibrationQuality
+    clips: CalibrationQuality
+    answered: int  # clips that are not `unsure`
+    accuracy: float | None  # of these; None if there are none
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The calibration of a run, as `metrics.json` has it.
-
-    A clip with a top probability lower than `unsure_below` is `unsure`. The threshold is 0 if every
-    clip is answered, 1 if no threshold reaches the accuracy.
-    """
+    """The calibration of a run, as `metrics.json` has it."""
 
     temperature: float
-    unsure_below: float
+    unsure_below: float  # top probability of a clip; 0 answers every clip, 1 none
     accuracy: float  # required of answered validation clips
-    min_clips: int  # number of validation clips below which no threshold is set
-    threshold_set: bool
-    bins: int  # of the expected calibration error
-    fitted_on: str
+    threshold_set: bool  # false with fewer than `min_clips` validation clips
     splits: dict[str, SplitCalibration]
 
 
-@dataclass(frozen=True)
-class Calibrator:
-    """The rule that a run is calibrated by.
+def fit_calibration(predictions: Predictions, accuracy: float) -> Calibration:
+    """Fit on the uncalibrated predictions of validation stacks, and evaluate every split."""
+    splits = predictions.by_split()
+    temperature = fit_temperature(splits["val"])
+    clips = splits["val"].calibrated(temperature).of_clips()
+    threshold_set = len(clips) >= min_clips(accuracy)
+    unsure_below = find_threshold(clips, accuracy) if threshold_set else 0.0
+    qualities = {
+        split: evaluate_calibration(own, temperature, unsure_below) for split, own in splits.items()
+    }
+    return Calibration(temperature, unsure_below, accuracy, threshold_set, qualities)
 
-    `accuracy` is the required share of correct answers among the answered validation clips, with
-    one wrong clip added, from 0 (answers every clip) to below 1.
+
+def min_clips(accuracy: float) -> int:
+    """Return the fewest validation clips N for which a threshold is set.
+
+    The rule of `find_threshold` asks of n answered clips, r of them correct, that
+    r >= accuracy (n + 1). All clips can meet it although one of them is wrong if
+    N - 1 >= accuracy (N + 1), which is N >= (1 + accuracy) / (1 - accuracy): 19 clips for 0.9.
+    Among fewer, one wrong clip alone may make every answer `unsure`.
     """
+    return math.ceil((1 + accuracy) / (1 - accuracy) - 1e-9)
 
-    accuracy: float
 
-    @property
-    def min_clips(self) -> int:
-        """The fewest validation clips N for which a threshold is set.
+def find_threshold(clips: Predictions, accuracy: float) -> float:
+    """Find the lowest threshold at which enough answers are correct.
 
-        The rule asks of n answered clips, r of them correct, that r >= accuracy (n + 1). All clips
-        can meet it although one of them is wrong if N - 1 >= accuracy (N + 1), which is
-        N >= (1 + accuracy) / (1 - accuracy): 19 clips for 0.9. Among fewer, one wrong clip alone
-        may make every answer `unsure`.
-        """
-        return math.ceil((1 + self.accuracy) / (1 - self.accuracy) - 1e-9)
+    Args:
+        clips: at least one, calibrated.
+        accuracy: the required share of correct answers, with one wrong clip added; 0 to below 1.
 
-    def calibrate(self, predictions: Predictions) -> Calibration:
-        """Fit on the uncalibrated predictions of validation stacks, and evaluate every split."""
-        of_val = predictions.of_split("val")
-        temperature = fit_temperature(of_val)
-        clips = of_val.calibrated(temperature).of_clips()
-        threshold_set = len(clips) >= self.min_clips
-        unsure_below = self.unsure_below(clips) if threshold_set else 0.0
-        return Calibration(
-            temperature=temperature,
-            unsure_below=unsure_below,
-            accuracy=self.accuracy,
-            min_clips=self.min_clips,
-            threshold_set=threshold_set,
-            bins=BINS,
-            fitted_on="val",
-            splits={
-                split: evaluate_calibration(predictions.of_split(split), temperature, unsure_below)
-                for split in dict.fromkeys(predictions.splits)
-            },
-        )
-
-    def unsure_below(self, clips: Predictions) -> float:
-        """Find the lowest threshold that meets the rule for at least one (calibrated) clip.
-
-        Returns:
-            A probability, half-way between the last clip that is answered and the next one, so
-            that rounding moves neither across it; 0 if all are answered, 1 if no threshold does.
-        """
-        top, right = confidence(clips)
-        order = np.argsort(-top)
-        top, right = top[order], right[order]
-        answered = np.arange(1, len(top) + 1)
-        kept = right.cumsum() >= self.accuracy * (answered + 1)
-        kept[:-1] &= top[:-1] > top[1:]  # clips of equal confidence are answered together
-        if not kept.any():
-            return 1.0
-        last = int(kept.nonzero()[0][-1])
-        return 0.0 if last + 1 == len(top) else float(top[last] + top[last + 1]) / 2
+    Returns:
+        A probability, half-way between the last clip that is answered and the next one, so that
+        rounding moves neither across it; 0 if all are answered, 1 if no threshold does.
+    """
+    top, right = confidence(clips)
+    order = np.argsort(-top)
+    top, right = top[order], right[order]
+    answered = np.arange(1, len(top) + 1)
+    kept = right.cumsum() >= accuracy * (answered + 1)
+    kept[:-1] &= top[:-1] > top[1:]  # clips of equal confidence are answered together
+    if not kept.any():
+        return 1.0
+    last = int(kept.nonzero()[0][-1])
+    return 0.0 if last + 1 == len(top) else float(top[last] + top[last + 1]) / 2
 
 
 def fit_temperature(predictions: Predictions) -> float:
@@ -160,34 +127,28 @@ def evaluate_calibration(
     predictions: Predictions, temperature: float, unsure_below: float
 ) -> SplitCalibration:
     """Compare calibrated with uncalibrated predictions, given those of the stacks of one split."""
-    after = predictions.calibrated(temperature)
-    before_clips, after_clips = predictions.of_clips(), after.of_clips()
-    top, right = confidence(after_clips)
+    calibrated = predictions.calibrated(temperature)
+    clips = calibrated.of_clips()
+    top, right = confidence(clips)
     answered = top >= unsure_below
     return SplitCalibration(
-        stacks=CalibrationQuality(len(after), *before_and_after(predictions, after)),
-        clips=ClipCalibrationQuality(
-            len(after_clips),
-            *before_and_after(before_clips, after_clips),
-            answered=int(answered.sum()),
-            accuracy=float(right[answered].mean()) if answered.any() else None,
-        ),
+        stacks=quality(predictions, calibrated),
+        clips=quality(predictions.of_clips(), clips),
+        answered=int(answered.sum()),
+        accuracy=float(right[answered].mean()) if answered.any() else None,
     )
 
 
-def before_and_after(before: Predictions, after: Predictions) -> tuple[BeforeAfter, BeforeAfter]:
-    """Return the expected calibration errors and the mean negative log-likelihoods."""
-    return (
-        BeforeAfter(calibration_error(before), calibration_error(after)),
-        BeforeAfter(mean_nll(before), mean_nll(after)),
-    )
+def quality(before: Predictions, after: Predictions) -> CalibrationQuality:
+    """Return the quality of predictions before and after calibration."""
+    errors = calibration_error(before), calibration_error(after)
+    return CalibrationQuality(len(after), *errors, mean_nll(before), mean_nll(after))
 
 
 def confidence(predictions: Predictions) -> tuple[np.ndarray, np.ndarray]:
     """Return (N,) float64 top probabilities, and (N,) bool whether they are of the true class."""
-    predicted = predictions.probabilities.argmax(axis=1)
     top = predictions.probabilities.max(axis=1).astype(np.float64)
-    return top, predicted == predictions.targets
+    return top, predictions.predicted == predictions.targets
 
 
 def calibration_error(predictions: Predictions, bins: int = BINS) -> float:

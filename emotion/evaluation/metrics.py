@@ -1,10 +1,9 @@
 """Accuracy, UAR and macro-F1 with confidence intervals, and the scores of each class.
 
-All scores are computed from the confusion matrix, with C rows for the true class and C columns for
-the predicted one. Precision is undefined (None) for a class that is never predicted, recall for a
-class that is never true, F1 for a class that is neither. UAR, the unweighted average recall, is the
-mean of the defined recalls, like `sklearn.metrics.balanced_accuracy_score`; macro-F1 is the mean of
-the defined F1 scores, like `sklearn.metrics.f1_score` and torchmetrics.
+All are computed from the (C, C) confusion matrix, whose rows are the true classes. Precision is
+undefined (None) for a class that is never predicted, recall for one that is never true, F1 for one
+that is neither. UAR is the mean of the defined recalls, like scikit-learn's balanced accuracy;
+macro-F1 is the mean of the defined F1 scores, like scikit-learn's and torchmetrics'.
 """
 
 from collections.abc import Sequence
@@ -14,6 +13,7 @@ import numpy as np
 
 from emotion.evaluation.predictions import Predictions
 
+SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}  # name -> heading
 COVERAGE = 0.95
 RESAMPLES = 2000
 MIN_SUBJECTS = 10  # resampling fewer subjects underestimates how much subjects differ
@@ -25,7 +25,7 @@ class Confidence:
 
     unit: str  # what was resampled: `clips` or `subjects`
     num_units: int
-    bounds: dict[str, tuple[float, float]]  # `accuracy`, `uar`, `macro_f1` -> low and high, 0 to 1
+    bounds: dict[str, tuple[float, float]]  # one of `SCORES` -> low and high, 0 to 1
 
 
 @dataclass(frozen=True)
@@ -68,11 +68,8 @@ def judge(predictions: Predictions) -> Scores:
 
 def judge_splits(predictions: Predictions) -> dict[str, LevelScores]:
     """Score the calibrated predictions of stacks, each split on its own."""
-    scores = {}
-    for split in dict.fromkeys(predictions.splits):
-        stacks = predictions.of_split(split)
-        scores[split] = LevelScores(judge(stacks), judge(stacks.of_clips()))
-    return scores
+    parts = predictions.by_split().items()
+    return {split: LevelScores(judge(of), judge(of.of_clips())) for split, of in parts}
 
 
 def class_scores(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -84,7 +81,7 @@ def class_scores(confusion: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndar
 
 
 def mean_scores(confusion: np.ndarray) -> dict[str, np.ndarray]:
-    """Return `accuracy`, `uar` and `macro_f1`, each (...) float64, from (..., C, C) counts."""
+    """Return each of `SCORES`, (...) float64, from (..., C, C) counts."""
     _, recall, f1 = class_scores(confusion)
     right = np.trace(confusion, axis1=-2, axis2=-1)
     return {
@@ -104,8 +101,7 @@ def count_confusions(
 ) -> np.ndarray:
     """Count (U, C, C) int64 confusions of U units, given the (N,) unit of each prediction."""
     size = len(predictions.labels)
-    predicted = predictions.probabilities.argmax(axis=1)
-    place = (unit_index * size + predictions.targets) * size + predicted
+    place = (unit_index * size + predictions.targets) * size + predictions.predicted
     return np.bincount(place, minlength=num_units * size**2).reshape(num_units, size, size)
 
 
@@ -116,10 +112,9 @@ def bootstrap(
 
     Subjects are drawn with replacement if all are known and at least `min_subjects`, else clips;
     never stacks, because those of one clip are nearly identical. Each comes with all its
-    predictions and the same ones for every run (Efron and Tibshirani 1993, chapter 13; units as
-    clusters: Field and Welsh 2007). An interval covers the choice of clips or subjects, not the
-    randomness of training. It is too narrow for few units, and has no width if everything is
-    correct. All runs, one for each seed, predict the same stacks or clips.
+    predictions (Efron and Tibshirani 1993, chapter 13; units as clusters: Field and Welsh 2007).
+    An interval covers the choice of clips or subjects, not the randomness of training. It is too
+    narrow for few units. All runs, one for each seed, predict the same stacks or clips.
     """
     subjects = set(runs[0].subjects)
     unit = "subjects" if "" not in subjects and len(subjects) >= min_subjects else "clips"
@@ -133,9 +128,8 @@ def bootstrap(
 
     # Units with equal counts are interchangeable, so drawing the number of each kind gives the
     # same distribution, with one matrix product for all draws.
-    kinds, numbers = np.unique(
-        per_unit.reshape(num_units, -1), axis=0, return_counts=True
-    )  # (K, S * C * C), (K,)
+    flat = per_unit.reshape(num_units, -1)
+    kinds, numbers = np.unique(flat, axis=0, return_counts=True)  # (K, S * C * C), (K,)
     generator = np.random.default_rng(0)
     drawn = generator.multinomial(num_units, numbers / num_units, size=resamples)  # (R, K)
     confusions = (drawn.astype(np.float64) @ kinds).reshape(resamples, *per_unit.shape[1:])

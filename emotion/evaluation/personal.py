@@ -1,8 +1,7 @@
 """Predictions that take a person's resting face into account.
 
 This applies to the predictions of a run what inference does with a person's neutral clip, so that
-its effect can be measured: each neutral clip of a person in turn is the baseline, and all other
-clips of that person are predicted with it.
+its effect can be measured.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,6 @@ from emotion.errors import UserError
 from emotion.evaluation.predictions import Predictions, calibrate
 
 PERSON_SHARE = 0.25  # of the difference between a person's neutral face and everybody's
-SCORES = ("accuracy", "uar", "macro_f1")
 
 
 def mean_neutral(predictions: Predictions, neutral_label: str | None) -> list[float]:
@@ -35,38 +33,37 @@ def with_baselines(
     """Predict everybody's stacks with a baseline, each of their neutral clips in turn.
 
     The log-probabilities of a baseline's stacks are compared with the mean of everybody's neutral
-    stacks, and a share of the difference is subtracted before calibration. The whole difference
-    would attribute the chance of one clip to the person.
+    stacks, and a share (0 to 1) of the difference is subtracted before calibration. The whole
+    difference would attribute the chance of one clip to the person.
 
     Args:
         predictions: uncalibrated, of the stacks of one split with known subjects.
         neutral: (C,) of `mean_neutral`, for the same model.
         neutral_label: the class of a resting face.
         temperature: of the model's calibration.
-        share: 0 to 1.
+        share: of the difference.
 
     Returns:
         Calibrated predictions. A clip's id ends in the baseline's, so it counts once for each.
     """
     logits, index = predictions.logits, predictions.labels.index(neutral_label)
     clips, subjects = np.array(predictions.clips), np.array(predictions.subjects)
-    places, shifts, ids = [], [], []
+    samples, shifted = [], [np.empty((0, len(predictions.labels)))]
     for baseline in np.unique(clips[predictions.targets == index]):
         of_baseline = clips == baseline
         shift = share * (np.array(neutral) - logits[of_baseline].mean(axis=0))
-        for place in np.flatnonzero(np.isin(subjects, subjects[of_baseline]) & ~of_baseline):
-            places.append(int(place))
-            shifts.append(shift)
-            ids.append(f"{clips[place]} given {baseline}")
-    shifted = logits[places] + np.array(shifts).reshape(len(places), len(predictions.labels))
-    probabilities = calibrate(shifted, temperature).astype(np.float32)
-    return replace(predictions.take(places), clips=ids, probabilities=probabilities)
+        others = np.flatnonzero(np.isin(subjects, subjects[of_baseline]) & ~of_baseline)
+        for sample in predictions.take(others).samples:
+            samples.append(replace(sample, clip=f"{sample.clip} given {baseline}"))
+        shifted.append(logits[others] + shift)
+    probabilities = calibrate(np.concatenate(shifted), temperature).astype(np.float32)
+    return Predictions(predictions.labels, samples, probabilities)
 
 
 def mean_of(runs: Sequence[Predictions]) -> Predictions:
     """Average the probabilities of runs, which must have predicted the same clips."""
-    first, *others = (run.take(np.argsort(run.clips).tolist()) for run in runs)
-    if any(run.clips != first.clips for run in others):
+    runs = [run.take(np.argsort(run.clips)) for run in runs]
+    if any(run.clips != runs[0].clips for run in runs):
         raise UserError("the seeds must have predicted the same clips: give the same folds of each")
-    mean = np.mean([run.probabilities for run in (first, *others)], axis=0).astype(np.float32)
-    return replace(first, probabilities=mean)
+    mean = np.mean([run.probabilities for run in runs], axis=0).astype(np.float32)
+    return replace(runs[0], probabilities=mean)

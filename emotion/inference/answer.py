@@ -1,15 +1,17 @@
 """The answer of a model for a clip, and how it is written to files and to the terminal."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from emotion.escape import for_terminal
 from emotion.evaluation.predictions import PROBABILITY
-from emotion.files import unfinished
 from emotion.stacks.segment import Box
 from emotion.tables import write_table
 
@@ -85,29 +87,19 @@ class Answer:
 
     def times(self, part: Window) -> dict[str, float]:
         """Return when a part of the clip starts and stops."""
-        return {
-            "start_s": self.seconds(part.first_frame),
-            "stop_s": self.seconds(part.stop_frame),
-        }
+        return {"start_s": self.seconds(part.first_frame), "stop_s": self.seconds(part.stop_frame)}
 
     def to_json(self) -> str:
         """Return everything except the faces as one line of JSON."""
 
-        def values_of(window: Window) -> dict[str, Any]:
-            return {
-                **self.times(window),
-                "label": window.label,
-                "probabilities": rounded(window.probabilities),
-            }
+        def values_of(window: Window, *keys: str) -> dict[str, Any]:
+            values = self.times(window) | {key: getattr(window, key) for key in ("label", *keys)}
+            return values | {"probabilities": rounded(window.probabilities)}
 
-        keys = ("clip", "label", "unsure", "probabilities", "num_faces", "reasons", "failed")
-        answer = {key: getattr(self, key) for key in (*keys, "fps", "num_frames")}
-        answer |= {
+        keys = ("clip", "label", "unsure", "num_faces", "reasons", "failed", "fps", "num_frames")
+        answer = {key: getattr(self, key) for key in keys} | {
             "probabilities": rounded(self.probabilities),
-            "segments": [
-                values_of(segment) | {key: getattr(segment, key) for key in SEGMENT_KEYS}
-                for segment in self.segments
-            ],
+            "segments": [values_of(segment, *SEGMENT_KEYS) for segment in self.segments],
             "windows": [values_of(window) for window in self.windows],
         }
         return json.dumps(answer, ensure_ascii=False, allow_nan=False)
@@ -138,37 +130,54 @@ def rounded(probabilities: Probabilities | None) -> dict[str, float] | None:
     return probabilities and {label: round(p, DIGITS) for label, p in probabilities.items()}
 
 
-def write_json_lines(path: Path, answers: Iterable[Answer]) -> None:
-    """Write one line of JSON per clip, atomically."""
-    with unfinished(path) as temporary:
-        text = "".join(answer.to_json() + "\n" for answer in answers)
-        temporary.write_text(text, encoding="utf-8")
+@contextmanager
+def json_lines(path: Path) -> Iterator[Callable[["Answer"], None]]:
+    """Yield a function that writes the answer of a clip to a file at once, as a line of JSON."""
+    # a surrogate, which stands for a byte of a name that is not UTF-8, is an escape of JSON then
+    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+
+        def write(answer: Answer) -> None:
+            try:
+                print(answer.to_json(), file=file, flush=True)
+            except OSError as error:
+                error.filename = str(path)
+                raise
+
+        yield write
 
 
 def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> None:
     """Write one row per clip (segment 0), followed by one row per segment, atomically."""
     columns = ["clip", "segment", "start_s", "stop_s", "label", "unsure", "num_faces"]
     columns += [PROBABILITY + label for label in labels] + ["reason"]
-
     rows = []
     for answer in answers:
         whole = {"segment": 0, "unsure": answer.unsure, "reason": "; ".join(answer.reasons)}
         if answer.fps:
             whole |= {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)}
-        parts = [(answer, whole)]
-        for part in answer.segments:
-            values = {"segment": part.number, "reason": part.reason, **answer.times(part)}
-            parts.append((part, values))
-        for part, values in parts:
-            values |= {"clip": answer.clip, "label": part.label, "num_faces": part.num_faces}
+        segments = [
+            (part, {"segment": part.number, "reason": part.reason, **answer.times(part)})
+            for part in answer.segments
+        ]
+        for part, values in [(answer, whole), *segments]:
+            values |= {
+                "clip": for_terminal(answer.clip),
+                "label": part.label,
+                "num_faces": part.num_faces,
+            }
             probabilities = rounded(part.probabilities) or {}
             rows.append(values | {PROBABILITY + label: p for label, p in probabilities.items()})
     write_table(path, columns, rows)
 
 
+def shown(text: str) -> str:
+    """Escape a foreign text for the terminal and for Rich."""
+    return escape(for_terminal(text))
+
+
 def answers_table(answers: Sequence[Answer], names: Sequence[str], labels: Sequence[str]) -> Table:
     """Make the terminal's table of the first 40 clips, and of segments if there are several."""
-    table = Table("clip", "emotion", *labels, "note")
+    table = Table("clip", "emotion", *map(shown, labels), "note")
     table.columns[0].overflow = "fold"
     for column in table.columns[2:-1]:
         column.justify, column.no_wrap = "right", True
@@ -177,16 +186,15 @@ def answers_table(answers: Sequence[Answer], names: Sequence[str], labels: Seque
         return [f"{probabilities[label]:.0%}" if probabilities else "" for label in labels]
 
     for answer, name in list(zip(answers, names, strict=True))[:MAX_CLIPS]:
-        emotion = "[red]failed[/red]" if answer.failed else answer.label or "-"
+        emotion = "[red]failed[/red]" if answer.failed else shown(answer.label or "-")
         if answer.unsure:
-            emotion = f"unsure ({answer.label}?)"
-        reasons = "; ".join(answer.reasons)
-        table.add_row(name, emotion, *percents(answer.probabilities), reasons)
+            emotion = f"unsure ({emotion}?)"
+        reasons = shown("; ".join(answer.reasons))
+        table.add_row(shown(name), emotion, *percents(answer.probabilities), reasons)
         if answer.label is None or len(answer.segments) < 2:
             continue
         for part in answer.segments:
-            start_s, stop_s = part.first_frame / answer.fps, part.stop_frame / answer.fps
-            times = f"  {start_s:.1f} to {stop_s:.1f} s"
+            times = "  {start_s:.1f} to {stop_s:.1f} s".format(**answer.times(part))
             cells = percents(part.probabilities)
-            table.add_row(times, part.label or "-", *cells, part.reason, style="dim")
+            table.add_row(times, shown(part.label or "-"), *cells, part.reason, style="dim")
     return table

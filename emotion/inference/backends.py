@@ -13,13 +13,13 @@ from typing import Protocol
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.inference.onnx_file import import_onnxruntime, read_onnx
+from emotion.inference.onnx_file import OUTPUT, read_onnx
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.landmarks import NUM_POINTS
 from emotion.training.record import FinishedRun, read_record
 
 PACKAGES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
-OUTPUT = "logits"  # of an ONNX model; its input is named like the recipe's `inputs`
+TENSORS = {"stacks": "tensor(uint8)", "landmarks": "tensor(float)"}  # an ONNX model's input types
 
 
 class Backend(Protocol):
@@ -33,23 +33,22 @@ class Backend(Protocol):
 
 
 class PyTorchBackend:
-    """Runs the network of a checkpoint on the CPU with PyTorch; implements `Backend`."""
+    """Runs a checkpoint, with its recipe beside it, on the CPU; implements `Backend`."""
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
-        """Load a checkpoint with a recipe beside it."""
-        import torch
-
-        from emotion.models.lightning_module import build_module
+        """Load a checkpoint."""
+        from emotion.models.lightning_module import MODULES
+        from emotion.models.weights import load_weights, read_checkpoint
 
         self._num_threads = num_threads
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint(path)
         settings = checkpoint["hyper_parameters"]
         recipe = read_recipe(path)
         own = tuple(settings["labels"]), settings["num_images"]
         if own != (recipe.labels, recipe.num_images):
             raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
-        self.module = build_module(recipe.inputs, **settings).eval()
-        self.module.load_state_dict(checkpoint["state_dict"])
+        self.module = MODULES[recipe.inputs](**settings).eval()
+        load_weights(self.module, checkpoint["state_dict"], str(path))
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
         """See `Backend.classify`."""
@@ -69,27 +68,22 @@ class OnnxBackend:
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
         """Load a file that `emotion.inference.export` wrote; raises as `read_onnx`."""
-        onnxruntime = import_onnxruntime(path.name)
-        data, self.recipe, self.metadata = read_onnx(path)
+        data, self.recipe = read_onnx(path)
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 4  # errors are raised, not printed
         options.intra_op_num_threads = num_threads
-        try:
-            self._session = onnxruntime.InferenceSession(
-                data, options, providers=["CPUExecutionProvider"]
-            )
-        except Exception as error:  # of many classes without a common base
-            reason = " ".join(str(error).split())[:200]
-            raise UserError(f"{path} cannot be run by ONNX Runtime: {reason}") from None
-        recipe = self.recipe
-        types = {"stacks": "tensor(uint8)", "landmarks": "tensor(float)"}
-        inputs = (recipe.inputs, types[recipe.inputs], list(random_inputs(recipe, 1).shape[1:]))
-        found = [
-            (node.name, node.type, node.shape[1:])
-            for node in (*self._session.get_inputs(), *self._session.get_outputs())
+        with one_line_errors(path):
+            providers = ["CPUExecutionProvider"]
+            self._session = onnxruntime.InferenceSession(data, options, providers=providers)
+        name, type_ = self.recipe.inputs, TENSORS[self.recipe.inputs]
+        expected = [
+            (name, type_, list(random_inputs(self.recipe, 1).shape[1:])),
+            (OUTPUT, "tensor(float)", [len(self.recipe.labels)]),
         ]
-        logits = (OUTPUT, "tensor(float)", [len(recipe.labels)])
-        if found != [inputs, logits]:
+        nodes = *self._session.get_inputs(), *self._session.get_outputs()
+        if [(node.name, node.type, node.shape[1:]) for node in nodes] != expected:
             raise UserError(f"{path} is damaged: its model does not match its recipe")
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
@@ -101,6 +95,9 @@ class OnnxBackend:
 def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
     """Load a checkpoint or an ONNX file and run it once, or raise a UserError."""
     recipe = read_recipe(path)
+    record = read_record(path.parent) if path.suffix == ".ckpt" else None
+    if isinstance(record, FinishedRun) and record.checkpoint == path.name:
+        record.check_files(path.parent, RECIPE_FILE, path.name)
     with one_line_errors(path):
         backend = {".ckpt": PyTorchBackend, ".onnx": OnnxBackend}[path.suffix](path, num_threads)
         backend.classify(random_inputs(recipe, 1))
@@ -118,6 +115,7 @@ def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> np.ndarray:
 
 def read_recipe(path: Path) -> Recipe:
     """Read the recipe of a checkpoint or an ONNX file; see `load_model`."""
+    backend_name(path)  # raises if a package is missing
     if path.suffix == ".ckpt":
         return Recipe.read(path.parent / RECIPE_FILE)
     with one_line_errors(path):
@@ -130,29 +128,21 @@ def backend_name(path: Path) -> str:
     try:
         return f"{title} {version(package)}"
     except PackageNotFoundError:
-        raise UserError(
-            f"{path} needs {title}: pip install -r requirements-onnx.txt, or give a checkpoint"
-        ) from None
+        raise UserError(f"{path} needs {title}: pip install -r requirements-onnx.txt") from None
 
 
 def find_model(path: Path) -> Path:
-    """Find the model of a path: a checkpoint, an ONNX file, or a folder.
+    """Find the model of a path: a checkpoint, an ONNX file, or a folder; or raise a UserError.
 
-    A run's folder has the checkpoint that the run was evaluated with, another one model file.
-
-    Raises:
-        UserError: there is no model, or more than one.
+    It is the checkpoint that a run was evaluated with; other folders must have one model file.
     """
     path = path.expanduser()
     if not path.exists():
         raise UserError(f"model_path={path}: no such file or folder")
-    if not path.is_dir():
-        if path.suffix not in PACKAGES:
-            raise UserError(
-                f"model_path={path} must be a checkpoint (.ckpt), an ONNX file (.onnx) or the "
-                "folder of a run"
-            )
+    if path.is_file() and path.suffix in PACKAGES:
         return path
+    if not path.is_dir():
+        raise UserError(f"model_path={path} must be the folder of a run, a .ckpt or an .onnx file")
     runs = sorted(recipe.parent.name for recipe in path.glob(f"*/{RECIPE_FILE}"))
     if runs:
         raise UserError(f"model_path={path} has {len(runs)} runs, give one: {', '.join(runs)}")
@@ -173,10 +163,8 @@ def one_line_errors(path: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
+    except ImportError as error:
+        raise UserError(f"{path}: {error}: pip install -r requirements-onnx.txt") from None
     except Exception as error:  # torch, timm and ONNX Runtime each have exceptions of their own
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        if isinstance(error, KeyError):
-            reason = f"it has no {error}"
-        raise UserError(
-            f"{path} is damaged, or not a model of this project: {reason[:200]}"
-        ) from error
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
+        raise UserError(f"{path} is damaged, or not a model of this project: {reason}") from error

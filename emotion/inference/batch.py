@@ -1,16 +1,19 @@
-"""Predict many clips in worker processes, with a picture folder for each if asked for."""
+"""Predict many clips in worker processes, and draw their pictures."""
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from multiprocessing import parent_process
+from functools import lru_cache
 from pathlib import Path
 
 from emotion.clips.video import VideoError
-from emotion.inference.answer import Answer
+from emotion.errors import is_machine_fault
+from emotion.executors import LocalExecutor
+from emotion.files import unfinished
+from emotion.inference.answer import Answer, json_lines
 from emotion.inference.recognizer import EmotionRecognizer
+from emotion.progress import progress_bar
 
 
 @dataclass(frozen=True)
@@ -24,60 +27,63 @@ class Predictor:
     stride: int | None = None  # frames from one window to the next; None for no windows
     rendered: Path | None = None  # for the pictures, in a folder for each clip; None for none
 
-    def predict_all(self, clips: Sequence[Path], num_workers: int | None) -> list[Answer]:
-        """Predict clips; an error in one clip is reported in its answer and stops no other.
+    def predict_all(
+        self, clips: Sequence[Path], num_workers: int | None
+    ) -> Iterator[tuple[Path, Answer]]:
+        """Yield each clip, in any order, and its answer, which also reports an error in the clip.
 
         A single clip is predicted in this process, others in `num_workers`, None for one per core.
         A wrong model or stride raises a UserError.
         """
         named = list(zip(clips, output_names(clips), strict=True))
         if len(clips) == 1:
-            return [self.predict(*named[0])]
-        from emotion.executors import LocalExecutor
-        from emotion.progress import ProgressBar
+            yield clips[0], self.predict(named[0])
+            return
+        with progress_bar("predicting clips", len(clips)) as advance:
+            for (clip, _), answer in LocalExecutor(num_workers).run(self.predict, named, Path()):
+                yield clip, answer or failed(clip, "reading it kills the process")
+                advance()
 
-        answers: dict[Path, Answer] = {}
-        with ProgressBar("predicting clips", len(clips)) as bar:
-            work = partial(predict_in_worker, self)
-            for (clip, _), answer in LocalExecutor(num_workers).run(work, named, Path()):
-                answers[clip] = answer or failed(clip, "reading it kills the process")
-                bar.advance()
+    def predict_to_file(
+        self, clips: Sequence[Path], num_workers: int | None, path: Path
+    ) -> list[Answer]:
+        """Predict clips; write each answer as it comes, and at the end all in the clips' order."""
+        answers = {}
+        with json_lines(path) as write:
+            for clip, answer in self.predict_all(clips, num_workers):
+                write(answer)
+                answers[clip] = answer
+        with unfinished(path) as temporary, json_lines(temporary) as write:
+            for clip in clips:
+                write(answers[clip])
         return [answers[clip] for clip in clips]
 
-    def predict(self, clip: Path, name: str) -> Answer:
-        """Predict a clip and draw its pictures into the folder `name`; raises as `predict_all`."""
+    def predict(self, named: tuple[Path, str]) -> Answer:
+        """Predict a clip and draw its pictures into the folder of a name; see `predict_all`."""
+        clip, name = named
         recognizer = loaded(self)
         recognizer.check_stride(self.stride)
         try:
             answer = recognizer.predict(clip, self.stride)
             if self.rendered is not None:
-                from emotion.inference.drawing import render
+                from emotion.inference.drawing import render  # Matplotlib takes 0.3 s
 
-                by, unsure_below = recognizer.settings.by, recognizer.unsure_below
-                render(answer, by, unsure_below, self.rendered / name)
+                folder = self.rendered / name
+                render(answer, recognizer.settings, recognizer.unsure_below, folder)
         except VideoError as error:
             return failed(clip, str(error))
         except Exception as error:  # one clip must not stop the others; its answer reports it
+            if is_machine_fault(error):
+                raise
             return failed(clip, f"{type(error).__name__}: {error}")
         return answer
-
-
-def predict_in_worker(predictor: Predictor, named: tuple[Path, str]) -> Answer:
-    """Call `Predictor.predict` in a process that an executor has started."""
-    from emotion.executors import begin_work
-
-    begin_work()
-    return predictor.predict(*named)
 
 
 @lru_cache(maxsize=1)
 def loaded(predictor: Predictor) -> EmotionRecognizer:
     """Load a model and process the person's neutral clips once per process."""
     recognizer = EmotionRecognizer.load(
-        predictor.model,
-        min_frames=predictor.min_frames,
-        unsure_below=predictor.unsure_below,
-        read_ahead=parent_process() is None,
+        predictor.model, min_frames=predictor.min_frames, unsure_below=predictor.unsure_below
     )
     recognizer.set_neutral(predictor.neutral)
     return recognizer

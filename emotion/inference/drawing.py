@@ -1,25 +1,26 @@
 """Draw answers: the annotated clip, the timeline, and the cover frame."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
-from itertools import cycle, groupby, pairwise
+from itertools import cycle
 from pathlib import Path
 
 import av
 import cv2
 import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageFont
 from PIL.ImageDraw import ImageDraw as Draw
 
 from emotion.clips.still import open_clip
+from emotion.escape import for_terminal
 from emotion.files import unfinished
-from emotion.inference.answer import Answer, Probabilities, SampledFace, Window, summary, top_label
+from emotion.inference.answer import Answer, Probabilities, Window, summary, top_label
 from emotion.stacks.sampling import number_frames
 from emotion.stacks.segment import Box
+from emotion.stacks.settings import CacheSettings
 
 ANNOTATED, TIMELINE, COVER = "annotated.mp4", "timeline.png", "cover.jpg"
 SHORT_SIDE_PX = 480  # smaller clips are enlarged: text needs as much
@@ -27,6 +28,7 @@ LONG_SIDE_PX = 1920  # larger clips are reduced
 NEAR_PEAK = 0.25  # fraction of a window on each side of its middle
 THUMBNAILS = 9
 THUMBNAIL_PX = 160
+STYLE = {"font.family": "DejaVu Sans", "font.size": 9, "text.parse_math": False}
 FASTSTART = {"movflags": "faststart"}  # a browser can play the clip while it loads
 COLORS = (  # RGB; distinct for color-blind readers (Okabe and Ito), and readable on dark
     (230, 97, 1), (240, 200, 40), (150, 160, 170), (86, 180, 233), (204, 121, 167),
@@ -36,10 +38,10 @@ Color = tuple[int, int, int]
 DARK, LIGHT, FAINT = (24, 26, 30), (240, 240, 240), (62, 66, 74)
 
 
-def render(answer: Answer, by: str, unsure_below: float, folder: Path) -> None:
+def render(answer: Answer, settings: CacheSettings, unsure_below: float, folder: Path) -> None:
     """Decode a clip again and write its pictures, each atomically; the cover if it has a label.
 
-    The answer has windows; `by` is how its frames are numbered, `sampling.by`.
+    The answer has windows and was made with these settings.
 
     Raises:
         VideoError: the clip cannot be read any more.
@@ -48,18 +50,21 @@ def render(answer: Answer, by: str, unsure_below: float, folder: Path) -> None:
     cover = cover_frame(answer)
     shown = np.linspace(0, answer.num_frames - 1, THUMBNAILS).round().astype(int).tolist()
     thumbnails: dict[int, np.ndarray] = {}
-    boxes = FaceTrack(answer.faces)
+    boxes = {face.frame: face.box for face in answer.faces}
     pictures = ((picture.time_s, picture) for picture in video.pictures())
     with write_clip(folder / ANNOTATED, answer.fps) as write:
-        for number, picture in number_frames(pictures, by, video.fps):
+        for number, picture in number_frames(pictures, settings.by, video.fps):
             frame = picture.rgb()
             if number in shown:
-                thumbnails[number] = thumbnail(frame)
+                width = max(1, round(frame.shape[1] * THUMBNAIL_PX / frame.shape[0]))
+                thumbnails[number] = cv2.resize(
+                    frame, (width, THUMBNAIL_PX), interpolation=cv2.INTER_AREA
+                )
             if number == cover:
                 with unfinished(folder / COVER) as temporary:
                     Image.fromarray(frame).save(temporary, quality=95)
-            running = probabilities_at(answer.windows, number)
-            write(annotate(frame, boxes.at(number), running, unsure_below))
+            box = box_at(boxes, number, settings.interval)
+            write(annotate(frame, box, probabilities_at(answer.windows, number), unsure_below))
     with unfinished(folder / TIMELINE) as temporary:
         figure = timeline(answer, list(thumbnails.values()), unsure_below)
         figure.savefig(temporary, dpi=110)
@@ -86,46 +91,28 @@ def probabilities_at(windows: Sequence[Window], frame: float) -> Probabilities |
     They are constant before the first middle and after the last one, and None if the nearest window
     has none.
     """
-    if not windows:
+    nearest = min(windows, key=lambda window: abs(window.middle - frame), default=None)
+    if nearest is None or nearest.probabilities is None:
         return None
-    after = next((i for i, window in enumerate(windows) if window.middle > frame), len(windows))
-    left, right = windows[max(0, after - 1)], windows[min(after, len(windows) - 1)]
-    if left is right or left.probabilities is None or right.probabilities is None:
-        nearest = min(left, right, key=lambda window: abs(window.middle - frame))
-        return nearest.probabilities
-    share = (frame - left.middle) / (right.middle - left.middle)
+    known = [window for window in windows if window.probabilities]
+    middles = [window.middle for window in known]
     return {
-        label: (1 - share) * probability + share * right.probabilities[label]
-        for label, probability in left.probabilities.items()
+        label: float(np.interp(frame, middles, [w.probabilities[label] for w in known]))
+        for label in nearest.probabilities
     }
 
 
-class FaceTrack:
-    """The box of the person's face in every frame, interpolated between the sampled frames."""
+def box_at(boxes: Mapping[int, Box], frame: int, interval: int) -> Box | None:
+    """Interpolate the boxes of the sampled frames that show a face; None without a face.
 
-    def __init__(self, faces: Sequence[SampledFace]) -> None:
-        """Use the faces of a clip, in the order of time."""
-        self._frames = np.array([face.frame for face in faces])
-        self._boxes = np.array([face.box for face in faces], dtype=float)
-        self._interval = min(np.diff(self._frames), default=1)
-
-    def at(self, frame: int) -> Box | None:
-        """Interpolate the box at a frame; None without a face.
-
-        A sampled frame without a face ends a track at the sampled frame before it.
-        """
-        before = int(np.searchsorted(self._frames, frame, side="right")) - 1
-        if before < 0:
-            return None
-        box, past = self._boxes[before], frame - self._frames[before]
-        if past and before + 1 < len(self._frames):
-            gap = self._frames[before + 1] - self._frames[before]
-            if gap > self._interval:
-                return None
-            box = (1 - past / gap) * box + past / gap * self._boxes[before + 1]
-        elif past >= self._interval:  # else one of the last frames of a clip, between samples
-            return None
-        return tuple(box.round().astype(int).tolist())
+    The last box before a sampled frame without a face is kept until that frame.
+    """
+    past = frame % interval
+    box, after = (boxes.get(frame - past + ahead) for ahead in (0, interval))
+    if box is None or after is None:
+        return box
+    share = past / interval
+    return tuple(round((1 - share) * b + share * a) for b, a in zip(box, after, strict=True))
 
 
 def font(size_px: float, bold: bool = False) -> ImageFont.FreeTypeFont:
@@ -142,17 +129,10 @@ def annotate(
     unsure_below: float,
     note: str = "no face",
 ) -> np.ndarray:
-    """Draw the face's box on a frame, and a bar for each probability below it.
+    """Draw the face's box on a frame, (H, W, 3) uint8 RGB, and a bar for each probability below it.
 
-    Args:
-        frame: (H, W, 3) uint8 RGB.
-        box: of the face.
-        probabilities: of each label.
-        unsure_below: threshold of the top probability.
-        note: text in place of the bars, if there are no probabilities.
-
-    Returns:
-        (H', W', 3) uint8 RGB, of even height and width, its short side at least 480 px.
+    Without probabilities, `note` is written in place of the bars. The result, (H', W', 3) uint8
+    RGB, has an even height and width, and its short side has at least 480 px.
     """
     height, width = frame.shape[:2]
     scale = max(1.0, SHORT_SIDE_PX / min(height, width))
@@ -214,26 +194,34 @@ def draw_bars(
 def timeline(answer: Answer, thumbnails: Sequence[np.ndarray], unsure_below: float) -> Figure:
     """Draw the probabilities over the time of a clip, and the threshold if it is above 0.
 
-    The thumbnails, (h, w, 3) uint8 RGB, are of evenly spaced frames; at least one.
+    The thumbnails, (h, w, 3) uint8 RGB, are of evenly spaced frames; at least one. Lines are
+    interrupted where there is no face.
     """
-    colors = dict(zip(answer.probabilities or (), cycle(COLORS)))
+    labels = answer.probabilities or {}
     height_px, width_px = thumbnails[0].shape[:2]
     strip = 9.0 / len(thumbnails) * height_px / width_px
-    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 9}):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9.0, strip + 3.0), layout="constrained")
         film, axis = figure.subplots(2, 1, height_ratios=[strip, 2.7])
         film.imshow(np.hstack(thumbnails), aspect="auto")
         film.axis("off")
-        text = summary(answer.probabilities, unsure_below)
-        text = text if answer.label else "; ".join(answer.reasons)
-        film.set_title(f"{Path(answer.clip).name}: {text}", fontsize=11, loc="left")
+        text = summary(labels, unsure_below) if labels else "; ".join(answer.reasons)
+        title = for_terminal(f"{Path(answer.clip).name}: {text}")
+        film.set_title(title, fontsize=11, loc="left")
         end_s = answer.seconds(answer.num_frames)
-        for span in spans_without(answer.windows, answer.num_frames):
-            start_s, stop_s = map(answer.seconds, span)
-            axis.axvspan(start_s, stop_s, color="0.92", zorder=0)
-            axis.text((start_s + stop_s) / 2, 0.9, "no face", ha="center", color="0.4", fontsize=8)
-        for label, color in colors.items():
-            draw_line(axis, answer, label, tuple(part / 255 for part in color))
+        middles = [answer.seconds(window.middle) for window in answer.windows]
+        for label, color in zip(labels, cycle(COLORS)):
+            values = [w.probabilities[label] if w.probabilities else np.nan for w in answer.windows]
+            axis.plot(
+                [0, *middles, end_s],
+                [values[0], *values, values[-1]],
+                "o-",
+                markevery=slice(1, -1),  # the windows
+                markersize=3,
+                color=tuple(part / 255 for part in color),
+                linewidth=2.6 if label == answer.label else 1.4,
+                label=label,
+            )
         if unsure_below > 0:
             axis.axhline(unsure_below, color="0.4", linewidth=0.8, linestyle=":")
             axis.text(end_s, unsure_below, " unsure below", va="center", fontsize=8, color="0.4")
@@ -243,42 +231,9 @@ def timeline(answer: Answer, thumbnails: Sequence[np.ndarray], unsure_below: flo
             axis.text(answer.seconds(cover), 1.05, "cover", ha="center", fontsize=8)
         axis.set(xlim=(0, end_s), ylim=(-0.02, 1.02), xlabel="seconds", ylabel="probability")
         axis.spines[["top", "right"]].set_visible(False)
-        if colors:
-            figure.legend(loc="outside lower center", ncols=len(colors), frameon=False)
+        if labels:
+            figure.legend(loc="outside lower center", ncols=len(labels), frameon=False)
     return figure
-
-
-def draw_line(axis: Axes, answer: Answer, label: str, color: tuple[float, float, float]) -> None:
-    """Draw one label's probability: a point at each window's middle, thin lines to both ends."""
-    windows = answer.windows
-    middles = [answer.seconds(window.middle) for window in windows]
-    values = [w.probabilities[label] if w.probabilities else np.nan for w in windows]
-    width = 2.6 if label == answer.label else 1.4
-    axis.plot(middles, values, "o-", color=color, linewidth=width, markersize=3, label=label)
-    for place, end in ((0, 0.0), (-1, answer.seconds(answer.num_frames))):
-        level = [values[place]] * 2
-        axis.plot([end, middles[place]], level, color=color, linewidth=0.5 * width, alpha=0.6)
-
-
-def spans_without(windows: Sequence[Window], num_frames: int) -> Iterator[tuple[float, float]]:
-    """Yield the first and the last frame of each part of a clip without probabilities.
-
-    Neighboring windows, in the order of time, share the frames between their middles equally.
-    """
-    middles = [window.middle for window in windows]
-    between = [(left + right) / 2 for left, right in pairwise(middles)]
-    edges = [0.0, *between, float(num_frames)]
-    spans = zip(windows, pairwise(edges), strict=True)
-    for has_answer, group in groupby(spans, key=lambda each: each[0].probabilities is not None):
-        if not has_answer:
-            lengths = [span for _, span in group]
-            yield lengths[0][0], lengths[-1][1]
-
-
-def thumbnail(frame: np.ndarray) -> np.ndarray:
-    """Resize a frame, (H, W, 3) uint8 RGB, for the timeline."""
-    width = max(1, round(frame.shape[1] * THUMBNAIL_PX / frame.shape[0]))
-    return cv2.resize(frame, (width, THUMBNAIL_PX), interpolation=cv2.INTER_AREA)
 
 
 @contextmanager

@@ -4,29 +4,37 @@ python -m emotion.inference.export RUN_DIR          model.onnx and MODEL_CARD.md
 python -m emotion.inference.export RUN_DIR --int8   and model.int8.onnx, if accuracy allows it
 """
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":  # before the other imports, which take a second
+    stop_on_signals("stopped; the same command exports the model again")
+
 import argparse
 import json
 import logging
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import joblib
 import numpy as np
 
+from emotion.cli import exit_on_error
+from emotion.data.split import spread
 from emotion.errors import UserError
 from emotion.evaluation.predictions import calibrate
 from emotion.files import unfinished
-from emotion.inference.backends import OUTPUT, Backend, OnnxBackend, load_model, random_inputs
-from emotion.inference.onnx_file import RECIPE_KEY, import_onnxruntime, write_onnx
+from emotion.inference.backends import Backend, OnnxBackend, backend_name, load_model, random_inputs
+from emotion.inference.onnx_file import OUTPUT, RECIPE_KEY, write_onnx
 from emotion.inference.quantization import quantize
 from emotion.models.recipe import Recipe
-from emotion.provenance import code_version, cpu_name, num_cores
+from emotion.provenance import code_version, cpu_name
 from emotion.reports.model_card import CARD_FILE, ExportedFile, model_card
 from emotion.stacks.manifest import StackRow
-from emotion.training.finished_run import Run, spread
+from emotion.training.finished_run import Run
 
 if TYPE_CHECKING:
     import onnx
@@ -39,45 +47,35 @@ REAL_STACKS = 32  # number of compared validation stacks
 REAL_BATCH = 6  # their batch size
 MAX_LOSS = 0.01  # an int8 model that loses as much validation accuracy is refused
 RANGE_STACKS = 64  # train stacks on which int8 measures the ranges of activations
+CORES = joblib.cpu_count()
 FLOAT32_FILE, INT8_FILE = "model.onnx", "model.int8.onnx"
 
 
-def export(run: Run, num_threads: int) -> ExportedFile:
-    """Write `model.onnx` to a run's folder, or raise a UserError.
-
-    Nothing is written if its probabilities are not those of PyTorch.
-    """
-    import_onnxruntime(FLOAT32_FILE)
+def export(run: Run) -> ExportedFile:
+    """Write `model.onnx`, or raise a UserError if its probabilities are not those of PyTorch."""
     path = run.folder / FLOAT32_FILE
+    backend_name(path)
     path.unlink(missing_ok=True)  # an old file must not pass for this one
-    before, recipe = load_model(run.checkpoint, num_threads)
+    before, recipe = load_model(run.checkpoint, CORES)
     rows = spread(run.rows("val"), REAL_STACKS)
-    batches = {
-        "random": (random_inputs(recipe, num, seed) for seed, num in enumerate(RANDOM_BATCHES)),
-        "val": batches_of(run, rows),
-    }
+    random = (random_inputs(recipe, num, seed) for seed, num in enumerate(RANDOM_BATCHES))
     with unfinished(path) as temporary:
         write_onnx(to_onnx(before.module, recipe), temporary, describe(run, "float32"))
-        after = OnnxBackend(temporary, num_threads)
-        largest = 0.0
-        for kind, of_kind in batches.items():
-            difference = largest_difference(before, after, of_kind, min(1.0, recipe.temperature))
-            if not difference <= TOLERANCE:  # also true for NaN
-                raise UserError(
-                    f"{run.checkpoint} is not exported: the probabilities of {kind} stacks differ "
-                    f"from PyTorch's by {difference:.2g}, more than {TOLERANCE:g}"
-                )
-            largest = max(largest, difference)
-    result = f"probabilities differ from PyTorch's by at most {largest:.1g}"
-    stacks = f"{sum(RANDOM_BATCHES)} random and {len(rows)} val stacks"
-    return ExportedFile(path, "float32", f"{result}, on {stacks}")
+        after = OnnxBackend(temporary, CORES)
+        batches = chain(random, batches_of(run, rows))
+        difference = largest_difference(before, after, batches, min(1.0, recipe.temperature))
+        stacks = f"on {sum(RANDOM_BATCHES)} random and {len(rows)} val stacks"
+        if not difference <= TOLERANCE:  # also true for NaN
+            raise UserError(
+                f"{run.checkpoint} is not exported: its probabilities differ from PyTorch's by "
+                f"{difference:.2g}, more than {TOLERANCE:g}, {stacks}"
+            )
+    result = f"probabilities differ from PyTorch's by at most {difference:.1g}"
+    return ExportedFile(path, "float32", f"{result}, {stacks}")
 
 
-def export_int8(run: Run, num_threads: int) -> ExportedFile:
-    """Write `model.int8.onnx`, quantized from `model.onnx`, or raise a UserError.
-
-    Nothing is written if validation accuracy falls by `MAX_LOSS` or more.
-    """
+def export_int8(run: Run) -> ExportedFile:
+    """Write `model.int8.onnx`, quantized from `model.onnx`, or raise a UserError if it is worse."""
     source, path = run.folder / FLOAT32_FILE, run.folder / INT8_FILE
     path.unlink(missing_ok=True)
     rows = run.rows("val")
@@ -86,7 +84,7 @@ def export_int8(run: Run, num_threads: int) -> ExportedFile:
     with unfinished(path) as temporary:
         model = quantize(source, train, run.recipe.inputs)
         write_onnx(model, temporary, describe(run, "int8"))
-        backends = [OnnxBackend(file, num_threads) for file in (source, temporary)]
+        backends = [OnnxBackend(file, CORES) for file in (source, temporary)]
         before, after = (
             np.concatenate([backend.classify(each).argmax(1) for each in batches_of(run, rows)])
             for backend in backends
@@ -113,24 +111,19 @@ def to_onnx(module: "torch.nn.Module", recipe: Recipe) -> "onnx.ModelProto":
     """
     import torch
 
-    exporter = logging.getLogger("torch.onnx")
-    level = exporter.level
-    exporter.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # between torch and its own parts
-            program = torch.onnx.export(
-                module,
-                (module.example(2, recipe.image_px),),
-                input_names=[recipe.inputs],
-                output_names=[OUTPUT],
-                dynamic_shapes=({0: torch.export.Dim("N")},),
-                opset_version=OPSET,
-                dynamo=True,
-                verbose=False,
-            )
-    finally:
-        exporter.setLevel(level)
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # between torch and its own parts
+        program = torch.onnx.export(
+            module,
+            (module.example(2, recipe.image_px),),
+            input_names=[recipe.inputs],
+            output_names=[OUTPUT],
+            dynamic_shapes=({0: torch.export.Dim("N")},),
+            opset_version=OPSET,
+            dynamo=True,
+            verbose=False,
+        )
     return program.model_proto
 
 
@@ -141,7 +134,7 @@ def describe(run: Run, precision: str) -> dict[str, str]:
         RECIPE_KEY: run.recipe.to_json(),
         "precision": precision,
         "trained_by": run.record.provenance.commit or "unknown commit",
-        "exported_by": code_version().commit or "unknown commit",
+        "exported_by": code_version()[0] or "unknown commit",
         "exported_with": json.dumps({package: version(package) for package in packages}),
     }
 
@@ -170,29 +163,20 @@ def main() -> None:
         description="Export a run's model to one ONNX file, checked against PyTorch, and its card.",
     )
     parser.add_argument("run_dir", type=Path, help="folder of a finished run")
-    int8 = "write an int8 model too, if it is as accurate"
-    parser.add_argument("--int8", action="store_true", help=int8)
+    parser.add_argument(
+        "--int8", action="store_true", help="write an int8 model too, if it is as accurate"
+    )
     arguments = parser.parse_args()
-    refusal = None
-    try:
+    files: list[ExportedFile] = []
+    with exit_on_error():
         run = Run.read(arguments.run_dir)
         (run.folder / INT8_FILE).unlink(missing_ok=True)
-        files = [export(run, num_cores())]
-        if arguments.int8:
-            try:
-                files.append(export_int8(run, num_cores()))
-            except UserError as error:
-                refusal = error
-        card = run.folder / CARD_FILE
-        with unfinished(card) as temporary:
-            temporary.write_text(model_card(run, files), encoding="utf-8")
-    except UserError as error:
-        sys.exit(f"error: {error}")
-    for file in files:
-        print(f"{file.path}: {file.precision}, {file.checked}")
-    print(card)
-    if refusal:
-        sys.exit(f"error: {refusal}")
+        for write_model in (export, export_int8)[: 1 + arguments.int8]:
+            files.append(write_model(run))
+            with unfinished(run.folder / CARD_FILE) as temporary:
+                temporary.write_text(model_card(run, files), encoding="utf-8")
+            print(f"{files[-1].path}: {files[-1].precision}, {files[-1].checked}")
+        print(run.folder / CARD_FILE)
 
 
 if __name__ == "__main__":

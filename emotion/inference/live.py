@@ -26,7 +26,7 @@ from emotion.errors import UserError
 from emotion.inference.answer import Probabilities, rounded, summary, top_label
 from emotion.inference.drawing import annotate, write_clip
 from emotion.inference.recognizer import EmotionRecognizer
-from emotion.stacks.cutter import face_cropper
+from emotion.stacks.face_crop import FaceCropper
 from emotion.stacks.sampling import NOMINAL_FPS
 from emotion.stacks.segment import Box, crop_frames
 
@@ -49,15 +49,12 @@ class LiveFrame:
     @property
     def time_s(self) -> float:
         """The seconds watched so far."""
-        return (self.number + 1) / NOMINAL_FPS
+        return round((self.number + 1) / NOMINAL_FPS, 3)
 
     def to_json(self) -> str:
         """Return the prediction as one line of JSON."""
-        answer = {
-            "time_s": round(self.time_s, 3),
-            "label": top_label(self.probabilities),
-            "probabilities": rounded(self.probabilities),
-        }
+        answer = {"time_s": self.time_s, "label": top_label(self.probabilities)}
+        answer["probabilities"] = rounded(self.probabilities)
         return json.dumps(answer, ensure_ascii=False, allow_nan=False)
 
 
@@ -66,12 +63,9 @@ class Camera:
 
     def __init__(self, number: int) -> None:
         """Open a camera by the system's number, from 0, or raise a UserError."""
-        level = cv2.getLogLevel()
         cv2.setLogLevel(0)  # OpenCV prints every backend that it has tried
         self._capture = cv2.VideoCapture(number)
-        has_frames = self._capture.isOpened() and self._capture.read()[0]
-        cv2.setLogLevel(level)
-        if not has_frames:
+        if not self._capture.isOpened() or not self._capture.read()[0]:
             raise UserError(
                 f"source={number}: there is no such camera, or another program uses it; "
                 "source=clip.mp4 uses a clip instead"
@@ -90,22 +84,14 @@ class Camera:
             self._capture.release()
 
 
-@dataclass
-class PlayedClip:
-    """A clip that yields its frames at its own speed, as a camera does; implements `Pictures`."""
-
-    video: Video
-
-    @property
-    def fps(self) -> float:
-        """The clip's frames per second."""
-        return self.video.fps
+class PlayedClip(Video):
+    """A clip that yields its frames at its own speed, as a camera does."""
 
     def pictures(self) -> Iterator[Picture]:
         """Yield each frame when it is due by its timestamp, or else by the frame rate."""
         start_s = time.monotonic()
         first_s = None
-        for number, picture in enumerate(self.video.pictures()):
+        for number, picture in enumerate(super().pictures()):
             time_s = number / self.fps if picture.time_s is None else picture.time_s
             first_s = time_s if first_s is None else first_s
             time.sleep(max(0.0, start_s + time_s - first_s - time.monotonic()))
@@ -125,7 +111,7 @@ def watch(recognizer: EmotionRecognizer, source: Pictures, stride: int) -> Itera
     settings = recognizer.settings
     crops, landmarks = (deque(maxlen=settings.num_images) for _ in range(2))
     box = probabilities = None
-    cropper = face_cropper.__wrapped__(settings)  # not the cached one, which `predict` uses
+    cropper = FaceCropper(settings)  # not that of the process, which `predict` uses
     for frame in crop_frames(source, cropper, settings.interval, by="time"):
         covered = frame.number + settings.interval  # number of frames that the crops represent
         is_answer = frame.sampled and covered % stride == 0 and covered >= settings.min_frames
@@ -143,14 +129,13 @@ def open_source(source: int | str, realtime: bool) -> ReadAhead:
 
     With `realtime`, a clip is played at its own speed, and frames that come too fast are dropped.
     """
-    is_camera = str(source).isdigit()
+    if str(source).isdigit():
+        return ReadAhead(Camera(int(source)), drop_late=True)
     try:
-        opened = Camera(int(source)) if is_camera else Video(Path(str(source)).expanduser())
+        clip = (PlayedClip if realtime else Video)(Path(str(source)).expanduser())
     except VideoError as error:
         raise UserError(f"source={source}: {error}") from None
-    if realtime and not is_camera:
-        opened = PlayedClip(opened)
-    return ReadAhead(opened, drop_late=is_camera or realtime)
+    return ReadAhead(clip, drop_late=realtime)
 
 
 def watch_to_files(
@@ -169,33 +154,31 @@ def watch_to_files(
     threshold = recognizer.unsure_below
     with ExitStack() as stack, suppress(KeyboardInterrupt):
         lines = stack.enter_context(open(folder / "live.jsonl", "w", encoding="utf-8"))
-        show = stack.enter_context(open_window()) if window else None
-        film = write_clip(folder / "live.mp4", NOMINAL_FPS)
-        write = stack.enter_context(film) if render else None
+        outputs = [stack.enter_context(open_window())] if window else []
+        if render:
+            outputs.append(stack.enter_context(write_clip(folder / "live.mp4", NOMINAL_FPS)))
         for frame in watch(recognizer, source, stride):
             if frame.is_answer:
                 log.info("%6.1f s  %s", frame.time_s, summary(frame.probabilities, threshold))
                 print(frame.to_json(), file=lines, flush=True)
-            if show is None and write is None:
-                continue
-            note = "no face" if frame.box is None else "waiting ..."
-            picture = annotate(frame.picture.rgb(), frame.box, frame.probabilities, threshold, note)
-            if write is not None:
-                write(picture)
-            if show is not None and not show(picture):
-                break
+            if outputs:
+                note = "no face" if frame.box is None else "waiting ..."
+                rgb, probabilities = frame.picture.rgb(), frame.probabilities
+                picture = annotate(rgb, frame.box, probabilities, threshold, note)
+                for output in outputs:
+                    output(picture)
     log.info("live.jsonl%s: %s", ", live.mp4" * render, folder)
     if source.num_dropped:
         log.info("%d frames came too fast and were dropped", source.num_dropped)
 
 
 @contextmanager
-def open_window() -> Iterator[Callable[[np.ndarray], bool]]:
+def open_window() -> Iterator[Callable[[np.ndarray], None]]:
     """Open a window, or raise a UserError if there is no display.
 
     Yields:
-        A function that shows the next frame, (H, W, 3) uint8 RGB, and returns whether the window
-        is still open: q, Esc and its close button close it.
+        A function that shows the next frame, (H, W, 3) uint8 RGB. It raises KeyboardInterrupt if
+        the window was closed, by q, Esc or its button.
     """
     # Checked in a process of its own: without a display, Qt ends the process that opens a window.
     check = subprocess.run(
@@ -208,10 +191,11 @@ def open_window() -> Iterator[Callable[[np.ndarray], bool]]:
             "what the window would show"
         )
 
-    def show(frame: np.ndarray) -> bool:
+    def show(frame: np.ndarray) -> None:
         cv2.imshow(TITLE, frame[..., ::-1])
         key = cv2.waitKey(1) & 0xFF
-        return key not in CLOSING_KEYS and cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) > 0
+        if key in CLOSING_KEYS or cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            raise KeyboardInterrupt
 
     try:
         yield show

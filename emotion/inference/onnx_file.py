@@ -13,10 +13,10 @@ from emotion.models.recipe import Recipe
 
 if TYPE_CHECKING:
     import onnx
-    import onnxruntime
     from google.protobuf.message import Message
 
 RECIPE_KEY = "recipe"
+OUTPUT = "logits"  # the model's output; its input is named like the recipe's `inputs`
 # The last entry of the file's metadata as protobuf bytes: field 14 of a model, with a key (field 1)
 # and a value (field 2) of 64 hexadecimal digits. It comes after all other entries, so that it
 # covers every byte before it.
@@ -24,26 +24,13 @@ DIGEST_ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
 EXPORT = "python -m emotion.inference.export RUN_DIR"
 
 
-def import_onnxruntime(needed_for: str) -> "onnxruntime":
-    """Import ONNX Runtime; raise a UserError if it or `onnx` is not installed."""
-    try:
-        import onnx  # noqa: F401 parses the file before ONNX Runtime does
-        import onnxruntime
-    except ImportError as error:
-        raise UserError(
-            f"{needed_for} needs ONNX Runtime ({error}): pip install -r requirements-onnx.txt"
-        ) from None
-    return onnxruntime
-
-
-def read_onnx(path: Path) -> tuple[bytes, Recipe, dict[str, str]]:
-    """Check an exported model; return its content, its recipe and all its metadata.
+def read_onnx(path: Path) -> tuple[bytes, Recipe]:
+    """Check an exported model, and return its content and its recipe.
 
     Raises:
         UserError: the file is missing, damaged, not of this project or of an older version of it,
-            or refers to data outside itself; or ONNX Runtime is not installed.
+            or refers to data outside itself.
     """
-    import_onnxruntime(path.name)
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -67,13 +54,13 @@ def read_onnx(path: Path) -> tuple[bytes, Recipe, dict[str, str]]:
         raise UserError(f"{path} has no recipe: it was not exported by {EXPORT}")
     if with_digest(data[: -len(DIGEST_ENTRY) - 64]) != data:
         raise UserError(f"{path} is damaged, or was changed after its export")
-    return data, Recipe.from_json(metadata[RECIPE_KEY], f"the recipe in {path}"), metadata
+    return data, Recipe.from_json(metadata[RECIPE_KEY], f"the recipe in {path}")
 
 
 def write_onnx(model: "onnx.ModelProto", path: Path, metadata: Mapping[str, str]) -> None:
-    """Write a model, changed in place, with its metadata and digest, without paths of this machine.
+    """Write a model with its digest and metadata, the recipe among them; `model` is changed.
 
-    The metadata have the recipe.
+    Paths of this machine are removed.
     """
     for message in messages_of(model):
         for field in ("metadata_props", "doc_string"):  # the exporter notes paths and calls there

@@ -26,11 +26,8 @@ AT_ONCE = 4  # stacks whose activations are in memory at once; all 64 would take
 def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.ModelProto":
     """Quantize every operator of a float32 model that ONNX Runtime can compute in 8 bits.
 
-    Args:
-        path: of the model.
-        inputs: (N, T, ...) stacks or landmarks to measure ranges on. Those after the last multiple
-            of `AT_ONCE` are not used, unless there are fewer.
-        name: of the model's input.
+    The ranges of activations are measured on `inputs`, (N, T, ...) stacks or landmarks; those after
+    the last multiple of `AT_ONCE` are not used. `name` is that of the model's input.
     """
     import onnx
     from onnxruntime.quantization import (
@@ -48,8 +45,7 @@ def quantize(path: Path, inputs: np.ndarray, name: str = "stacks") -> "onnx.Mode
     class Reader(CalibrationDataReader):
         """Yields one stack after another of a range."""
 
-        def __init__(self) -> None:
-            self.left = iter(())
+        left = iter(())
 
         def __len__(self) -> int:
             return len(inputs)

@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import count
+from multiprocessing import parent_process
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from emotion.models.recipe import Recipe
 from emotion.stacks.cutter import face_cropper, one_at_a_time
 from emotion.stacks.sampling import NOMINAL_FPS
 from emotion.stacks.segment import Segment, crop_segments, unfit
-from emotion.stacks.stack import model_images, model_landmarks, own_crops, stack_crops
+from emotion.stacks.stack import model_images, own_crops, stack_crops, take_images
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +51,6 @@ class EmotionRecognizer:
         recipe: how the model was trained.
         min_frames: shorter clips and tails are not classified; None as in training.
         unsure_below: a clip with a lower top probability is `unsure`; None as set in training.
-        read_ahead: decode in a thread of its own.
     """
 
     backend: Backend
@@ -58,17 +58,18 @@ class EmotionRecognizer:
     _: KW_ONLY
     min_frames: int | None = None
     unsure_below: float | None = None
-    read_ahead: bool = True
 
     def __post_init__(self) -> None:
         """Check the values and replace None by the recipe's."""
-        settings, least, threshold = self.recipe.settings, self.min_frames, self.unsure_below
-        if least is not None and not 1 <= least <= settings.segment_frames:
-            raise UserError(f"min_frames must be 1 to {settings.segment_frames}, got {least}")
-        if threshold is not None and not 0 <= threshold <= 1:
-            raise UserError(f"unsure_below must be 0 to 1, got {threshold}")
-        self.settings = replace(settings, min_frames=least or settings.min_frames)
-        self.unsure_below = self.recipe.unsure_below if threshold is None else threshold
+        self.settings, longest = self.recipe.settings, self.recipe.settings.segment_frames
+        if self.min_frames is not None:
+            if not 1 <= self.min_frames <= longest:
+                raise UserError(f"min_frames must be 1 to {longest}, got {self.min_frames}")
+            self.settings = replace(self.settings, min_frames=self.min_frames)
+        if self.unsure_below is None:
+            self.unsure_below = self.recipe.unsure_below
+        if not 0 <= self.unsure_below <= 1:
+            raise UserError(f"unsure_below must be 0 to 1, got {self.unsure_below}")
         self._shift = np.zeros(len(self.recipe.labels))  # (C,), added to logits, see `set_neutral`
 
     @classmethod
@@ -81,7 +82,7 @@ class EmotionRecognizer:
             path: the folder of a run, its checkpoint, or an ONNX file.
             num_threads: threads of the network. More than one helps the larger models, on
                 otherwise idle cores.
-            options: `min_frames`, `unsure_below` and `read_ahead`, see the class.
+            options: `min_frames` and `unsure_below`, see the class.
 
         Raises:
             UserError: there is no model, it is damaged or foreign, or a value is out of range.
@@ -94,14 +95,9 @@ class EmotionRecognizer:
     def set_neutral(self, clips: Sequence[str | PathLike], share: float = PERSON_SHARE) -> None:
         """Set the neutral clips of the person whose clips are predicted next.
 
-        A share of the difference between the mean logits of neutral validation stacks and those of
-        the person's neutral clips is added to the logits of all further predictions. Each call
-        replaces the last one; a call without clips removes the correction.
-
-        Args:
-            clips: of this person, a few seconds each; one is enough.
-            share: of the difference, 0 to 1. With all of it, the noise of a single clip counts
-                fully (docs/results.md).
+        A share, 0 to 1, of the difference between the mean logits of neutral validation stacks and
+        those of the person's neutral clips is added to the logits of all further predictions. Each
+        call replaces the last one; a call without clips removes the correction.
 
         Raises:
             UserError: the model has no neutral baseline, `share` is out of range, or a clip cannot
@@ -117,27 +113,25 @@ class EmotionRecognizer:
             raise UserError("neutral: the model has no neutral class (data.neutral_label is null)")
         if not self.recipe.neutral:
             raise UserError(f"neutral: the model's validation split has no stack of class {label}")
-        logits = [self._mean_logits(Path(clip)) for clip in clips]
-        self._shift = share * (np.array(self.recipe.neutral) - np.mean(logits, axis=0))
-
-    def _mean_logits(self, clip: Path) -> np.ndarray:
-        """Return the mean logits of a neutral clip's segments, (C,) float64."""
-        try:
-            with one_at_a_time:
-                segments = list(self._segments(open_clip(clip)))
-        except VideoError as error:
-            raise UserError(f"neutral={clip}: {error}") from None
-        fit = [segment for segment in segments if not unfit(segment, self.settings)]
-        if not fit:
-            reasons = self._reasons([self._classify(segment) for segment in segments])
-            raise UserError(f"neutral={clip}: {'; '.join(reasons)}")
-        return np.mean([self._logits(segment.crops, segment.landmarks) for segment in fit], axis=0)
+        means = []
+        for clip in clips:
+            try:
+                with one_at_a_time:
+                    segments = list(self._segments(open_clip(Path(clip))))
+            except VideoError as error:
+                raise UserError(f"neutral={clip}: {error}") from None
+            fit = [segment for segment in segments if not unfit(segment, self.settings)]
+            if not fit:
+                reasons = self._reasons([self._classify(segment) for segment in segments])
+                raise UserError(f"neutral={clip}: {'; '.join(reasons)}")
+            logits = [self._logits(segment.crops, segment.landmarks) for segment in fit]
+            means.append(np.mean(logits, axis=0))
+        self._shift = share * (np.array(self.recipe.neutral) - np.mean(means, axis=0))
 
     def _segments(self, video: Video | Still) -> Iterator[Segment]:
-        """Cut a clip and crop its faces, as for training."""
         settings = self.settings
         return crop_segments(
-            ReadAhead(video) if self.read_ahead else video,
+            video if parent_process() else ReadAhead(video),  # workers already use all cores
             face_cropper(settings),
             settings.segment_frames,
             settings.interval,
@@ -204,25 +198,11 @@ class EmotionRecognizer:
                 f"stride must be a multiple of {interval} up to {longest}, got {stride}"
             )
 
-    def inputs(self, crops: Images, landmarks: Images) -> np.ndarray:
-        """Make the model's inputs of a part of a clip.
-
-        Args:
-            crops: of each sampled frame, (H, W) uint8 or None, at least one; fewer than T are
-                padded as in training.
-            landmarks: of the same frames, (468, 3) float32 or None.
-
-        Returns:
-            (T, image_px, image_px) uint8 with channels last in memory, or (T, 468, 3) float32.
-        """
-        num_images, step = self.settings.num_images, self.recipe.step
-        is_own = own_crops(crops, num_images)
-        if self.recipe.inputs == "landmarks":
-            return model_landmarks(stack_crops(landmarks, num_images), is_own, step)
-        return model_images(stack_crops(crops, num_images), is_own, step, self.recipe.image_px)
-
     def probabilities(self, crops: Images, landmarks: Images) -> Probabilities | None:
-        """Classify a part of a clip, see `inputs`; None if too few frames show a face."""
+        """Classify a part of a clip by its sampled frames; None if too few of them show a face.
+
+        `crops` are (H, W) uint8 and `landmarks` (468, 3) float32, or None where there is no face.
+        """
         found = sum(crop is not None for crop in crops)
         if not self.settings.enough_faces(found, len(crops)):
             return None
@@ -230,53 +210,52 @@ class EmotionRecognizer:
         return self._by_label(calibrate(logits[None], self.recipe.temperature)[0])
 
     def _logits(self, crops: Images, landmarks: Images) -> np.ndarray:
-        """Return the logits of a part of a clip, (C,) float64."""
-        inputs = self.inputs(crops, landmarks)[None]  # (1, T, ...)
-        return self.backend.classify(inputs)[0].astype(np.float64)
+        num_images, step = self.settings.num_images, self.recipe.step
+        is_own = own_crops(crops, num_images)
+        if self.recipe.inputs == "landmarks":
+            inputs = stack_crops(landmarks, num_images)[take_images(is_own, step)]
+        else:
+            stack = stack_crops(crops, num_images)
+            inputs = model_images(stack, is_own, step, self.recipe.image_px)
+        return self.backend.classify(inputs[None])[0].astype(np.float64)  # (C,)
 
     def _by_label(self, probabilities: np.ndarray) -> Probabilities:
-        """Name probabilities, (C,), by their labels."""
         return dict(zip(self.recipe.labels, probabilities.tolist(), strict=True))
 
     def _classify(self, segment: Segment) -> SegmentAnswer:
         """Classify a segment, or give the reason why it would make no training stack."""
-        reason, probabilities = "", None
-        if segment.num_frames < self.settings.min_frames:
-            reason = f"{segment.num_frames} frames, fewer than {self.settings.min_frames}"
-        elif unfit(segment, self.settings):
-            reason = f"a face in only {segment.face_frames} of {len(segment.crops)} sampled frames"
-        else:
-            probabilities = self.probabilities(segment.crops, segment.landmarks)
+        flaw = unfit(segment, self.settings)
         return SegmentAnswer(
             segment.first_frame,
             segment.num_frames,
-            probabilities,
+            None if flaw else self.probabilities(segment.crops, segment.landmarks),
             segment.number,
             segment.num_faces,
             segment.face_frames,
-            reason,
+            ", ".join(flaw or ()),
         )
 
     def _reasons(self, segments: Sequence[SegmentAnswer]) -> list[str]:
         """List why there is no label, or why the label may be wrong."""
         reasons = []
-        if not any(s.face_frames for s in segments):
+        with_face = [segment for segment in segments if segment.face_frames]
+        if not with_face:
             reasons.append("no face")
-        elif all(s.reason for s in segments):
-            first = next(s for s in segments if s.face_frames)
-            is_short = first.num_frames < self.settings.min_frames
-            remedy = f" (min_frames={first.num_frames} predicts it)" if is_short else ""
-            reasons.append(first.reason + remedy)
-        if (most := max(s.num_faces for s in segments)) > 1:
+        elif all(segment.reason for segment in segments):
+            num_frames = with_face[0].num_frames
+            is_short = num_frames < self.settings.min_frames
+            remedy = f" (min_frames={num_frames} predicts it)" if is_short else ""
+            reasons.append(with_face[0].reason + remedy)
+        if (most := max(segment.num_faces for segment in segments)) > 1:
             reasons.append(f"{most} faces at once, one of them was followed")
         return reasons
 
 
 def sampled_faces(segment: Segment, interval: int) -> list[SampledFace]:
     """List the faces of a segment's sampled frames."""
-    frames = count(segment.first_frame, interval)
+    sampled = zip(count(segment.first_frame, interval), segment.crops, segment.boxes)
     return [
         SampledFace(frame, box, float(cv2.Laplacian(crop, cv2.CV_64F).var()))
-        for frame, crop, box in zip(frames, segment.crops, segment.boxes, strict=False)
+        for frame, crop, box in sampled
         if crop is not None
     ]

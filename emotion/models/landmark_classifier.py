@@ -34,11 +34,7 @@ class LandmarkClassifier(nn.Module):
         return features @ self.weight.T + self.bias
 
     def fit(
-        self,
-        landmarks: np.ndarray,
-        targets: np.ndarray,
-        components: int = 80,
-        shrinkage: float = 0.6,
+        self, landmarks: np.ndarray, targets: np.ndarray, components: int, shrinkage: float
     ) -> None:
         """Fit the discriminant.
 
@@ -83,14 +79,13 @@ def align(landmarks: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
 def inverse(matrices: torch.Tensor) -> torch.Tensor:
     """Invert (..., 3, 3) matrices by cross products, which can be exported to ONNX."""
     first, second, third = matrices.unbind(dim=-2)
+
+    def cross(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+        return one.roll(-1, -1) * other.roll(1, -1) - one.roll(1, -1) * other.roll(-1, -1)
+
     columns = [cross(second, third), cross(third, first), cross(first, second)]
     determinant = (first * columns[0]).sum(dim=-1, keepdim=True).unsqueeze(-1)
     return torch.stack(columns, dim=-1) / determinant
-
-
-def cross(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
-    """Return the cross product of (..., 3) vectors."""
-    return one.roll(-1, -1) * other.roll(1, -1) - one.roll(1, -1) * other.roll(-1, -1)
 
 
 def is_new(landmarks: torch.Tensor) -> torch.Tensor:

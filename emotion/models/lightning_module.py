@@ -8,16 +8,42 @@ import torch
 from pytorch_lightning.callbacks import WeightAveraging
 from torch import nn
 from torch.nn.functional import cross_entropy
-from torchmetrics import MeanMetric
+from torchmetrics import MeanMetric, MetricCollection
+from torchmetrics.classification import (
+    MulticlassAccuracy,
+    MulticlassConfusionMatrix,
+    MulticlassF1Score,
+)
 
 from emotion.data.augmentation import mix
 from emotion.data.batch import Batch
 from emotion.errors import UserError
 from emotion.models.landmark_classifier import LandmarkClassifier
 from emotion.models.optimizers import build_optimizer, build_schedule
-from emotion.models.running_metrics import running_metrics
 from emotion.models.stack_classifier import StackClassifier
 from emotion.stacks.landmarks import NUM_POINTS
+
+
+class UnweightedAverageRecall(MulticlassConfusionMatrix):
+    """UAR; macro `MulticlassAccuracy` would count a class that is only predicted as 0."""
+
+    higher_is_better = True
+
+    def compute(self) -> torch.Tensor:
+        """Return the mean recall of the classes that occur, a scalar."""
+        confusion = super().compute()
+        occurring = confusion.sum(dim=1)
+        return (confusion.diagonal() / occurring)[occurring > 0].mean()
+
+
+def running_metrics(num_classes: int, prefix: str) -> MetricCollection:
+    """Return metrics that are updated with (N, C) logits and (N,) class indices of a batch."""
+    metrics = {
+        "accuracy": MulticlassAccuracy(num_classes, average="micro"),
+        "uar": UnweightedAverageRecall(num_classes),
+        "macro_f1": MulticlassF1Score(num_classes, average="macro"),
+    }
+    return MetricCollection(metrics, prefix=prefix)
 
 
 class ClassifierModule(pl.LightningModule):
@@ -30,7 +56,6 @@ class ClassifierModule(pl.LightningModule):
     network: nn.Module
 
     def __init__(self, num_classes: int) -> None:
-        """Build the metrics."""
         super().__init__()
         phases = ("train", "val")  # as a key, "train" alone would hide a method of the module
         self.metrics = nn.ModuleDict(
@@ -44,9 +69,7 @@ class ClassifierModule(pl.LightningModule):
 
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log metrics and plain cross-entropy, which compares runs with different train losses."""
-        inputs, targets = batch
-        logits = self(inputs)
-        self._log("val", cross_entropy(logits, targets), logits, targets)
+        self._log_plain("val", batch)
 
     def predict_step(self, batch: Batch, _: int) -> torch.Tensor:
         """Return the (N, C) float32 probabilities of a batch."""
@@ -58,16 +81,20 @@ class ClassifierModule(pl.LightningModule):
         """Log a batch's loss and metrics, as averages over the epoch and all processes."""
         metrics, losses = self.metrics[f"{phase}_"], self.losses[f"{phase}_"]
         metrics.update(logits.detach().float(), targets)
-        losses.update(loss.detach(), len(targets))
+        losses.update(loss.detach(), len(targets))  # sync_dist of `log` would round uneven shares
         on_epoch = {"on_step": False, "on_epoch": True, "batch_size": len(targets)}
         self.log(f"{phase}/loss", losses, **on_epoch)
         self.log_dict(metrics, **on_epoch)
 
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put averaged weights into a checkpoint that holds weights alone.
+    def _log_plain(self, phase: str, batch: Batch) -> None:
+        inputs, targets = batch
+        logits = self(inputs)
+        self._log(phase, cross_entropy(logits, targets), logits, targets)
 
-        Lightning calls callbacks for whole checkpoints only; without this, `best.ckpt` would hold
-        other weights than those that were validated.
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put averaged weights into a checkpoint that holds weights alone, as they were validated.
+
+        Lightning calls callbacks for whole checkpoints only.
         """
         if "callbacks" in checkpoint or self._trainer is None:
             return
@@ -96,7 +123,7 @@ class EmotionModule(ClassifierModule):
         fusion: str = "early",
         normalize: str = "range",
         channels_last: bool = False,  # the same results up to rounding, faster for some networks
-        freeze_epochs: int = 0,
+        freeze_epochs: int = 0,  # which train the head alone and keep the batch norm statistics
         class_weights: Sequence[float] | None = None,  # of the train loss
         label_smoothing: float = 0.0,
         mixup: float = 0.0,  # alpha of the Beta distribution, see `mix`
@@ -106,8 +133,7 @@ class EmotionModule(ClassifierModule):
         """Build the network with random weights.
 
         `StackClassifier`, `normalized`, `build_optimizer` and `build_schedule` describe their
-        arguments; a module that is not trained needs neither optimizer nor schedule. The first
-        `freeze_epochs` epochs train the head alone and keep the batch norm statistics.
+        arguments; a module that is not trained needs neither optimizer nor schedule.
         """
         super().__init__(len(labels))
         self.save_hyperparameters(logger=False)  # the loggers have the whole config
@@ -155,8 +181,13 @@ class EmotionModule(ClassifierModule):
         head = self.trainer.optimizers[0].param_groups[-1]
         self.log("train/lr", head["lr"], on_step=False, on_epoch=True, sync_dist=True)
 
-    def training_step(self, batch: Batch, _: int) -> torch.Tensor:
-        """Return the loss of a batch; with mixup, metrics use the class with the larger share."""
+    def training_step(self, batch: Batch, index: int) -> torch.Tensor:
+        """Return the loss of a batch; with mixup, metrics use the class with the larger share.
+
+        Raises:
+            UserError: the loss is not finite. On a GPU, which would have to wait, only every 50th
+                step is checked: the weights stay not finite.
+        """
         stacks, targets = batch
         images = self._images(stacks)
         if alpha := self.hparams.mixup:
@@ -166,6 +197,13 @@ class EmotionModule(ClassifierModule):
         else:
             logits = self.network(images)
             loss = self.loss(logits, targets)
+        if (loss.device.type == "cpu" or index % 50 == 0) and not loss.isfinite():
+            raise UserError(
+                f"the train loss is {loss.item()} in step {index + 1} of epoch "
+                f"{self.current_epoch + 1}, at a learning rate of "
+                f"{self.optimizers().param_groups[-1]['lr']:.3g}: try a lower optimizer.lr, "
+                "trainer.gradient_clip_val=1 or trainer.precision=32-true"
+            )
         self._log("train", loss, logits, targets)
         return loss
 
@@ -194,19 +232,12 @@ class EmotionModule(ClassifierModule):
 class LandmarkModule(ClassifierModule):
     """Fits a `LandmarkClassifier` in closed form before the first epoch; it has no optimizer.
 
-    The epochs of a trainer change nothing. They compute the metrics, and so one of them gives a
-    run the same checkpoint, curves and scores as the run of a network.
+    Epochs change nothing; one gives a run the checkpoint, curves and scores of any other run.
     """
 
     def __init__(
-        self,
-        num_images: int,
-        labels: Sequence[str],
-        *,
-        components: int = 80,
-        shrinkage: float = 0.6,
+        self, num_images: int, labels: Sequence[str], components: int = 80, shrinkage: float = 0.6
     ) -> None:
-        """Build a classifier of T landmarks; `LandmarkClassifier.fit` has the other arguments."""
         super().__init__(len(labels))
         self.save_hyperparameters(logger=False)
         self.network = LandmarkClassifier(len(labels))
@@ -229,20 +260,13 @@ class LandmarkModule(ClassifierModule):
 
     def training_step(self, batch: Batch, _: int) -> None:
         """Score a batch; return no loss, so that nothing is optimized."""
-        landmarks, targets = batch
-        logits = self(landmarks)
-        self._log("train", cross_entropy(logits, targets), logits, targets)
+        self._log_plain("train", batch)
 
     def configure_optimizers(self) -> None:
         """Return no optimizer."""
 
 
-MODULES = {"stacks": EmotionModule, "landmarks": LandmarkModule}
-
-
-def build_module(inputs: str, **hyperparameters: Any) -> ClassifierModule:
-    """Build the module for `stacks` or `landmarks` from the hyperparameters of its class."""
-    return MODULES[inputs](**hyperparameters)
+MODULES = {"stacks": EmotionModule, "landmarks": LandmarkModule}  # by Recipe.inputs
 
 
 def normalized(images: torch.Tensor, normalize: str) -> torch.Tensor:

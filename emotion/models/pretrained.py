@@ -1,11 +1,9 @@
 """Load pretrained weights into the backbone of a `StackClassifier`."""
 
 import sys
-from dataclasses import dataclass
 from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
-from threading import Thread
 from urllib.request import Request, urlopen
 
 import timm
@@ -14,23 +12,16 @@ from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
 from timm.models import load_state_dict
 from torch import nn
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError, is_machine_fault
 from emotion.models.stack_classifier import StackClassifier
+from emotion.models.weights import load_weights
 
 HUB_TIMEOUT_S = 5.0
 
 
-@dataclass(frozen=True)
-class Pretrained:
-    """Whether the weights are pretrained, and their source (or why they are random)."""
-
-    loaded: bool
-    source: str
-
-
 def load_pretrained(
     network: StackClassifier, backbone: str, pretrained: bool | str, stem: str
-) -> Pretrained:
+) -> tuple[bool, str]:
     """Load pretrained weights into the backbone of a network.
 
     Args:
@@ -42,41 +33,40 @@ def load_pretrained(
             code from it).
         stem: how the first convolution is adapted, see `adapt_stem`.
 
+    Returns:
+        Whether the weights are pretrained, and their source (or why they are random).
+
     Raises:
         UserError: the weights are not available, or do not fit the backbone.
     """
     if pretrained is False:
-        return Pretrained(False, "random weights (model.pretrained=false)")
+        return False, "random weights (model.pretrained=false)"
+    path, source = Path(str(pretrained)), str(pretrained)
     if pretrained is True or pretrained == "auto":
         try:
-            path = imagenet_weights(backbone)
+            path, source = imagenet_weights(backbone), f"ImageNet, timm/{backbone}"
         except UserError as error:
             if pretrained is True:
                 raise
-            return Pretrained(False, f"random weights: {error}")
-        source = f"ImageNet, timm/{backbone}"
-    else:
-        path = Path(pretrained)
-        source = str(path)
+            return False, f"random weights: {error}"
     load_backbone(network.backbone, path, stem)
-    return Pretrained(True, source)
+    return True, source
 
 
 def load_backbone(backbone: nn.Module, path: Path, stem: str) -> None:
     """Load a state dict of the backbone, or of a module that has it; ignore other keys."""
     if not path.is_file():
-        raise UserError(
-            f"model.pretrained={path}: no such file (or auto, true, false); "
-            "experiment=pretrain_stills makes one from labeled images of faces"
-        )
+        raise UserError(f"model.pretrained={path}: no such file (nor auto, true or false)")
     try:
         weights = load_state_dict(str(path), use_ema=False, weights_only=True)
-    except Exception as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"model.pretrained={path}: not a state dict: {reason}") from error
-    prefix = "backbone."
-    inside = {key.split(prefix, 1)[1]: value for key, value in weights.items() if prefix in key}
-    weights = inside or dict(weights)
+        weights = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
+    except Exception as error:  # torch, safetensors and timm have no common exception
+        if is_machine_fault(error):
+            raise
+        raise DamagedFile(f"model.pretrained={path} is damaged or no file of weights") from None
+    inside = {key.partition("backbone.")[2]: value for key, value in weights.items()}
+    inside.pop("", None)  # of all keys without that prefix
+    weights = inside or weights
     own = backbone.state_dict()
     layers = backbone.pretrained_cfg.get("first_conv") or ()
     for layer in [layers] if isinstance(layers, str) else layers:
@@ -87,23 +77,17 @@ def load_backbone(backbone: nn.Module, path: Path, stem: str) -> None:
         # timm resizes position embeddings to the image size in a function beside each network.
         resize = getattr(sys.modules[type(backbone).__module__], "checkpoint_filter_fn", None)
         weights = resize(weights, backbone) if resize else weights
-    for key, value in own.items():
-        if key not in weights or weights[key].shape != value.shape:
-            wrong = "has another shape" if key in weights else "is missing"
-            raise UserError(f"model.pretrained={path} does not fit model.backbone: {key} {wrong}")
-    backbone.load_state_dict({key: weights[key] for key in own})
+    weights = {key: value for key, value in weights.items() if key in own}
+    load_weights(backbone, weights, f"model.pretrained={path}")
 
 
 def adapt_stem(kernel: torch.Tensor, num_images: int, stem: str) -> torch.Tensor:
     """Adapt a first convolution over colors, (F, C, h, w), to T images, (F, T, h, w).
 
-    Args:
-        kernel: over C colors.
-        num_images: T.
-        stem: `mean`, every image gets the mean over the colors, as in the seed; or `balanced`, the
-            sum over the colors divided by T, so that T copies of a gray image give the response
-            that the gray picture gave (the inflation of Carreira and Zisserman, "Quo Vadis, Action
-            Recognition?", CVPR 2017, over channels).
+    With the stem `mean`, every image gets the mean over the colors, as in the seed. With
+    `balanced`, it gets their sum divided by T, so that T copies of a gray image give the response
+    that the gray picture gave (the inflation of Carreira and Zisserman, "Quo Vadis, Action
+    Recognition?", CVPR 2017, over channels).
     """
     gray = kernel.mean(dim=1) if stem == "mean" else kernel.sum(dim=1) / num_images
     return gray.unsqueeze(1).repeat(1, num_images, 1, 1)
@@ -119,10 +103,7 @@ def imagenet_weights(backbone: str) -> Path:
     if isinstance(cached, str):
         return Path(cached)
     if not hub_answers():
-        raise UserError(
-            f"{repository} is not in the local cache, and the hub does not answer within "
-            f"{HUB_TIMEOUT_S:.0f} s"
-        )
+        raise UserError(f"{repository} is not in the local cache, and the hub does not answer")
     try:
         return Path(hf_hub_download(repository, filename))
     except Exception as error:
@@ -132,23 +113,11 @@ def imagenet_weights(backbone: str) -> Path:
 
 @lru_cache(maxsize=1)
 def hub_answers() -> bool:
-    """Check, once in a process, whether the hub can be reached.
-
-    The hub's client retries for most of a minute for every model.
-    """
+    """Check, once in a process, whether the hub can be reached: its client retries for a minute."""
     if constants.HF_HUB_OFFLINE:
         return False
-    answered = []
-
-    def connect() -> None:
-        try:
-            with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S):
-                answered.append(True)
-        except (OSError, HTTPException):
-            pass  # the caller reports that the hub does not answer
-
-    # In a thread, because a DNS lookup has no timeout of its own.
-    thread = Thread(target=connect, daemon=True)
-    thread.start()
-    thread.join(HUB_TIMEOUT_S)
-    return bool(answered)
+    try:
+        with urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=HUB_TIMEOUT_S):
+            return True
+    except (OSError, HTTPException):
+        return False

@@ -1,8 +1,7 @@
 """The recipe: what inference needs to know of a trained model apart from its weights.
 
-Training writes it beside the checkpoint as `recipe.json`; an exported model carries it inside.
-Reading is strict, because a model with other images than it was trained on would return wrong
-predictions silently.
+Training writes it beside the checkpoint; an exported model carries it inside. Reading is strict:
+a model that gets other images than in training would return wrong predictions silently.
 """
 
 from collections.abc import Mapping
@@ -10,16 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError, first_problem
 from emotion.executors import pixel_versions
-from emotion.files import unfinished
+from emotion.files import read_sealed, write_sealed
 from emotion.stacks.sampling import interval_step, num_images
 from emotion.stacks.settings import CacheSettings
 
 RECIPE_FILE = "recipe.json"
-VERSION = 2  # of the JSON; counts up when a key changes its meaning
+VERSION = 3  # of the JSON; counts up when a key changes its meaning
+
+REMEDY = f"damaged, or not of version {VERSION}: train or export the model again"
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -29,21 +30,19 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
     title: str
     data: str  # the training data, and what a reader must know of it
     labels: Annotated[tuple[str, ...], Field(min_length=1)]  # in the order of their indices
     settings: CacheSettings
-    interval: int  # frames from one image of a stack to the next, as the model takes them
+    interval: int  # frames from one image of the model's stacks to the next
     image_px: Annotated[int, Field(ge=1)]
     versions: Mapping[str, str]  # of the packages that may change crops or logits
     inputs: Literal["stacks", "landmarks"] = "stacks"
     temperature: Annotated[Finite, Field(gt=0)] = 1.0  # logits are divided by it; 1: uncalibrated
     unsure_below: Annotated[Finite, Field(ge=0, le=1)] = 0.0  # top probability; 0: no threshold
     neutral_label: str | None = None  # the class of a resting face
-    # Mean log-probabilities of the validation stacks of that class, which a person's own neutral
-    # clips are compared with; empty if there are none.
-    neutral: tuple[Finite, ...] = ()
+    neutral: tuple[Finite, ...] = ()  # of `mean_neutral`; empty without validation stacks of it
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
@@ -61,7 +60,7 @@ class Recipe(BaseModel):
 
     @property
     def num_images(self) -> int:
-        """T, the images of a stack as the model takes it."""
+        """T, the number of images in the model's stacks."""
         return num_images(self.settings.segment_frames, self.interval)
 
     @property
@@ -78,37 +77,29 @@ class Recipe(BaseModel):
         """Read what `to_json` returned.
 
         Raises:
-            UserError: it is foreign, damaged or of another version; names the source and the key.
+            DamagedFile: it is foreign, damaged or of another version; names source and key.
         """
         try:
             return cls.model_validate_json(text, strict=True)
         except ValidationError as error:
-            wrong = error.errors()
-            first = next((each for each in wrong if each["loc"] == ("version",)), wrong[0])
-            key = ".".join(map(str, first["loc"])) or "the recipe"
-            raise UserError(
-                f"{source}: {key}: {first['msg']}; it is damaged or of another version of this "
-                f"project (this one reads version {VERSION}): train or export the model again"
-            ) from None
+            raise DamagedFile(f"{source}: {first_problem(error)}; {REMEDY}") from None
 
     def write(self, path: Path) -> None:
-        """Write the recipe to a file atomically."""
-        with unfinished(path) as temporary:
-            temporary.write_text(self.to_json(), encoding="utf-8")
+        """Write the recipe as a sealed record."""
+        write_sealed(path, TypeAdapter(Recipe), self)
 
     @classmethod
     def read(cls, path: Path) -> "Recipe":
-        """Read a recipe from a file; raise UserError if it is missing, foreign or damaged."""
+        """Read what `write` wrote; raise a DamagedFile if it is missing, foreign or damaged."""
         try:
-            text = path.read_text(encoding="utf-8")
+            return read_sealed(path, TypeAdapter(Recipe))
         except FileNotFoundError:
-            raise UserError(
-                f"{path} does not exist: train.py writes it beside the checkpoint when a run is "
+            raise DamagedFile(
+                f"{path} is missing: train.py writes it beside the checkpoint when a run is "
                 "finished, and a checkpoint cannot be used without it"
             ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
-        return cls.from_json(text, str(path))
+        except DamagedFile as error:
+            raise DamagedFile(f"{error}; {REMEDY}") from None
 
     def changed_packages(self) -> list[str]:
         """List the packages that may change a crop and have another version here."""

@@ -11,10 +11,9 @@ from emotion.errors import UserError
 class StackClassifier(nn.Module):
     """Classifies stacks by a 2D backbone that pools its features, and a head of two layers.
 
-    With early fusion, the T gray images are the input channels of the first convolution, in place
-    of red, green and blue. With late fusion, the backbone sees one image after the other, and
-    their features are averaged (Karpathy et al., "Large-scale Video Classification with
-    Convolutional Neural Networks", CVPR 2014).
+    With early fusion, the T gray images are the input channels of the first convolution. With late
+    fusion, the features of single images are averaged (Karpathy et al., "Large-scale Video
+    Classification with Convolutional Neural Networks", CVPR 2014).
     """
 
     def __init__(
@@ -72,11 +71,9 @@ def build_backbone(name: str, channels: int, image_px: int | None) -> nn.Module:
         UserError: there is no such network, or timm cannot build it for these images.
     """
     if not timm.is_model(name):
-        near = timm.list_models(f"*{name[:6]}*")[:5]
-        raise UserError(
-            f"model.backbone must be a timm network, got {name!r}"
-            + (f"; timm has {', '.join(near)}" if near else "")
-        )
+        near = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
+        hint = f"; timm has {near}" if near else ""
+        raise UserError(f"model.backbone must be a timm network, got {name!r}{hint}")
     is_fixed = timm.get_pretrained_cfg(name).fixed_input_size
     size = {"img_size": image_px} if is_fixed and image_px else {}
     try:

@@ -8,8 +8,7 @@ from timm.layers import convert_sync_batchnorm
 class TimmSyncBatchNorm(LayerSync):
     """Synchronizes batch norm between GPUs; it has no effect on one device or on CPUs.
 
-    In place of Lightning's `sync_batchnorm`, whose conversion drops the activation that timm keeps
-    in its batch norm layers.
+    Lightning's `sync_batchnorm` would drop the activation that timm has in its batch norm layers.
     """
 
     def apply(self, model: pl.LightningModule) -> pl.LightningModule:

@@ -1,10 +1,14 @@
 """Report on a sweep, or on one run: `python -m emotion.reports SWEEP_DIR`."""
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":
+    stop_on_signals("stopped; the same command writes the report again")
+
 import argparse
-import sys
 from pathlib import Path
 
-from emotion.errors import UserError
+from emotion.cli import exit_on_error
 
 
 def main() -> None:
@@ -17,10 +21,8 @@ def main() -> None:
     sweep_dir = parser.parse_args().sweep_dir
     from emotion.reports.report import write_report  # after --help, since it takes a second
 
-    try:
+    with exit_on_error():
         write_report(sweep_dir)
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

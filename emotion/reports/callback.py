@@ -1,14 +1,12 @@
 """The Hydra callback that reports on a sweep at its end."""
 
-import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig
 
-from emotion.errors import UserError
+from emotion.cli import exit_on_error
 
 
 class SweepReport(Callback):
@@ -19,13 +17,5 @@ class SweepReport(Callback):
         from emotion.reports.report import log_to_wandb, write_report  # slow to import
 
         sweep_dir = Path(config.hydra.sweep.dir)
-        try:
-            results = write_report(sweep_dir)
-            log_to_wandb(results, sweep_dir)
-        except Exception as error:  # Hydra would turn it into a warning, with status 0
-            if not isinstance(error, UserError):
-                traceback.print_exc()
-            sys.exit(
-                f"error: no report on {sweep_dir}: {error}; its runs are kept: "
-                f"python -m emotion.reports {sweep_dir} writes the report"
-            )
+        with exit_on_error():
+            log_to_wandb(write_report(sweep_dir), sweep_dir)

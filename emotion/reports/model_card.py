@@ -1,24 +1,22 @@
 """Write a model card: what a model is, how accurate it is, what it is for and what it is not for.
 
 `model_card.md` is the template, with the sections of Mitchell et al., "Model Cards for Model
-Reporting", FAT* 2019. Every number is from the run's `metrics.json` and `recipe.json`, or from the
-exported files.
+Reporting", FAT* 2019. Every number is from the run's files or the exported ones.
 """
 
-import hashlib
-import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+from markupsafe import Markup
 
 from emotion import REPOSITORY
-from emotion.evaluation.calibration import TEMPERATURES
+from emotion.escape import for_markdown, for_terminal
+from emotion.evaluation.calibration import BINS, TEMPERATURES, min_clips
+from emotion.files import file_digest
 from emotion.stacks.landmarks import NUM_POINTS
 from emotion.training.finished_run import Run
-from emotion.training.record import FinishedRun
 
 CARD_FILE = "MODEL_CARD.md"
 
@@ -34,22 +32,22 @@ class ExportedFile:
     @property
     def sha256(self) -> str:
         """Digest of the content, 64 hexadecimal digits."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+        return file_digest(self.path)
 
 
 def model_card(run: Run, files: Sequence[ExportedFile]) -> str:
     """Return a run's model card, in Markdown, with the files exported from it."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        finalize=markdown,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"percent": percent, "words": words}
+    environment.filters |= {"percent": percent, "words": words, "markdown": markdown, "code": code}
     record, clips = run.record, run.record.reported.clips
-    with open(REPOSITORY / "LICENSE", encoding="utf-8") as file:
-        license_name = file.readline().strip()
     settings = {**record.split.settings, "fold": record.split.fold}
     return environment.get_template("model_card.md").render(
         run=run,
@@ -57,7 +55,7 @@ def model_card(run: Run, files: Sequence[ExportedFile]) -> str:
         recipe=run.recipe,
         clips=clips,
         files=files,
-        license=license_name,
+        license=(REPOSITORY / "LICENSE").read_text("utf-8").partition("\n")[0],
         split=", ".join(f"{key}={value}" for key, value in settings.items() if value is not None),
         same_clips=record.selected_on == record.reported_on,
         subjects_known=any(part.subjects for part in record.parts.values()),
@@ -65,20 +63,19 @@ def model_card(run: Run, files: Sequence[ExportedFile]) -> str:
         levels={"stacks": record.reported.stacks, "clips": clips},
         num_points=NUM_POINTS,
         max_temperature=TEMPERATURES[1],
-        command=train_command(record),
+        bins=BINS,
+        min_clips=min_clips(record.calibration.accuracy),
     )
 
 
-def train_command(record: FinishedRun) -> str:
-    """Return the command that trains the model again."""
-    overrides = [
-        re.sub(r"^(\w+)='(\d+)'$", r"\1=\2", each)  # train.py adds such quotes itself
-        for each in record.overrides
-        if not each.startswith("paths.")
-    ]
-    if not any(override.startswith("data=") for override in overrides):
-        overrides.insert(0, f"data={record.data}")
-    return shlex.join(["python", "train.py", *overrides])
+def markdown(value: object) -> Markup:
+    """Escape a value that the template shows."""
+    return value if isinstance(value, Markup) else Markup(for_markdown(str(value)))
+
+
+def code(text: str) -> Markup:
+    """Escape a text that stands in a line of code, where Markdown has no escapes."""
+    return Markup(" ".join(for_terminal(text).replace("`", "'").split()))
 
 
 def percent(share: float | None) -> str:

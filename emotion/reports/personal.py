@@ -5,17 +5,17 @@ python -m emotion.reports.personal RUN_DIR ... --share 0.5   with another share 
 """
 
 import argparse
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from emotion.cli import exit_on_error
 from emotion.errors import UserError
-from emotion.evaluation.metrics import bootstrap, judge
-from emotion.evaluation.personal import PERSON_SHARE, SCORES, mean_of, with_baselines
-from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
+from emotion.evaluation.metrics import SCORES, bootstrap, judge
+from emotion.evaluation.personal import PERSON_SHARE, mean_of, with_baselines
+from emotion.evaluation.predictions import Predictions
 from emotion.tables import markdown_table
 
 
@@ -26,8 +26,7 @@ def personal_table(run_dirs: Sequence[Path], share: float = PERSON_SHARE) -> str
         A Markdown table: without a baseline, with one (see `with_baselines`), and both with the
         mean of the seeds' probabilities.
     """
-    from emotion.models.recipe import RECIPE_FILE, Recipe  # after --help
-    from emotion.training.record import FinishedRun, read_record
+    from emotion.training.finished_run import Run  # after --help
 
     if not 0 <= share <= 1:
         raise UserError(f"--share must be 0 to 1, got {share}")
@@ -35,18 +34,16 @@ def personal_table(run_dirs: Sequence[Path], share: float = PERSON_SHARE) -> str
     based: dict[int, list[Predictions]] = defaultdict(list)
     cells = set()
     for run_dir in run_dirs:
-        record = read_record(run_dir)
-        if not isinstance(record, FinishedRun):
-            raise UserError(f"{run_dir} must be the folder of a finished run")
+        run = Run.read(run_dir)
+        record, recipe = run.record, run.recipe
         cells.add(f"{record.model_title}, interval {record.interval}")
         if len(cells) > 1:
             raise UserError(f"all runs must be of one cell, got {' and '.join(sorted(cells))}")
-        raw = Predictions.read(run_dir / PREDICTIONS_FILE).of_split(record.reported_on)
+        raw = run.predictions.of_split(record.reported_on)
         if not all(raw.subjects):
             raise UserError(f"{run_dir}: the subjects of its clips are unknown")
-        recipe = Recipe.read(run_dir / RECIPE_FILE)
         if not recipe.neutral or recipe.neutral_label is None:
-            raise UserError(f"{run_dir / RECIPE_FILE}: its model has no neutral class")
+            raise UserError(f"{run_dir}: its model has no neutral class")
         temperature = record.calibration.temperature
         plain[record.seed].append(raw.calibrated(temperature))
         based[record.seed].append(
@@ -89,10 +86,8 @@ def main() -> None:
         help="of a neutral clip's difference that is subtracted; 0 to 1 (%(default)s)",
     )
     arguments = parser.parse_args()
-    try:
+    with exit_on_error():
         print(personal_table(arguments.run_dirs, arguments.share))
-    except UserError as error:
-        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -4,9 +4,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
+from rich.text import Text
 
+from emotion.escape import for_terminal
 from emotion.files import unfinished
-from emotion.reports.charts import confusion_figure
+from emotion.reports.charts import draw_confusions
 from emotion.reports.page import render_page
 from emotion.reports.results import Results, read_runs
 from emotion.reports.tables import COLUMNS, csv_rows, grid, markdown, notes, summary_table
@@ -21,25 +23,35 @@ def write_report(sweep_dir: Path) -> Results:
     `results.md`, `results.csv` and `confusion.png` go into that folder; the page to `page_path`.
     """
     results = Results(*read_runs(sweep_dir))
-    (sweep_dir / "results.md").write_text(markdown(results), encoding="utf-8")
-    write_table(sweep_dir / "results.csv", COLUMNS, csv_rows(results))
-    confusion_figure(results).savefig(sweep_dir / "confusion.png", dpi=110, bbox_inches="tight")
     page = page_path(sweep_dir)
-    with unfinished(page) as temporary:
-        temporary.write_text(render_page(results, sweep_dir), encoding="utf-8")
+    for path, text in (
+        (sweep_dir / "results.md", markdown(results)),
+        (page, render_page(results, sweep_dir)),
+    ):
+        with unfinished(path) as temporary:
+            temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    write_table(sweep_dir / "results.csv", COLUMNS, csv_rows(results))
+    with unfinished(sweep_dir / "confusion.png") as temporary:
+        draw_confusions(results, temporary)
     console = Console()
     for protocol in results.protocols:
         headings, rows = grid(results, protocol)
-        table = Table(*(Column(heading, justify="right") for heading in headings))
-        table.title = "accuracy, %" + (f" ({protocol})" if len(results.protocols) > 1 else "")
+        table = Table(*(Column(shown(heading), justify="right") for heading in headings))
+        title = "accuracy, %" + (f" ({protocol})" if len(results.protocols) > 1 else "")
+        table.title = shown(title)
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(shown, row))
         console.print(table)
     for note in notes(results):
-        console.print(f"- {note}", highlight=False, markup=False)
+        console.print(shown(f"- {note}"))
     files = f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}"
-    console.print(f"{files}\nreport: {page}", soft_wrap=True, highlight=False, markup=False)
+    console.print(shown(f"{files}\nreport: {page}"), soft_wrap=True)
     return results
+
+
+def shown(text: str) -> Text:
+    """Return a text that the terminal shows as it is."""
+    return Text(for_terminal(text))
 
 
 def page_path(sweep_dir: Path) -> Path:

@@ -1,10 +1,5 @@
-"""The runs of a sweep, arranged into tables.
+"""The runs of a sweep, arranged: a protocol is a table, an interval a row, a model a column."""
 
-Each protocol is a table, each interval a row, each model a column. `tables.py`, `charts.py` and
-`page.py` show them.
-"""
-
-import itertools
 import math
 import statistics
 from collections import defaultdict
@@ -16,18 +11,50 @@ from typing import Literal
 
 import numpy as np
 
-from emotion.errors import UserError
-from emotion.evaluation.metrics import Confidence, Scores, bootstrap, judge
-from emotion.evaluation.predictions import Predictions
-from emotion.sweeps.plan import PLAN_FILE, read_plan
+from emotion.errors import DamagedFile, UserError
+from emotion.evaluation.metrics import bootstrap, judge
+from emotion.evaluation.predictions import REMEDY, Predictions
+from emotion.sweeps.plan import PLAN_FILE, Plan, read_plan
 from emotion.tables import read_table
-from emotion.training.cell import BESIDE_THE_POINT, is_begun
+from emotion.training.cell import BESIDE_THE_POINT, CURVES_FILE, is_begun
 from emotion.training.record import RECORD_FILE, FinishedRun, RunHead, read_record
 
-SCORES = {"accuracy": "accuracy", "uar": "UAR", "macro_f1": "macro-F1"}  # name -> heading
 LEVELS = ("stacks", "clips")
 # Overrides that a table shows in another place, or that only arrange a sweep.
 SHOWN_ELSEWHERE = ("model", "model.backbone", "interval", "seed", "data", "split", "hparams")
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A metric of one run over the epochs, which count from 1."""
+
+    phase: str  # train, val
+    metric: str  # accuracy, loss
+    epochs: list[int]
+    values: list[float]  # finite
+
+
+def read_curves(folder: Path) -> list[Curve]:
+    """Read the curves that the CSV logger wrote to a run's folder; none without such a logger."""
+    path = folder / CURVES_FILE
+    curves: dict[str, dict[int, float]] = defaultdict(dict)
+    try:
+        for row in read_table(path):
+            epoch = int(row["epoch"]) + 1
+            for name, text in row.items():
+                is_metric = name.partition("/")[0] in ("train", "val")
+                if is_metric and text and math.isfinite(value := float(text)):
+                    curves[name][epoch] = value
+        if not curves:
+            raise ValueError("no metrics")
+        return [
+            Curve(*name.split("/", 1), *map(list, zip(*sorted(points.items()), strict=True)))
+            for name, points in curves.items()
+        ]
+    except FileNotFoundError:
+        return []
+    except (ValueError, LookupError, TypeError) as error:
+        raise DamagedFile(f"{path} is damaged ({error}): only its curves are not shown") from None
 
 
 @dataclass(frozen=True)
@@ -37,8 +64,9 @@ class SweepRun:
     folder: Path
     head: RunHead  # the whole record of a finished run
     status: Literal["finished", "failed", "unfinished", "damaged"]
-    error: str = ""  # why it is not finished
+    error: str = ""  # why it is not finished, or which files, without scores, are damaged
     predictions: Predictions | None = None  # of a finished run
+    curves: Sequence[Curve] = ()  # of a finished run with a CSV logger
 
     @property
     def record(self) -> FinishedRun:
@@ -56,12 +84,23 @@ def read_run(folder: Path, planned: RunHead | None = None) -> SweepRun | UserErr
             assert planned is not None
             state = "interrupted, or running now" if is_begun(folder) else "not started"
             return SweepRun(folder, planned, "unfinished", state)
+        if planned and record.cell != planned.cell:
+            raise DamagedFile(f"{folder / RECORD_FILE} is of another cell: {REMEDY}")
         # with the overrides of the sweep's last start, which may list other keys of the same cell
         head = record.model_copy(update={"overrides": planned.overrides}) if planned else record
         if not isinstance(record, FinishedRun):
             return SweepRun(folder, head, "failed", record.error)
         predictions = record.predictions(folder).of_split(record.reported_on)
-        return SweepRun(folder, head, "finished", predictions=predictions)
+        flaws, curves = [], []
+        for name in dict.fromkeys((*record.files, CURVES_FILE)):
+            try:
+                if name in record.files:
+                    record.check_files(folder, name)
+                if name == CURVES_FILE:
+                    curves = read_curves(folder)
+            except DamagedFile as error:
+                flaws.append(str(error))
+        return SweepRun(folder, head, "finished", "; ".join(flaws), predictions, curves)
     except UserError as error:
         return SweepRun(folder, head, "damaged", str(error)) if head else error
 
@@ -71,46 +110,28 @@ def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[UserError]]:
 
     Returns:
         The runs that the last start of each sweep asked for, in that order; and the errors of
-        damaged folders that are in no plan.
+        damaged plans, and of damaged folders that are in no plan.
 
     Raises:
-        UserError: there is no readable run.
+        UserError: there is no run, or some are damaged and none is finished.
     """
-    sweeps = [plan.parent for plan in sorted(sweep_dir.rglob(PLAN_FILE))]
-    found = [read_run(sweep / cell.folder, cell) for sweep in sweeps for cell in read_plan(sweep)]
+    plans: dict[Path, Plan] = {}
+    found: list[SweepRun | UserError] = []
+    for sweep in sorted(path.parent for path in sweep_dir.rglob(PLAN_FILE)):
+        try:
+            plans[sweep] = read_plan(sweep)
+        except DamagedFile as error:
+            found.append(error)
+    found += [read_run(sweep / c.folder, c) for sweep, plan in plans.items() for c in plan.cells]
     folders = sorted(path.parent for path in sweep_dir.rglob(RECORD_FILE))
-    found += [read_run(folder) for folder in folders if folder.parent not in sweeps]
+    found += [read_run(folder) for folder in folders if folder.parent not in plans]
     damaged = [run for run in found if isinstance(run, UserError)]
     runs = [run for run in found if isinstance(run, SweepRun)]
-    if not runs:
-        reason = damaged[0] if damaged else "give the folder of a sweep or of a run"
+    errors = [*damaged, *(run.error for run in runs if run.status == "damaged")]
+    if not runs or (errors and all(run.status != "finished" for run in runs)):
+        reason = errors[0] if errors else "give the folder of a sweep or of a run"
         raise UserError(f"no readable {RECORD_FILE} in {sweep_dir} or below: {reason}")
     return runs, damaged
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A metric of one run over the epochs, which count from 1."""
-
-    phase: str  # train, val
-    metric: str  # accuracy, loss
-    epochs: list[int]
-    values: list[float]  # finite
-
-
-def read_curves(folder: Path) -> list[Curve]:
-    """Read the curves that the CSV logger wrote to a run's folder; none without such a logger."""
-    path = folder / "curves" / "metrics.csv"
-    curves: dict[str, dict[int, float]] = defaultdict(dict)
-    for row in read_table(path) if path.is_file() else []:
-        for name, text in row.items():
-            is_metric = name is not None and name.partition("/")[0] in ("train", "val")
-            if is_metric and text and math.isfinite(value := float(text)):
-                curves[name][int(row["epoch"]) + 1] = value
-    return [
-        Curve(*name.split("/", 1), *map(list, zip(*sorted(points.items()), strict=True)))
-        for name, points in curves.items()
-    ]
 
 
 @dataclass(frozen=True)
@@ -166,12 +187,38 @@ class Estimate:
         return text
 
 
+class Level:
+    """The calibrated predictions of the stacks or the clips of an entry, scored for each seed.
+
+    Attributes:
+        predictions: seed -> those of all its folds.
+        scores: seed -> scores of all folds together.
+        confidence: in the seeds' mean; None if the seeds were evaluated on different clips.
+        confusion: (C, C) int64 counts, rows are the true class, summed over the seeds.
+    """
+
+    def __init__(self, predictions: dict[int, Predictions]) -> None:
+        """Score the predictions."""
+        self.predictions = predictions
+        self.scores = {seed: judge(of_seed) for seed, of_seed in predictions.items()}
+        same = len({frozenset(of_seed.samples) for of_seed in predictions.values()}) == 1
+        self.confidence = bootstrap(list(predictions.values())) if same else None
+        self.confusion = np.sum([scores.confusion for scores in self.scores.values()], axis=0)
+
+    def estimate(self, score: str) -> Estimate:
+        """Return one of `SCORES`."""
+        values = [getattr(scores, score) for scores in self.scores.values()]
+        std = statistics.stdev(values) if len(values) > 1 else None
+        bounds = self.confidence.bounds[score] if self.confidence else (None, None)
+        return Estimate(statistics.mean(values), std, *bounds)
+
+
 @dataclass(frozen=True)
 class Entry:
     """All runs of one model at one interval that differ only in seed and fold.
 
-    The test predictions of a seed's folds are pooled and scored once. The scores need all runs to
-    be finished; each has a value for each of `LEVELS`.
+    The test predictions of a seed's folds are pooled and scored once. Scores need all runs to be
+    finished.
     """
 
     protocol: Protocol
@@ -196,15 +243,14 @@ class Entry:
         return [run.record for run in self.runs]
 
     @property
-    def ms_per_stack(self) -> float:
-        """Milliseconds of inference per stack, the median over the runs."""
-        return statistics.median(record.throughput.ms_per_stack for record in self.records)
+    def row(self) -> str:
+        """The name of the entry's row in the table."""
+        return f"interval {self.interval}" + (f", {self.variant}" if self.variant else "")
 
-    @property
-    def train_stacks_per_s(self) -> float | None:
-        """Stacks per second in training, the median over the runs that measured it."""
-        figures = [record.throughput.train_stacks_per_s for record in self.records]
-        known = [figure for figure in figures if figure is not None]
+    def median(self, measure: str) -> float | None:
+        """Return the median of a field of `Throughput` over the runs that measured it."""
+        values = [getattr(record.throughput, measure) for record in self.records]
+        known = [value for value in values if value is not None]
         return statistics.median(known) if known else None
 
     @property
@@ -218,50 +264,18 @@ class Entry:
         return sorted({f for run in self.runs if (f := run.head.split.fold) is not None})
 
     @cached_property
-    def predictions(self) -> dict[str, dict[int, Predictions]]:
-        """Level -> seed -> calibrated predictions of all folds, which must not overlap."""
-        stacks = {
-            seed: Predictions.joined(
-                [run.predictions for run in self.runs if run.head.seed == seed and run.predictions]
-            )
-            for seed in self.seeds
-        }
+    def levels(self) -> dict[str, "Level"]:
+        """The scores at each of `LEVELS`; the folds of a seed must not overlap."""
+        folds: dict[int, list[Predictions]] = {seed: [] for seed in self.seeds}
+        for run in self.runs:
+            folds[run.head.seed].append(run.predictions)
+        stacks = {seed: Predictions.joined(parts) for seed, parts in folds.items()}
         clips = {seed: predictions.of_clips() for seed, predictions in stacks.items()}
-        return {"stacks": stacks, "clips": clips}
-
-    @cached_property
-    def scores(self) -> dict[str, dict[int, Scores]]:
-        """Level -> seed -> scores of all folds together."""
-        return {
-            level: {seed: judge(predictions) for seed, predictions in by_seed.items()}
-            for level, by_seed in self.predictions.items()
-        }
-
-    @cached_property
-    def confidence(self) -> dict[str, Confidence | None]:
-        """Level -> confidence in the seeds' mean; None if seeds were evaluated on other clips."""
-        confidence = {}
-        for level, by_seed in self.predictions.items():
-            runs = list(by_seed.values())
-            stacks = {tuple(sorted(zip(run.clips, run.segments, strict=True))) for run in runs}
-            confidence[level] = bootstrap(runs) if len(stacks) == 1 else None
-        return confidence
-
-    @cached_property
-    def confusion(self) -> dict[str, np.ndarray]:
-        """Level -> (C, C) int64 counts, rows are the true class, summed over the seeds."""
-        return {
-            level: np.sum([scores.confusion for scores in by_seed.values()], axis=0)
-            for level, by_seed in self.scores.items()
-        }
+        return {"stacks": Level(stacks), "clips": Level(clips)}
 
     def estimate(self, score: str = "accuracy", level: str = "stacks") -> Estimate:
         """Return one of `SCORES` at one of `LEVELS`."""
-        values = [getattr(scores, score) for scores in self.scores[level].values()]
-        confidence = self.confidence[level]
-        std = statistics.stdev(values) if len(values) > 1 else None
-        bounds = confidence.bounds[score] if confidence else (None, None)
-        return Estimate(statistics.mean(values), std, *bounds)
+        return self.levels[level].estimate(score)
 
     def text(self, score: str = "accuracy", level: str = "stacks") -> str:
         """Format a score in percent, or the status of the runs; `-` without runs."""
@@ -279,6 +293,10 @@ class Results:
     Attributes:
         finished: the records of the finished runs.
         variants: what else differs between runs, as text; `[""]` if nothing does.
+        tables: protocol -> (variant, interval) -> an entry for each of `models`, with or without
+            runs.
+        all_entries: an entry for each place in the tables, in their order.
+        entries: those that have runs.
     """
 
     def __init__(self, runs: Sequence[SweepRun], damaged: Sequence[UserError] = ()) -> None:
@@ -289,37 +307,29 @@ class Results:
         self.protocols = list(dict.fromkeys(Protocol.of(run.head) for run in runs))
         self.variants = list(dict.fromkeys(variants))
         self.models = list(dict.fromkeys(Model.of(run.head) for run in runs))
-        self.intervals = sorted({run.head.interval for run in runs})
         # A cell that was run again replaces its earlier run of the same seed and fold.
         last: dict[tuple, dict[tuple, SweepRun]] = defaultdict(dict)
         for run, variant in zip(runs, variants, strict=True):
             head = run.head
             place = (Protocol.of(head), variant, head.interval, Model.of(head))
             last[place][head.seed, head.split.fold] = run
-        self._entries = {place: Entry(*place, list(of.values())) for place, of in last.items()}
-
-    def all_entries(self) -> list[Entry]:
-        """Return an entry for each place in the tables, in their order."""
-        rows = [row for protocol in self.protocols for row in self.rows(protocol).values()]
-        return [entry for row in rows for entry in row]
-
-    @property
-    def entries(self) -> list[Entry]:
-        """All entries that have runs, in the order of the tables."""
-        return [entry for entry in self.all_entries() if entry.runs]
+        self.tables: dict[Protocol, dict[tuple[str, int], list[Entry]]] = defaultdict(dict)
+        rows = {place[:3] for place in last}
+        for protocol, *row in sorted(rows, key=lambda row: (self.variants.index(row[1]), row[2])):
+            places = [(protocol, *row, model) for model in self.models]
+            entries = [Entry(*place, list(last[place].values())) for place in places]
+            self.tables[protocol][tuple(row)] = entries
+        rows = [row for protocol in self.protocols for row in self.tables[protocol].values()]
+        self.all_entries = [entry for row in rows for entry in row]
+        self.entries = [entry for entry in self.all_entries if entry.runs]
 
     def finished_entries(self, protocol: Protocol) -> list[Entry]:
         """Return the entries of a protocol that have scores."""
         return [e for e in self.entries if e.protocol == protocol and e.is_finished]
 
-    def rows(self, protocol: Protocol) -> dict[tuple[str, int], list[Entry]]:
-        """Map (variant, interval) to an entry for each of `models`, which may have no runs."""
-        rows = {}
-        for head in itertools.product(self.variants, self.intervals):
-            places = [(protocol, *head, model) for model in self.models]
-            if any(place in self._entries for place in places):
-                rows[head] = [self._entries.get(place) or Entry(*place, []) for place in places]
-        return rows
+    def entry_title(self, entry: Entry) -> str:
+        """Name an entry within its protocol."""
+        return f"{self.title(entry.model)}, {entry.row}"
 
     def title(self, model: Model) -> str:
         """Return a model's title, with the name of its config if two models share the title."""

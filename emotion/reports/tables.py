@@ -5,8 +5,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import astuple
 from typing import Any
 
-from emotion.evaluation.metrics import Scores
-from emotion.reports.results import LEVELS, SCORES, Entry, Model, Protocol, Results, unique
+from emotion.escape import for_markdown
+from emotion.evaluation.metrics import SCORES, Confidence
+from emotion.reports.results import LEVELS, Entry, Model, Protocol, Results, unique
 from emotion.tables import markdown_table
 
 COLUMNS = (
@@ -14,6 +15,8 @@ COLUMNS = (
     *("folds", "status", "reported_on", "selected_on", "seed", "level", "score", "class"),
     *("value", "std", "low", "high", "unit", "num_units", "num"),
 )
+
+MEASURES = ("ms_per_stack", "train_stacks_per_s")  # of `Throughput`
 
 
 def heading(results: Results, model: Model) -> str:
@@ -29,7 +32,7 @@ def grid(
     settings = ["settings"] if results.variants != [""] else []
     models = [heading(results, model) for model in results.models]
     rows = []
-    for (variant, interval), entries in results.rows(protocol).items():
+    for (variant, interval), entries in results.tables[protocol].items():
         heads = [variant or "as configured"] if settings else []
         heads += [str(interval), str(results.num_images(interval) or "-")]
         rows.append([*heads, *(entry.text(score, level) for entry in entries)])
@@ -39,9 +42,9 @@ def grid(
 def table_names(results: Results, protocol: Protocol) -> Iterator[tuple[str, str, str]]:
     """Yield title, score and level of each table that adds information; accuracy first."""
     more_stacks = any(
-        len(stacks) > len(entry.predictions["clips"][seed])
+        len(stacks) > len(entry.levels["clips"].predictions[seed])
         for entry in results.finished_entries(protocol)
-        for seed, stacks in entry.predictions["stacks"].items()
+        for seed, stacks in entry.levels["stacks"].predictions.items()
     )
     for level in LEVELS if more_stacks else LEVELS[:1]:  # with one stack per clip both are equal
         for score, name in SCORES.items():
@@ -50,16 +53,20 @@ def table_names(results: Results, protocol: Protocol) -> Iterator[tuple[str, str
 
 def markdown(results: Results) -> str:
     """Return tables and notes as Markdown: accuracy first, then the notes, then other scores."""
-    first, others = [], []
+    first, others, num = [], [], len(results.models)
     for protocol in results.protocols:
-        tables = [
-            f"{title}\n\n{markdown_table(*grid(results, protocol, score, level))}"
-            for title, score, level in table_names(results, protocol)
-        ]
-        named = f"{protocol}: " if len(results.protocols) > 1 else ""
-        first.append(named + tables[0])
-        others += [named + table for table in tables[1:]]
-    return "\n\n".join([*first, "\n".join(f"- {n}" for n in notes(results)), *others]) + "\n"
+        tables = []
+        for title, score, level in table_names(results, protocol):
+            headings, rows = grid(results, protocol, score, level)
+            headings = list(map(for_markdown, headings))
+            # scores are our own text
+            rows = [[*map(for_markdown, row[:-num]), *row[-num:]] for row in rows]
+            named = f"{for_markdown(str(protocol))}: " if len(results.protocols) > 1 else ""
+            tables.append(f"{named}{title}\n\n{markdown_table(headings, rows)}")
+        first.append(tables[0])
+        others += tables[1:]
+    noted = "\n".join(f"- {for_markdown(note)}" for note in notes(results))
+    return "\n\n".join([*first, noted, *others]) + "\n"
 
 
 def notes(results: Results) -> list[str]:
@@ -80,22 +87,21 @@ def notes(results: Results) -> list[str]:
         start = "weights from " if weights.loaded else "started from "
         lines.append(f"{', '.join(unique(map(results.title, models)))}: {start}{weights.source}")
     for entry in results.entries:
-        for run in entry.failed:
+        for run in (run for run in entry.runs if run.error):
+            status = "damaged" if run.status == "finished" else run.status
             fold = "" if run.head.split.fold is None else f", fold {run.head.split.fold}"
-            lines.append(
-                f"{run.status}: {results.title(entry.model)}, interval {entry.interval}, "
-                f"seed {run.head.seed}{fold}: {run.error}"
-            )
+            title = results.entry_title(entry)
+            lines.append(f"{status}: {title}, seed {run.head.seed}{fold}: {run.error}")
     return lines + [f"damaged: {error}" for error in results.damaged]
 
 
 def basis(entry: Entry) -> str:
     """Describe the data that the numbers of a finished entry are based on."""
-    stacks, clips = (next(iter(entry.predictions[level].values())) for level in LEVELS)
+    stacks, clips = (next(iter(entry.levels[level].predictions.values())) for level in LEVELS)
     records = entry.records
     reported, selected = records[0].reported_on, records[0].selected_on
     text = f"scores in % on {len(stacks)} {reported} stacks of {len(clips)} clips"
-    if subjects := {subject for subject in stacks.subjects if subject}:
+    if subjects := set(stacks.subjects) - {""}:
         text += f" and {counted(len(subjects), 'subject')}"
     if entry.folds:
         numbers = ", ".join(map(str, entry.folds))
@@ -108,7 +114,7 @@ def basis(entry: Entry) -> str:
         text += f"the best epoch was selected on {number} {selected} stacks"
     if len(entry.seeds) > 1:
         text += f"; ±: standard deviation over seeds {', '.join(map(str, entry.seeds))}"
-    if confidence := entry.confidence["stacks"]:
+    if confidence := entry.levels["stacks"].confidence:
         units = counted(confidence.num_units, confidence.unit.removesuffix("s"))
         text += f"; [low, high]: 95 % confidence interval, bootstrap over {units}"
         if subjects and confidence.unit == "clips":
@@ -129,34 +135,9 @@ def span(numbers: Iterable[int]) -> str:
     return str(low) if low == high else f"{low} to {high}"
 
 
-def summary_table(results: Results) -> tuple[list[str], list[list[Any]]]:
-    """Return columns and rows of numbers for a dashboard: a row for each entry, None if unknown."""
-    columns = [
-        *("data", "split", "settings", "model", "interval", "images", "status", "runs"),
-        *(f"{score}{part}" for score in SCORES for part in ("", " std", " low", " high")),
-        *("parameters", "ms_per_stack", "train_stacks_per_s"),
-    ]
-    rows = []
-    for entry in results.entries:
-        place = [entry.protocol.data, entry.protocol.split, entry.variant]
-        place += [results.title(entry.model), entry.interval, results.num_images(entry.interval)]
-        place += ["finished" if entry.is_finished else entry.text(), len(entry.runs)]
-        numbers = [None] * (len(columns) - len(place))
-        if entry.is_finished:
-            numbers = [number for score in SCORES for number in astuple(entry.estimate(score))]
-            numbers += [entry.records[0].parameters, entry.ms_per_stack, entry.train_stacks_per_s]
-        rows.append([*place, *numbers])
-    return columns, rows
-
-
-def csv_rows(results: Results) -> list[dict[str, Any]]:
-    """Return a row for every number, 0 to 1; an unfinished entry has one row without numbers."""
-    return [row for entry in results.entries for row in entry_rows(results, entry)]
-
-
-def entry_rows(results: Results, entry: Entry) -> Iterator[dict[str, Any]]:
-    """Yield the CSV rows of one entry."""
-    place = {
+def place(results: Results, entry: Entry) -> dict[str, Any]:
+    """Return the columns that name an entry."""
+    return {
         "data": entry.protocol.data,
         "split": entry.protocol.split,
         "split_settings": entry.protocol.settings,
@@ -166,34 +147,58 @@ def entry_rows(results: Results, entry: Entry) -> Iterator[dict[str, Any]]:
         "interval": entry.interval,
         "num_images": results.num_images(entry.interval),
         "folds": " ".join(map(str, entry.folds)),
+        "status": "finished" if entry.is_finished else entry.text(),
     }
-    if not entry.is_finished:
-        yield place | {"status": entry.text()}
-        return
-    record = entry.records[0]
-    place |= {key: getattr(record, key) for key in ("status", "reported_on", "selected_on")}
+
+
+def summary_table(results: Results) -> tuple[list[str], list[list[Any]]]:
+    """Return columns and rows of numbers for a dashboard: a row for each entry, None if unknown."""
+    rows = []
+    for entry in results.entries:
+        row = place(results, entry) | {"runs": len(entry.runs)}
+        if entry.is_finished:
+            for score in SCORES:
+                names = (score, *(f"{score} {part}" for part in ("std", "low", "high")))
+                row |= zip(names, astuple(entry.estimate(score)), strict=True)
+            row["parameters"] = entry.records[0].parameters
+            row |= {measure: entry.median(measure) for measure in MEASURES}
+        rows.append(row)
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return columns, [[row.get(column) for column in columns] for row in rows]
+
+
+def csv_rows(results: Results) -> Iterator[dict[str, Any]]:
+    """Yield a row for every number, 0 to 1; an unfinished entry has one row without numbers."""
+    for entry in results.entries:
+        own = place(results, entry)
+        if entry.is_finished:
+            own |= {key: getattr(entry.records[0], key) for key in ("reported_on", "selected_on")}
+            yield from (own | row for row in score_rows(entry))
+        else:
+            yield own
+
+
+def score_rows(entry: Entry) -> Iterator[dict[str, Any]]:
+    """Yield a row for each number of a finished entry; an undefined score has no value."""
     for level in LEVELS:
-        for seed, scores in entry.scores[level].items():
-            own = place | {"seed": seed, "level": level, "num": scores.num}
-            yield from (own | row for row in score_rows(scores, entry.protocol.labels))
+        for seed, scores in entry.levels[level].scores.items():
+            own = {"seed": seed, "level": level, "num": scores.num}
+            for score in SCORES:
+                interval = interval_of(scores.confidence, score)
+                yield own | interval | {"score": score, "value": getattr(scores, score)}
+            for score in ("precision", "recall", "f1"):
+                for label, value in zip(entry.protocol.labels, getattr(scores, score), strict=True):
+                    yield own | {"score": score, "class": label, "value": value}
         if len(entry.seeds) > 1:
-            confidence = entry.confidence[level]
             for score in SCORES:
                 mean = entry.estimate(score, level)
-                row = {"score": score, "value": mean.mean, "std": mean.std}
-                if confidence:
-                    row |= {"unit": confidence.unit, "num_units": confidence.num_units}
-                    row |= {"low": mean.low, "high": mean.high}
-                yield place | {"seed": "mean", "level": level} | row
+                own = {"seed": "mean", "level": level, "value": mean.mean, "std": mean.std}
+                yield own | interval_of(entry.levels[level].confidence, score) | {"score": score}
 
 
-def score_rows(scores: Scores, labels: tuple[str, ...]) -> Iterator[dict[str, Any]]:
-    """Yield a row for each number of one seed's scores; an undefined score has no value."""
-    confidence = scores.confidence
+def interval_of(confidence: Confidence | None, score: str) -> dict[str, Any]:
+    """Return the columns of a confidence interval, if there is one."""
+    if confidence is None:
+        return {}
     units = {"unit": confidence.unit, "num_units": confidence.num_units}
-    for score in SCORES:
-        low, high = confidence.bounds[score]
-        yield units | {"score": score, "value": getattr(scores, score), "low": low, "high": high}
-    for score in ("precision", "recall", "f1"):
-        for label, value in zip(labels, getattr(scores, score), strict=True):
-            yield {"score": score, "class": label, "value": value}
+    return units | dict(zip(("low", "high"), confidence.bounds[score], strict=True))

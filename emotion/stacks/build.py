@@ -3,17 +3,17 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from emotion.clips.naming import SPLITS, Clip, Dropped
-from emotion.errors import UserError
-from emotion.executors import Executor, pixel_versions
+from emotion.errors import DamagedFile, UserError
+from emotion.executors import Executor
 from emotion.files import writer_lives
-from emotion.progress import ProgressBar
+from emotion.progress import progress_bar
 from emotion.stacks.build_report import (
     class_counts,
     count_dropped,
@@ -21,13 +21,14 @@ from emotion.stacks.build_report import (
     describe_torn,
     report,
 )
-from emotion.stacks.cache import Cache, CacheContents
-from emotion.stacks.clip_record import ClipRecord, dates_of
+from emotion.stacks.cache import Cache
+from emotion.stacks.clip_record import ClipRecord
 from emotion.stacks.contact_sheet import write_sheet
 from emotion.stacks.cutter import Cutter, cut_in_worker
-from emotion.stacks.manifest import StackRow, write_manifest
+from emotion.stacks.manifest import StackRow
 from emotion.stacks.source import ClipSource
 from emotion.tables import write_rows, write_table
+from emotion.watchdog import PATIENCE_S
 
 log = logging.getLogger(__name__)
 
@@ -53,25 +54,27 @@ class CacheBuilder:
         return Cutter(self.cache)
 
     def ensure(self) -> None:
-        """Build the cache unless it is complete and current; see `build`."""
-        made = self.cache.contents()
-        if made == self._contents() and self._files_exist():
-            return
+        """Build the cache unless it is complete, current and as it was written; see `build`."""
+        flaw = None
+        try:
+            if self._is_complete():
+                return
+        except DamagedFile as error:
+            flaw = str(error)
         try:
             self.build()
         except UserError as error:
-            if hint := self._hint(made):
+            if hint := flaw or self._other_stacks():
                 raise UserError(f"{error}. {hint}") from None
             raise
 
     def plan(self) -> str:
         """Describe what `build` would do; change nothing."""
-        self._check_settings()
         source, directory = self.source, self.cache.directory
         if missing := source.missing_renders():
             return f"would render {len(missing)} demo clips in {source.root}, and cut all of them"
         clips, dropped = source.find()
-        done = sum(self.cutter.record(clip) is not None for clip in clips)
+        done = len(current_records(self.cutter, clips)[0])
         lines = [
             f"{source.root}: {len(clips)} clips, {done} of them in the cache",
             f"would cut {len(clips) - done} clips into {directory}",
@@ -84,25 +87,33 @@ class CacheBuilder:
         lines += describe_lost(count_dropped(dropped, [])) + describe_torn(clips)
         return "\n".join(lines)
 
-    def build(self, strict: bool = False) -> None:
-        """Make every stack that is missing, write the tables and log a report.
+    def build(self, strict: bool = False, verify: bool = False) -> None:
+        """Make every stack that is missing or damaged, write the tables and log a report.
 
         Raises:
             UserError: there are no clips, none of them makes a stack, or, if `strict`, a clip
                 could not be read; then all others are done first.
         """
-        self._check_settings()
-        self._remove_unfinished()
+        for path in self.cache.directory.rglob(".*"):  # of processes that were killed
+            if not writer_lives(path):
+                path.unlink(missing_ok=True)
         self.source.provide(self.num_workers)
         clips, dropped = self.source.find()
-        contents = self._contents()  # before cutting: the list may be edited meanwhile
+        source = self.source.description()  # before cutting: the list may be edited meanwhile
         self.cache.directory.mkdir(parents=True, exist_ok=True)
-        records = {clip.id: record for clip in clips if (record := self.cutter.record(clip))}
+        cutter = replace(self.cutter, verify=verify)
+        records, flaws = current_records(cutter, clips)
         todo = [clip for clip in clips if clip.id not in records]
         root = self.source.root
         log.info("%s: %d clips, %d of them in the cache", root, len(clips), len(records))
-        self._log_other_versions(todo)
-        records |= self._cut(todo)
+        try:
+            self.cache.contents()
+        except DamagedFile as error:
+            flaws.append(str(error))
+        if flaws:
+            more = f" (and {len(flaws) - 1} more)" if len(flaws) > 1 else ""
+            log.warning("warning: %s%s: made again", flaws[0], more)
+        records |= self._cut(cutter, todo)
         rows = [row for clip in clips for row in self._rows(clip, records[clip.id])]
         dropped += [drop for clip in clips for drop in records[clip.id].dropped]
         write_rows(self.cache.directory / "dropped.csv", Dropped, dropped)
@@ -112,9 +123,9 @@ class CacheBuilder:
         if not rows:
             self.cache.contents_path.unlink(missing_ok=True)
             raise UserError(f"none of the clips in {root} makes a stack")
-        write_manifest(self.cache.manifest_path, rows)
+        write_rows(self.cache.manifest_path, StackRow, rows)
         if all(self.cache.record_path(clip.id).exists() for clip in clips):
-            self.cache.write_contents(contents)
+            self.cache.write_contents(source)
         else:  # some failed for a reason that may pass, such as a full disk
             self.cache.contents_path.unlink(missing_ok=True)
         log.info("cache: %s", self.cache.directory)
@@ -123,92 +134,72 @@ class CacheBuilder:
         if strict and failed:
             raise UserError(f"strict=true, and {len(failed)} clips failed: {', '.join(failed)}")
 
-    def _contents(self) -> CacheContents:
-        return CacheContents(self.cache.settings, pixel_versions(), self.source.description())
+    def _is_complete(self) -> bool:
+        """Return whether the cache holds what its config asks for; the clips need not exist.
 
-    def _files_exist(self) -> bool:
-        """Return whether the manifest and all files in it exist."""
-        return self.cache.manifest_path.exists() and all(
-            (self.cache.directory / path).exists()
-            for row in self.cache.manifest()
-            for path in (row.stack, row.landmarks)
-        )
-
-    def _check_settings(self) -> None:
-        """Refuse a folder whose stacks were cut with other settings than its name says."""
+        Raises:
+            DamagedFile: a file is not what was written.
+        """
         made = self.cache.contents()
-        was = vars(made.settings if made else self.cache.settings)
-        differing = [key for key, value in vars(self.cache.settings).items() if was[key] != value]
-        if differing:
-            raise UserError(
-                f"{self.cache.contents_path}: {', '.join(differing)} must be as in the folder's "
-                "name: remove that folder, or set paths.cache to another one"
-            )
+        if made is None or (made.settings, made.source) != (
+            self.cache.settings,
+            self.source.description(),
+        ):
+            return False
+        rows, digests = self.cache.manifest(), {}
+        for clip_id in {row.clip for row in rows}:
+            if record := self.cutter.made(clip_id):
+                digests |= {name: stamp.digest for name, stamp in record.files.items()}
+        for row in rows:
+            named = {row.stack: row.stack_digest, row.landmarks: row.landmarks_digest}
+            if not named.items() <= digests.items():
+                raise DamagedFile(f"{self.cache.record_path(row.clip)} is not of {row.stack}")
+        return True
 
-    def _hint(self, made: CacheContents | None) -> str | None:
-        """Return which stacks exist, for the error of a cache that cannot be built."""
-        if made is not None and made.packages != pixel_versions():
-            return (
-                f"{self.cache.directory} has stacks that were cut with "
-                f"{differing_versions(made.packages)}: install those versions, or provide the "
-                "clips so that they are cut again"
-            )
+    def _other_stacks(self) -> str | None:
+        """Return which stacks of other settings exist."""
         folder, ours = self.cache.directory.parent, self.cache.directory.name
         others = sorted({path.parent.name for path in folder.glob("*/manifest.csv")} - {ours})
         if not others:
             return None
         return (
-            f"{folder} has no stacks of {ours}, but of "
-            f"{'; '.join(others)}: give those settings, or run preprocess.py"
+            f"{folder} has no stacks of {ours}, but of {'; '.join(others)}: give those settings, "
+            "or run preprocess.py"
         )
-
-    def _log_other_versions(self, clips: Sequence[Clip]) -> None:
-        """Log how many clips are cut again because the installed packages have changed."""
-        last = [record for clip in clips if (record := self.cutter.last_record(clip))]
-        others = [record.packages for record in last if record.packages != pixel_versions()]
-        if others:
-            differing = differing_versions(others[0])
-            log.warning("%d clips were cut with %s: they are cut again", len(others), differing)
-
-    def _remove_unfinished(self) -> None:
-        """Remove the temporary files of processes that were killed while they wrote."""
-        for path in self.cache.directory.rglob(".*"):
-            if not writer_lives(path):
-                path.unlink(missing_ok=True)
 
     def _write_sheets(self, rows: Sequence[StackRow], changed: bool) -> None:
         """Draw the contact sheet of each class that has stacks, and log where they are."""
         folder = self.cache.directory / "sheets"
-        with_stacks = {row.label for row in rows}
-        names = [f"{label}.png" for label in self.source.scheme.labels if label in with_stacks]
-        for name in names:
+        by_label = {label: [] for label in self.source.scheme.labels}
+        for row in rows:
+            by_label[row.label].append(row)
+        sheets = {f"{label}.png": shown for label, shown in by_label.items() if shown}
+        for name, shown in sheets.items():
             if changed or not (folder / name).exists():
-                shown = [row for row in rows if f"{row.label}.png" == name]
-                write_sheet(folder / name, self.cache, shown)
-        log.info("contact sheets of the stacks: %s in %s", ", ".join(names), folder)
+                write_sheet(folder / name, self.cache.directory, shown)
+        log.info("contact sheets of the stacks: %s in %s", ", ".join(sheets), folder)
 
-    def _cut(self, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
-        """Cut clips with the executor; return clip id -> record."""
+    def _cut(self, cutter: Cutter, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
         if not clips:
             return {}  # and start no processes
         records: dict[str, ClipRecord] = {}
-        with ProgressBar("cutting clips", len(clips), unit="frames") as bar:
-            cut = partial(cut_in_worker, self.cutter)
+        with progress_bar("cutting clips", len(clips), unit="frames") as advance:
+            cut = partial(cut_in_worker, cutter)
             # The largest first, so that no process is left alone with one of them at the end.
-            clips = sorted(clips, key=lambda clip: dates_of(clip.path).size_bytes, reverse=True)
+            clips = sorted(clips, key=size_bytes, reverse=True)
             for clip, record in self.executor.run(cut, clips, self.cache.directory):
-                records[clip.id] = record or ClipRecord(
-                    failed=True, dropped=[Dropped(clip.id, "reading it kills the process")]
-                )
-                bar.advance(records[clip.id].num_frames)
+                reason = f"its decoder crashes, or gives no frame for {PATIENCE_S:.0f} s"
+                killed = Dropped(clip.id, reason)
+                records[clip.id] = record or ClipRecord(clip=clip.id, failed=True, dropped=[killed])
+                advance(records[clip.id].num_frames)
         return records
 
     def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
-        """Return the manifest rows of a clip."""
-        folder, interval = self.cache.directory, self.cache.settings.interval
-        return [
-            StackRow(
-                stack=self.cache.stack_path(clip.id, segment.number).relative_to(folder).as_posix(),
+        rows = []
+        for segment in record.segments:
+            (stack, stack_stamp), (_, landmarks_stamp), *_ = segment.files.items()
+            row = StackRow(
+                stack=stack,
                 clip=clip.id,
                 segment=segment.number,
                 label=clip.label,
@@ -218,18 +209,29 @@ class CacheBuilder:
                 num_faces=segment.num_faces,
                 has_face=segment.has_face,
                 face_frames=segment.has_face.count("1"),
-                sampled_frames=len(range(0, segment.num_frames, interval)),
+                sampled_frames=len(range(0, segment.num_frames, self.cache.settings.interval)),
                 fps=record.fps,
+                stack_digest=stack_stamp.digest,
+                landmarks_digest=landmarks_stamp.digest,
             )
-            for segment in record.segments
-        ]
+            rows.append(row)
+        return rows
 
 
-def differing_versions(packages: dict[str, str]) -> str:
-    """Return which recorded package versions differ from the installed ones."""
-    installed = pixel_versions()
-    return ", ".join(
-        f"{name} {packages.get(name)} (installed: {installed.get(name)})"
-        for name in sorted(packages.keys() | installed.keys())
-        if packages.get(name) != installed.get(name)
-    )
+def current_records(
+    cutter: Cutter, clips: Sequence[Clip]
+) -> tuple[dict[str, ClipRecord], list[str]]:
+    """Return the records of the clips that need not be cut, by id, and what is damaged."""
+    records, flaws = {}, []
+    for clip in clips:
+        try:
+            if record := cutter.record(clip):
+                records[clip.id] = record
+        except DamagedFile as error:
+            flaws.append(str(error))
+    return records, flaws
+
+
+def size_bytes(clip: Clip) -> int:
+    """Return the size of a clip; 0 if it is gone."""
+    return clip.path.stat().st_size if clip.path.exists() else 0

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from emotion.clips.naming import Clip, Dropped, find_torn
 from emotion.stacks.manifest import StackRow
-from emotion.tables import read_rows
 
 MAX_NAMES = 30  # of clips printed for each reason
 Counts = list[dict[str, str | int]]  # the rows of report.csv, column -> value
@@ -127,9 +125,3 @@ def describe_lost(groups: Iterable[LostClips]) -> list[str]:
             told = f"no stack from {group.segments} segments of clips that have other stacks"
             lines.append(f"{told}: {group.reason}")
     return lines
-
-
-def read_dropped(directory: Path) -> list[Dropped]:
-    """Read what made no stack; nothing if the table does not exist."""
-    path = directory / "dropped.csv"
-    return read_rows(path, Dropped, "run preprocess.py to make it") if path.is_file() else []

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emotion.files import unfinished
-from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
+from emotion.stacks.stack import read_stack
 
 MAX_ROWS = 60  # 60 rows of 56 px fill a tall screen twice
 IMAGES = 9
@@ -18,14 +18,13 @@ NAME_PX = 200  # width of the names beside the rows
 FONT = ImageFont.load_default(11)
 
 
-def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
+def write_sheet(path: Path, directory: Path, rows: Sequence[StackRow]) -> None:
     """Write the contact sheet of stacks (at least one) as a PNG, atomically.
 
-    Each row shows the name of a clip and nine images of its stack, from the first to the last. Of
-    more than 60 stacks, 60 are shown, evenly spaced. Stacks of stills have one image: nine of them
-    make a row.
+    A row shows nine images of a stack, or nine stills. Of more than 60 rows, 60 are shown, evenly
+    spaced.
     """
-    in_row = IMAGES if len(cache.stack(rows[0])) == 1 else 1
+    in_row = IMAGES if len(read_stack(directory / rows[0].stack)) == 1 else 1
     places = np.linspace(0, len(rows) - 1, MAX_ROWS * in_row).round().astype(int)
     shown = [rows[place] for place in np.unique(places)]
     groups = [shown[start : start + in_row] for start in range(0, len(shown), in_row)]
@@ -36,7 +35,7 @@ def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
         first, last = (shorten(row.clip) for row in (group[0], group[-1]))
         below = f"segment {group[0].segment}" if len(group) == 1 else f"to {last}"
         draw.text((6, top + 14), f"{first}\n{below}", fill=255, font=FONT)
-        images = np.concatenate([cache.stack(row) for row in group])
+        images = np.concatenate([read_stack(directory / row.stack) for row in group])
         if in_row == 1:
             images = images[np.linspace(0, len(images) - 1, IMAGES).round().astype(int)]
         sheet.paste(Image.fromarray(strip(images, TILE_PX)), (NAME_PX, top))
@@ -46,11 +45,9 @@ def write_sheet(path: Path, cache: Cache, rows: Sequence[StackRow]) -> None:
 
 def shorten(name: str) -> str:
     """Return a name that fits beside a row; of a long one the end, which tells clips apart."""
-    shown = name
-    while FONT.getlength(shown) > NAME_PX - 24:
-        name = name[1:]
-        shown = f"...{name}"
-    return shown
+    while FONT.getlength(name) > NAME_PX - 24:
+        name = "..." + name.removeprefix("...")[1:]
+    return name
 
 
 def strip(stack: np.ndarray, tile_px: int = 96) -> np.ndarray:

@@ -1,21 +1,23 @@
 """Cut one clip into stacks: the work that an executor distributes over processes and machines."""
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from emotion.clips.naming import Clip, Dropped
+from emotion.clips.naming import Clip, Dropped, printable
 from emotion.clips.still import Still, open_clip
 from emotion.clips.video import VideoError
-from emotion.executors import begin_work, pixel_versions
+from emotion.errors import DamagedFile, is_machine_fault
+from emotion.executors import pixel_versions
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import (
     ClipRecord,
+    FileStamp,
     SegmentRecord,
-    content_of,
-    dates_of,
     read_clip_record,
+    stamp_of,
     write_clip_record,
 )
 from emotion.stacks.face_crop import FaceCropper
@@ -23,6 +25,7 @@ from emotion.stacks.landmarks import write_landmarks
 from emotion.stacks.segment import crop_segments, unfit
 from emotion.stacks.settings import CacheSettings
 from emotion.stacks.stack import own_crops, stack_crops, write_stack
+from emotion.watchdog import watchdog
 
 one_at_a_time = threading.Lock()  # a Dask worker may have many threads; the face mesh serves one
 
@@ -32,74 +35,89 @@ class Cutter:
     """Cuts clips into the stacks of a cache."""
 
     cache: Cache
+    verify: bool = False  # compare the content of files even if their size and times agree
 
     def record(self, clip: Clip) -> ClipRecord | None:
-        """Return the record of a clip if it is current, else None.
+        """Return the record of a clip; None if the clip has changed or was never cut.
 
-        It is current if the clip is unchanged, the installed packages are those that cut it, and
-        its stacks and landmarks exist. If only the dates of the clip have changed, as in a copy,
-        its content is compared.
+        Raises as `made`.
         """
-        record = self.last_record(clip)
-        if record is None or record.packages != pixel_versions():
+        record = self.made(clip.id)
+        if record is None:
             return None
-        numbers = [segment.number for segment in record.segments]
-        if not all(path.exists() for number in numbers for path in self._paths(clip, number)):
+        source = self._stamp(clip.path, record.source)
+        if source.digest != record.source.digest:
             return None
-        try:
-            dates = dates_of(clip.path)
-        except OSError:  # removed since it was listed
-            return None
-        if dates == record.dates:
-            return record
-        if dates.size_bytes != record.dates.size_bytes or content_of(clip.path) != record.content:
-            return None
-        record = replace(record, dates=dates)
-        write_clip_record(self.cache.record_path(clip.id), record)
+        if source != record.source:
+            record.source = source
+            write_clip_record(self.cache.record_path(clip.id), record)
         return record
 
-    def last_record(self, clip: Clip) -> ClipRecord | None:
-        """Return the record of a clip even if it is not current; None if it was never cut."""
-        return read_clip_record(self.cache.record_path(clip.id))
+    def _stamp(self, path: Path, known: FileStamp) -> FileStamp:
+        return stamp_of(path, None if self.verify else known)
+
+    def made(self, clip_id: str) -> ClipRecord | None:
+        """Return the record of a clip if its files are as recorded; None if it was never cut.
+
+        Raises:
+            DamagedFile: the record or a file is missing, damaged or of other packages.
+        """
+        path = self.cache.record_path(clip_id)
+        record = read_clip_record(path, clip_id)
+        if record is None:
+            return None
+        if record.packages != pixel_versions():
+            raise DamagedFile(f"{path}: cut with {differing_versions(record.packages)}")
+        stamps = record.files
+        for name, known in stamps.items():
+            stamps[name] = self._stamp(self.cache.directory / name, known)
+            if stamps[name].digest != known.digest:
+                raise DamagedFile(f"{self.cache.directory / name} is not what was cut")
+        if stamps != record.files:
+            record.segments = [
+                replace(each, files={name: stamps[name] for name in each.files})
+                for each in record.segments
+            ]
+            write_clip_record(path, record)
+        return record
 
     def cut(self, clip: Clip) -> ClipRecord:
         """Make the stacks and the record of a clip, unless they are current.
 
         A clip that cannot be read is dropped in the record. So is a clip that failed for another
         reason, but then the record is not written, and the next run tries again.
+
+        Raises:
+            OSError, MemoryError: of the machine (see `is_machine_fault`), or of writing.
         """
-        if record := self.record(clip):
-            return record
-        record = ClipRecord()
+        had = {}  # files of an earlier cut
+        with suppress(DamagedFile):
+            if record := self.record(clip):
+                return record
+        with suppress(DamagedFile):
+            if last := read_clip_record(self.cache.record_path(clip.id), clip.id):
+                had = last.files
+        record = ClipRecord(clip=clip.id, packages=pixel_versions())
         try:
-            record = ClipRecord(dates_of(clip.path), content_of(clip.path), pixel_versions())
+            record.source = stamp_of(clip.path)
             self._cut_segments(clip, record)
         except VideoError as error:
             record.failed = True
             record.dropped.append(Dropped(clip.id, str(error)))
         except Exception as error:  # one clip must not stop the others; it is reported
+            if is_machine_fault(error) or self.cache.holds(getattr(error, "filename", None)):
+                raise
             record.failed = True
-            record.dropped.append(Dropped(clip.id, f"{type(error).__name__}: {error}"))
+            reason = printable(f"{type(error).__name__}: {error}")
+            record.dropped.append(Dropped(clip.id, reason))
             return record
-        self._remove_others(clip, record)
+        for name in had.keys() - record.files.keys():
+            (self.cache.directory / name).unlink(missing_ok=True)
         write_clip_record(self.cache.record_path(clip.id), record)
         return record
 
-    def _paths(self, clip: Clip, segment: int) -> tuple[Path, Path]:
-        cache = self.cache
-        return cache.stack_path(clip.id, segment), cache.landmarks_path(clip.id, segment)
-
-    def _remove_others(self, clip: Clip, record: ClipRecord) -> None:
-        """Remove the files of segments that a clip had when it was last cut, and has no more."""
-        last = self.last_record(clip) or ClipRecord()
-        had, has = ({segment.number for segment in r.segments} for r in (last, record))
-        for number in had - has:
-            for path in self._paths(clip, number):
-                path.unlink(missing_ok=True)
-
     def _cut_segments(self, clip: Clip, record: ClipRecord) -> None:
-        """Read a clip, write its stacks, and add its segments to the record."""
-        settings = self.cache.settings
+        settings, cache = self.cache.settings, self.cache
         video = open_clip(clip.path)
         num_images = 1 if isinstance(video, Still) else settings.num_images  # that are written
         record.fps = video.fps
@@ -108,20 +126,30 @@ class Cutter:
             if flaw := unfit(segment, settings):
                 record.dropped.append(Dropped(clip.id, *flaw, segment.number))
                 continue
-            stack_path, landmarks_path = self._paths(clip, segment.number)
+            stack_path = cache.stack_path(clip.id, segment.number)
+            landmarks_path = cache.landmarks_path(clip.id, segment.number)
             write_stack(stack_path, stack_crops(segment.crops, num_images))
             write_landmarks(landmarks_path, stack_crops(segment.landmarks, num_images))
-            has_face = "".join("01"[own] for own in own_crops(segment.crops, settings.num_images))
             record.segments.append(
-                SegmentRecord(segment.number, segment.num_frames, segment.num_faces, has_face)
+                SegmentRecord(
+                    number=segment.number,
+                    num_frames=segment.num_frames,
+                    num_faces=segment.num_faces,
+                    has_face="".join(
+                        "01"[own] for own in own_crops(segment.crops, settings.num_images)
+                    ),
+                    files={
+                        path.relative_to(cache.directory).as_posix(): stamp_of(path)
+                        for path in (stack_path, landmarks_path)
+                    },
+                )
             )
         record.num_frames = video.num_frames
 
 
 def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
     """Cut a clip in a process that an executor has started."""
-    begin_work()
-    with one_at_a_time:
+    with one_at_a_time, watchdog.watch():
         return cutter.cut(clip)
 
 
@@ -129,3 +157,13 @@ def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
 def face_cropper(settings: CacheSettings) -> FaceCropper:
     """Load the face mesh once per process: loading it for every clip would take 80 ms each."""
     return FaceCropper(settings)
+
+
+def differing_versions(packages: dict[str, str]) -> str:
+    """Return which recorded package versions differ from the installed ones."""
+    installed = pixel_versions()
+    return ", ".join(
+        f"{name} {packages.get(name)} (installed: {installed.get(name)})"
+        for name in sorted(packages.keys() | installed.keys())
+        if packages.get(name) != installed.get(name)
+    )

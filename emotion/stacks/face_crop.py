@@ -5,7 +5,6 @@ import numpy as np
 
 from emotion.stacks.face_mesh import FaceMesh, middle
 from emotion.stacks.landmarks import eye_centers, normalize_landmarks
-from emotion.stacks.settings import CacheSettings
 
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 MOUTH = (61, 291)  # its corners, by their indices in the mesh
@@ -13,33 +12,14 @@ MOUTH = (61, 291)  # its corners, by their indices in the mesh
 PLACES = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.76]])
 
 
-class FaceCropper:
-    """Crops the face of one person in frame after frame.
+class FaceCropper(FaceMesh):
+    """Follows one person's face and crops it.
 
     `box` and normalized `landmarks` are those of the last crop; None if there was no face.
     """
 
-    def __init__(self, settings: CacheSettings) -> None:
-        """Load the face mesh."""
-        self.settings = settings
-        self.tracking = settings.tracking
-        self.mesh = FaceMesh(settings)
-        self.start_clip()
-
-    def start_clip(self) -> None:
-        """Forget the faces of the previous clip."""
-        self.box: Box | None = None
-        self.landmarks: np.ndarray | None = None
-        self.mesh.start_clip()
-
-    @property
-    def num_seen(self) -> int:
-        """The number of faces in the last frame."""
-        return self.mesh.num_seen
-
-    def observe(self, frame: np.ndarray) -> np.ndarray | None:
-        """Track the person through a frame that is not cropped, see `FaceMesh.observe`."""
-        return self.mesh.observe(frame)
+    box: Box | None = None
+    landmarks: np.ndarray | None = None
 
     def crop(self, frame: np.ndarray) -> np.ndarray | None:
         """Crop the person's face from (H, W, 3) uint8 RGB, and set `box` and `landmarks`.
@@ -47,7 +27,7 @@ class FaceCropper:
         The crop is (size_px, size_px) uint8 gray; None if there is no face.
         """
         self.box = self.landmarks = None
-        landmarks = self.mesh.find(frame)
+        landmarks = self.find(frame)
         if landmarks is None:
             return None
         margin, size_px = self.settings.margin, self.settings.size_px
@@ -57,11 +37,13 @@ class FaceCropper:
         self.box = left, top, right, bottom
         self.landmarks = normalize_landmarks(landmarks)
         if self.settings.fit == "features":
-            return crop_features(frame, landmarks, margin, size_px)
-        if self.settings.align:
-            return crop_level(frame, landmarks, margin, size_px)
-        gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
-        return cv2.resize(gray, (size_px, size_px), interpolation=cv2.INTER_AREA)
+            crop = crop_features(frame, landmarks, margin, size_px)
+        elif self.settings.align:
+            crop = crop_level(frame, landmarks, margin)
+        else:
+            crop = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
+        # Shrunk by areas: a warp to the final size would skip pixels.
+        return cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_AREA)
 
 
 def face_box(landmarks: np.ndarray, margin: float, frame_shape: tuple[int, ...]) -> Box:
@@ -70,7 +52,7 @@ def face_box(landmarks: np.ndarray, margin: float, frame_shape: tuple[int, ...])
     Args:
         landmarks: (N, 2) or (N, 3), x and y in pixels.
         margin: added on each side, as a fraction of the box's width and height.
-        frame_shape: (H, W, ...) of the frame.
+        frame_shape: (H, W, ...).
 
     >>> face_box(np.array([[10.0, 20.0], [30.0, 60.0]]), 0.1, (100, 31, 3))
     (8, 16, 31, 64)
@@ -83,14 +65,13 @@ def face_box(landmarks: np.ndarray, margin: float, frame_shape: tuple[int, ...])
     return left, top, right, bottom
 
 
-def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px: int) -> np.ndarray:
-    """Crop a face from a frame that is rotated until the eyes are level.
+def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float) -> np.ndarray:
+    """Crop a face at its own size, gray, from a frame that is rotated until the eyes are level.
 
     Args:
         frame: (H, W, 3) uint8 RGB; beyond it, its edge is repeated.
         landmarks: (468, 3) float, in pixels.
         margin: as in `face_box`.
-        size_px: side of the result, (size_px, size_px) uint8 gray.
     """
     landmarks = landmarks[:, :2]
     left_eye, right_eye = eye_centers(landmarks)
@@ -101,11 +82,9 @@ def crop_level(frame: np.ndarray, landmarks: np.ndarray, margin: float, size_px:
     low, high = turned.min(axis=0), turned.max(axis=0)
     grown = margin * (high - low)
     turn[:, 2] -= low - grown
-    width, height = (max(1, int(side)) for side in high - low + 2 * grown)
+    size = tuple(max(1, int(side)) for side in high - low + 2 * grown)
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    # Rotated at its own size, then shrunk by areas: a warp alone would skip pixels.
-    level = cv2.warpAffine(gray, turn, (width, height), borderMode=cv2.BORDER_REPLICATE)
-    return cv2.resize(level, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    return cv2.warpAffine(gray, turn, size, borderMode=cv2.BORDER_REPLICATE)
 
 
 def crop_features(
@@ -113,15 +92,15 @@ def crop_features(
 ) -> np.ndarray:
     """Crop a face so that its eyes and mouth are at `PLACES`, with its proportions kept.
 
-    The map is the similarity transform (rotation, scale, shift) of least squares. Arguments and
-    result are as in `crop_level`, but `margin` is a fraction of the side of the square of `PLACES`.
+    The map is the similarity transform (rotation, scale, shift) of least squares. Arguments are as
+    in `crop_level`, but `margin` is a fraction of the side of the square of `PLACES`. The result
+    has the face's own size, at least `size_px`.
     """
     features = np.stack([*eye_centers(landmarks), landmarks[list(MOUTH)].mean(axis=0)])
     points = features[:, 0] + 1j * features[:, 1]  # rotating and scaling is multiplying
     places = (PLACES - 0.5) / (1 + 2 * margin) @ (1, 1j)  # from the middle of the crop
     centered = points - points.mean()
     factor = np.vdot(centered, places - places.mean()) / np.vdot(centered, centered).real
-    # Drawn at the face's own size first if that is larger, then shrunk by areas.
     drawn_px = max(size_px, round(1 / abs(factor)))
     factor *= drawn_px
     shift = (0.5 + 0.5j + places.mean()) * drawn_px - factor * points.mean()
@@ -129,5 +108,4 @@ def crop_features(
         [[factor.real, -factor.imag, shift.real], [factor.imag, factor.real, shift.imag]]
     )
     gray = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)
-    drawn = cv2.warpAffine(gray, matrix, (drawn_px, drawn_px), borderMode=cv2.BORDER_REPLICATE)
-    return cv2.resize(drawn, (size_px, size_px), interpolation=cv2.INTER_AREA)
+    return cv2.warpAffine(gray, matrix, (drawn_px, drawn_px), borderMode=cv2.BORDER_REPLICATE)

@@ -24,23 +24,21 @@ LOOK_EVERY = 18  # sampled frames between face counts: one segment at the defaul
 class FaceMesh:
     """Follows one person's face through a clip.
 
-    `tracking` decides which frames the mesh sees. With `every_frame` it tracks the face through all
-    of them, as the original notebook does; with `sampled` it tracks it from one sampled frame to
-    the next, several times as fast; with `none` every sampled frame is searched independently.
+    With `tracking=every_frame` the mesh tracks the face through all frames, as the notebook does;
+    with `sampled` from one sampled frame to the next, several times as fast. While one face
+    is tracked, a mesh for a single face, which need not search, is enough. A detector counts faces
+    when there is no track and every `LOOK_EVERY` sampled frames. If it finds a second one, a mesh
+    for several faces (half as slow again) replaces the first, and the face nearest to the person's
+    last position is used. A face farther away than its own size belongs to somebody else.
 
-    While one face is tracked, a mesh for a single face is enough, which need not search. A detector
-    counts faces when there is no track and every `LOOK_EVERY` sampled frames. If it finds a second
-    face, a mesh for several faces replaces the first (half as slow again, with identical landmarks
-    where there is one face), and the face nearest to the person's last position is used. A face
-    that is farther away than its own size belongs to somebody else. Without tracking, the mesh
-    always searches for several faces, and `follow` chooses.
+    With `tracking=none` every sampled frame is searched for several faces, and `follow` chooses.
     """
 
     def __init__(self, settings: CacheSettings) -> None:
         """Load the meshes."""
         from mediapipe import solutions  # 1.5 s, and only cutting needs it
 
-        self.tracking, self.follow = settings.tracking, settings.follow
+        self.settings, self.tracking = settings, settings.tracking
         load_mesh = partial(
             solutions.face_mesh.FaceMesh,
             static_image_mode=self.tracking == "none",
@@ -83,7 +81,7 @@ class FaceMesh:
 
         Returns:
             (468, 3) float64, x, y and z in pixels of the frame, possibly outside it; or None. z
-            is the depth relative to about the middle of the head; smaller is nearer.
+            is 0 near the middle of the head and smaller toward the camera.
         """
         mesh = self._several if self._crowded else self._one
         with quiet_mediapipe():
@@ -105,7 +103,7 @@ class FaceMesh:
         if not faces:
             return None
         if self.tracking == "none" or self._center is None:
-            if self.follow == "largest":
+            if self.settings.follow == "largest":
                 return max(faces, key=lambda face: np.prod(np.ptp(face[:, :2], axis=0)))
             center = np.array(size) / 2
             return min(faces, key=lambda face: np.linalg.norm(middle(face) - center))

@@ -13,16 +13,14 @@ NUM_POINTS = 468  # of the mesh; a refined one has ten more, of the irises
 
 
 def normalize_landmarks(landmarks: np.ndarray) -> np.ndarray:
-    """Remove position, size and roll of a face from its landmarks.
-
-    They are rotated in the picture plane until the eyes are level. Yaw and pitch remain, which is
-    why z is kept; the unit is measured in space, so that a face does not grow when it turns aside.
+    """Remove position, size and roll, but not yaw and pitch, of a face from its landmarks.
 
     Args:
         landmarks: (468, 3) float, x to the right, y down, z away from the viewer, on one scale.
 
     Returns:
-        (468, 3) float32; the origin is midway between the eyes' centers, the unit their distance.
+        (468, 3) float32; the origin is midway between the eyes' centers, the unit their distance in
+        space, so that a face does not grow when it turns aside.
     """
     left_eye, right_eye = eye_centers(landmarks)
     across = right_eye - left_eye  # (3,)

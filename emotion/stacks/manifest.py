@@ -1,10 +1,12 @@
 """The manifest: one row for each stack of a cache, in a CSV file."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from emotion.tables import read_rows, write_rows
+from emotion.clips.naming import Dropped
+from emotion.tables import read_rows
+
+REMEDY = "run preprocess.py to make it"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class StackRow:
     face_frames: int
     sampled_frames: int  # fewer than T in a tail
     fps: float  # by the clip's header; 0 if unknown
+    stack_digest: str  # SHA-256 of the TIFF
+    landmarks_digest: str
 
     @property
     def crop_found(self) -> list[bool]:
@@ -40,11 +44,11 @@ class StackRow:
         return f"landmarks{self.stack.removeprefix('stacks').removesuffix('.tiff')}.npy"
 
 
-def write_manifest(path: Path, rows: Iterable[StackRow]) -> None:
-    """Write a manifest atomically."""
-    write_rows(path, StackRow, rows)
-
-
 def read_manifest(path: Path) -> list[StackRow]:
     """Read a manifest; see `read_rows`."""
-    return read_rows(path, StackRow, "run preprocess.py to make it")
+    return read_rows(path, StackRow, REMEDY)
+
+
+def read_dropped(path: Path) -> list[Dropped]:
+    """Read the table of what made no stack, and why; see `read_rows`."""
+    return read_rows(path, Dropped, REMEDY)

@@ -1,12 +1,7 @@
 """Which frames of a clip become images: arithmetic on frame numbers and timestamps.
 
-Frames are numbered from 0 in the whole clip. A segment is `segment_frames` of them; the last one is
-what remains. An image is taken at every frame whose number is a multiple of the interval, which
-divides the segment, so that all segments are sampled alike.
-
-With `sampling.by=frames` the numbers count the frames of the file, whatever its rate. With
-`sampling.by=time` they count moments, 30 per second, and the frame nearest to a moment is used, so
-that 60 fps, 24 fps and variable rates give images of the same moments.
+An image is taken at every frame whose number in the clip is a multiple of the interval. The numbers
+count the frames of the file, or with `sampling.by=time` the moments, 30 per second.
 """
 
 from collections.abc import Iterable, Iterator
@@ -23,14 +18,10 @@ TIE_S = 1e-6  # halfway between two frames, the later one is used
 
 
 def num_images(segment_frames: int, interval: int) -> int:
-    """Count the images of a stack: one at frames 0, interval, 2 * interval, ... of a segment.
+    """Count the images of a stack, or raise a UserError if the interval does not divide a segment.
 
     >>> [num_images(90, interval) for interval in (5, 10, 15)]
     [18, 9, 6]
-
-    Raises:
-        UserError: the interval does not divide the segment, so that the time between the last
-            image of a segment and the first of the next would differ from the others.
     """
     if interval < 1 or segment_frames % interval:
         divisors = [n for n in range(1, segment_frames + 1) if segment_frames % n == 0]
@@ -42,11 +33,7 @@ def num_images(segment_frames: int, interval: int) -> int:
 
 
 def interval_step(interval: int, cached_interval: int, segment_frames: int) -> int:
-    """Return the step with which an interval takes images from a stack of the cached interval.
-
-    Raises:
-        UserError: the cache has no images at this interval; names the command that makes them.
-    """
+    """Return the step with which an interval takes cached images, or raise a UserError."""
     num_images(segment_frames, interval)
     if interval % cached_interval:
         raise UserError(
@@ -60,12 +47,9 @@ def interval_step(interval: int, cached_interval: int, segment_frames: int) -> i
 def number_frames(
     frames: Iterable[tuple[float | None, Frame]], by: str, fps: float
 ) -> Iterator[tuple[int, Frame]]:
-    """Number frames as segments and intervals count them.
+    """Number frames, each with its timestamp in seconds or None, by `frames` or `time`.
 
-    Args:
-        frames: timestamp in seconds, or None, and the frame, in presentation order.
-        by: `frames` or `time`; with `time`, a frame may repeat or be skipped.
-        fps: frames per second by the header, used where timestamps are missing.
+    By time, a frame may repeat or be skipped; `fps` is used where timestamps are missing.
     """
     if by == "frames":
         yield from enumerate(frame for _, frame in frames)
@@ -76,11 +60,11 @@ def number_frames(
 def mend_times(
     frames: Iterable[tuple[float | None, Frame]], gap_s: float
 ) -> Iterator[tuple[float, Frame]]:
-    """Make timestamps start at 0 and increase; change only those that do not.
+    """Make timestamps start at 0 and increase.
 
-    A timestamp is valid if it is between the one before and the one after. An invalid one is
-    replaced by the middle of the two, or by `gap_s` after the one before if the one after is
-    invalid too. A jump back, or by more than `MAX_GAP_S`, resets the clock.
+    One that is not between the one before and the one after is replaced by their middle, or by
+    `gap_s` after the one before if the one after is invalid too. A jump back, or by more than
+    `MAX_GAP_S`, resets the clock.
 
     >>> frames = [(5.0, "a"), (5.2, "b"), (5.1, "c"), (None, "d"), (5.4, "e"), (0.0, "f")]
     >>> [(round(time_s, 3), frame) for time_s, frame in mend_times(frames, 0.1)]

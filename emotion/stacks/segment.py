@@ -13,33 +13,25 @@ from emotion.stacks.settings import CacheSettings
 
 @dataclass(frozen=True)
 class CroppedFrame:
-    """A frame of a clip, and the face in it if the frame is sampled.
-
-    `crop`, (H, W) uint8 gray, its `box` and `landmarks`, (468, 3) float32 of `normalize_landmarks`,
-    are None if there is no face.
-    """
+    """A frame of a clip, and the face in it, if the frame is sampled and shows one."""
 
     number: int
     picture: Picture
     sampled: bool
-    crop: np.ndarray | None = None
+    crop: np.ndarray | None = None  # (H, W) uint8 gray
     box: Box | None = None
     num_faces: int = 0
-    landmarks: np.ndarray | None = None
+    landmarks: np.ndarray | None = None  # (468, 3) float32 of `normalize_landmarks`
 
 
 @dataclass
 class Segment:
-    """A stretch of a clip, numbered from 1, and the faces in it.
-
-    `crops`, `boxes` and `landmarks` are those of each sampled `CroppedFrame`; `num_faces` is the
-    maximum number of faces seen at once.
-    """
+    """A stretch of a clip, numbered from 1, with what each sampled `CroppedFrame` in it has."""
 
     number: int
     first_frame: int = 0
     num_frames: int = 0
-    num_faces: int = 0
+    num_faces: int = 0  # seen at once, at most
     crops: list[np.ndarray | None] = field(default_factory=list)
     boxes: list[Box | None] = field(default_factory=list)
     landmarks: list[np.ndarray | None] = field(default_factory=list)

@@ -1,21 +1,13 @@
 """The settings that decide which stacks a clip gives and what is in them."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from omegaconf import DictConfig
 from pydantic import ConfigDict
 
-from emotion.errors import UserError
+from emotion.config import Count, NonNegative, Share
 from emotion.stacks.sampling import num_images
-
-TRACKING = ("every_frame", "sampled", "none")
-CHOICES = {
-    "sampling.by": ("frames", "time"),
-    "sampling.start": ("clip", "first_face"),
-    "face.tracking": TRACKING,
-    "face.follow": ("largest", "central"),
-    "face.fit": ("box", "features"),
-}
 
 
 @dataclass(frozen=True)
@@ -23,47 +15,34 @@ class CacheSettings:
     """Every setting that changes which stacks a clip gives, or their pixels.
 
     The names are those of the config: `min_frames` is in `data`, the next five are in `sampling`,
-    the others in `face`. `conf/stacks.yaml` documents them.
+    the others in `face`. `conf/stacks.yaml` documents them. pydantic checks them in what is read.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
 
-    min_frames: int
-    segment_frames: int
-    interval: int
-    by: str
-    start: str
-    min_face_fraction: float
-    tracking: str
-    follow: str
-    margin: float
+    min_frames: Count
+    segment_frames: Count
+    interval: Count
+    by: Literal["frames", "time"]
+    start: Literal["clip", "first_face"]
+    min_face_fraction: Share
+    tracking: Literal["every_frame", "sampled", "none"]
+    follow: Literal["largest", "central"]
+    margin: NonNegative
     align: bool
-    size_px: int
-    min_confidence: float
+    size_px: Count
+    min_confidence: Share
     refine: bool = False
-    fit: str = "box"
+    fit: Literal["box", "features"] = "box"
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "CacheSettings":
-        """Read the settings from a composed config."""
+        """Read the settings from a composed config, whose schema has checked them."""
         return cls(min_frames=cfg.data.min_frames, **cfg.sampling, **cfg.face)
 
     def __post_init__(self) -> None:
-        """Check choices and ranges; a UserError names the key."""
+        """Raise a UserError if the interval does not divide the segment."""
         num_images(self.segment_frames, self.interval)
-        ranges = {
-            "sampling.min_face_fraction": (0, 1),
-            "face.min_confidence": (0, 1),
-            "data.min_frames": (1, self.segment_frames),
-            "face.size_px": (1, float("inf")),
-            "face.margin": (0, float("inf")),
-        }
-        for key, choices in CHOICES.items():
-            if (value := getattr(self, key.split(".")[1])) not in choices:
-                raise UserError(f"{key} must be one of {', '.join(choices)}, got {value!r}")
-        for key, (low, high) in ranges.items():
-            if not low <= (value := getattr(self, key.split(".")[1])) <= high:
-                raise UserError(f"{key} must be from {low} to {high}, got {value}")
 
     @property
     def num_images(self) -> int:

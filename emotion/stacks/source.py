@@ -1,27 +1,20 @@
 """Where the clips of a data set come from: a folder or a list, a download, or the demo renderer."""
 
-import hashlib
-import json
+import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from emotion.clips.find import find_clips, limit_clips, read_names
-from emotion.clips.naming import Clip, Dropped, Scheme
+from emotion.clips.naming import Clip, Dropped, Scheme, printable
+from emotion.config import Render
 from emotion.errors import UserError
-from emotion.progress import ProgressBar
+from emotion.files import digest, file_digest
+from emotion.progress import progress_bar
 
 RENDERED = ".rendered"  # marks a folder that demo clips are rendered into
-
-
-@dataclass(frozen=True)
-class Render:
-    """The demo clips to render: how many of each class, and the seed of their identities."""
-
-    clips_per_class: int
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -41,13 +34,11 @@ class ClipSource:
         """Read the source from a composed config; access no file."""
         data = cfg.data
         root, clip_list = (
-            path if path is None else Path(path).expanduser().absolute()
-            for path in (OmegaConf.select(data, "root"), OmegaConf.select(data, "list"))
+            Path(path).expanduser().absolute() if path is not None else None
+            for path in (data.get("root"), data.get("list"))
         )
-        if "list" in list(data) and clip_list is None:  # `in data` would skip a missing value, ???
-            raise UserError(f"data.list is missing: data={data.name} needs data.list=FILE")
         if root is None and clip_list is None:
-            raise UserError(f"data.root is missing: data={data.name} needs data.root=DIR")
+            raise UserError(f"data.root must be set: data={data.name} needs data.root=DIR")
         return cls(
             name=data.name,
             root=root or clip_list.parent,
@@ -64,19 +55,18 @@ class ClipSource:
         name = self.name
         if self.max_per_class is not None:
             name += f"-{self.max_per_class}perclass"
-        place = f"{self.root}\n{self.clip_list or ''}"
-        return f"{name}-{hashlib.sha256(place.encode()).hexdigest()[:6]}"
+        place = os.fsencode(f"{self.root}\n{self.clip_list or ''}")
+        return f"{name}-{digest(place)[:6]}"
 
     def description(self) -> dict[str, Any]:
         """Return all that decides which clips there are and how they are labeled, as JSON."""
         listed = self.clip_list is not None and self.clip_list.is_file()
-        values = {
-            "root": str(self.root),
-            "list": hashlib.sha256(self.clip_list.read_bytes()).hexdigest() if listed else None,
-            "render": self.render and asdict(self.render),
+        return {
+            "root": printable(str(self.root)),
+            "list": file_digest(self.clip_list) if listed else None,
+            "render": self.render and self.render.model_dump(),
             "scheme": asdict(self.scheme),
         }
-        return json.loads(json.dumps(values))
 
     def find(self) -> tuple[list[Clip], list[Dropped]]:
         """Find the clips, and the files or rows that are not clips; see `find_clips`."""
@@ -86,10 +76,9 @@ class ClipSource:
         """List the demo clips that do not exist yet; none for other data sets."""
         if self.render is None:
             return []
+        numbers = range(1, self.render.clips_per_class + 1)
         paths = [
-            self.root / f"{label}_{number:04d}.mp4"
-            for label in self.scheme.labels
-            for number in range(1, self.render.clips_per_class + 1)
+            self.root / f"{label}_{n:04d}.mp4" for label in self.scheme.labels for n in numbers
         ]
         clips, _ = read_names(paths, self.root, self.scheme)
         paths = [clip.path for clip in limit_clips(clips, self.max_per_class)]
@@ -98,13 +87,13 @@ class ClipSource:
     def provide(self, num_workers: int | None) -> None:
         """Render the missing demo clips, or download the clips, if the data set has such clips."""
         if missing := self.missing_renders():
-            self._render(missing, self.render.seed, num_workers)
+            self._render(missing, num_workers)
         if self.download_id is not None:
             from emotion.clips.drive import fetch_clips
 
             fetch_clips(self.root, self.download_id)
 
-    def _render(self, paths: list[Path], seed: int, num_workers: int | None) -> None:
+    def _render(self, paths: list[Path], num_workers: int | None) -> None:
         from emotion.clips.demo.render import render_clips
 
         mark = self.root / RENDERED
@@ -115,5 +104,5 @@ class ClipSource:
             )
         self.root.mkdir(parents=True, exist_ok=True)
         mark.touch()
-        with ProgressBar("rendering demo clips", len(paths)) as bar:
-            render_clips(paths, seed, num_workers or -1, on_done=bar.advance)
+        with progress_bar("rendering demo clips", len(paths)) as advance:
+            render_clips(paths, self.render.seed, num_workers or -1, on_done=advance)

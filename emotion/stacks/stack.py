@@ -1,8 +1,7 @@
 """Stacks: (T, H, W) arrays of face crops, one TIFF for each segment.
 
-A cached stack has one crop for every `sampling.interval` frames; stacks of longer intervals are
-taken from it without the clip. The cached stack of a still holds its one image, which stands for
-all T images; only the first of these counts as a crop of its own frame.
+The cached stack of a still holds its one image, which stands for all T images; only the first of
+these counts as a crop of its own frame.
 """
 
 import io
@@ -17,32 +16,26 @@ from emotion.files import unfinished
 
 
 def source_images(has_face: Sequence[bool]) -> np.ndarray:
-    """Return which crop is used for each image of a stack.
+    """Return which crop is used for each image of a stack, (T,) int64; at least one has a face.
 
     An image without a face repeats the last crop before it; images before the first crop repeat
     the first. (The original notebook inserts black images. Where some classes begin with black
     frames more often than others, a model learns the label from them.)
 
-    Returns:
-        (T,) int64, indices of images with a face; if there are none, a ValueError is raised.
-
     >>> source_images([False, True, False, True]).tolist()
     [1, 1, 1, 3]
     """
     found = np.flatnonzero(has_face)
-    if found.size == 0:
-        raise ValueError("no image of the stack has a face")
     before = np.searchsorted(found, np.arange(len(has_face)), side="right") - 1
     return found[np.maximum(before, 0)]
 
 
 def stack_crops(crops: Sequence[np.ndarray | None], num_images: int) -> np.ndarray:
-    """Stack the crops of a segment, or their landmarks; fill gaps as `source_images` does.
+    """Stack the T crops of a segment, or their landmarks; fill gaps as `source_images` does.
 
     Args:
-        crops: of each sampled frame, (H, W) uint8 or None; a tail has fewer than `num_images`. Or
-            the landmarks of these crops, (468, 3) float32 or None.
-        num_images: T of the result, (T, H, W) uint8 or (T, 468, 3) float32.
+        crops: of each sampled frame, (H, W) uint8 or (468, 3) float32, or None; fewer in a tail.
+        num_images: T.
     """
     return np.stack([crops[i] for i in source_images(own_crops(crops, num_images))])
 
@@ -54,18 +47,15 @@ def own_crops(crops: Sequence[np.ndarray | None], num_images: int) -> list[bool]
 
 
 def take_images(has_face: Sequence[bool], step: int) -> np.ndarray:
-    """Return which images of a cached stack make the stack of a longer interval.
+    """Return which of T cached images make the stack of a longer interval, (ceil(T / step),) int64.
 
     The result is what cutting the clip at that interval would give: a crop from a frame that the
-    longer interval does not sample is never used, not even in place of a missing face.
+    longer interval does not sample is never used, not even in place of a missing face. If no taken
+    image has a face, every `step`-th image is used as it is.
 
     Args:
         has_face: for each of the T cached images, whether it is a crop of its own frame.
         step: the longer interval in cached images.
-
-    Returns:
-        (ceil(T / step),) int64, indices into the cached stack. If no taken image has a face, every
-        `step`-th image as it is.
 
     >>> take_images([True, True, False, True, False, False], step=2).tolist()
     [0, 0, 0]
@@ -79,16 +69,10 @@ def take_images(has_face: Sequence[bool], step: int) -> np.ndarray:
 def model_images(
     stack: np.ndarray, has_face: Sequence[bool], step: int, image_px: int
 ) -> np.ndarray:
-    """Convert a cached stack to the images that a model takes.
+    """Convert a cached stack to the images that a model takes, selected by `take_images`.
 
-    Args:
-        stack: (T, H, W) uint8; (1, H, W) of a still.
-        has_face: as in `take_images`.
-        step: the model's interval in cached images.
-        image_px: height and width of the returned images.
-
-    Returns:
-        (ceil(T / step), image_px, image_px) uint8, with channels last in memory.
+    From (T, H, W) uint8, (1, H, W) of a still, to (ceil(T / step), image_px, image_px) uint8 with
+    channels last in memory.
     """
     taken = stack[take_images(has_face, step)]
     if taken.shape[-1] != image_px:
@@ -96,11 +80,6 @@ def model_images(
         taken = [cv2.resize(image, size, interpolation=cv2.INTER_AREA) for image in taken]
     images = cv2.merge(list(taken)).reshape(image_px, image_px, -1)  # (H, W, T)
     return images.transpose(2, 0, 1)  # (T, H, W)
-
-
-def model_landmarks(landmarks: np.ndarray, has_face: Sequence[bool], step: int) -> np.ndarray:
-    """Select the landmarks, (T or 1, 468, 3) float32, of the images that `model_images` selects."""
-    return landmarks[take_images(has_face, step)]
 
 
 def write_stack(path: Path, stack: np.ndarray) -> None:
@@ -113,10 +92,7 @@ def write_stack(path: Path, stack: np.ndarray) -> None:
 
 
 def read_stack(path: Path) -> np.ndarray:
-    """Map the TIFF of a stack into memory, (T, H, W) uint8, read-only.
-
-    A file that cannot be mapped, such as a compressed one, is read at once.
-    """
+    """Map the TIFF of a stack, (T, H, W) uint8, into memory; read a compressed one."""
     try:
         stack = tifffile.memmap(path, mode="r")
     except ValueError:

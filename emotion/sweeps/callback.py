@@ -5,7 +5,6 @@ import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,16 @@ from emotion import REPOSITORY
 from emotion.cli import exit_on_error
 from emotion.config import check_config
 from emotion.errors import UserError
-from emotion.progress import duration
-from emotion.sweeps.plan import PlannedCell, work, write_plan
-from emotion.training.cell import cell_id, describe_cell, foreign_files, why_run
-from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, read_record
+from emotion.progress import duration, when
+from emotion.sweeps.plan import Plan, PlannedCell, work, write_plan
+from emotion.training.cell import (
+    cell_id,
+    describe_cell,
+    foreign_files,
+    remove_irregular,
+    why_run,
+)
+from emotion.training.record import RECORD_FILE, FailedRun, FinishedRun, command, read_record
 
 
 class SweepProgress(Callback):
@@ -35,31 +40,28 @@ class SweepProgress(Callback):
         with exit_on_error():
             self.sweep_dir = Path(config.hydra.sweep.dir).absolute()
             check_launcher(config.hydra.launcher)
+            remove_irregular(self.sweep_dir, "multirun.yaml")
             cells = compose_cells(config, config_name)
             prepare_data(list(cells.values()))
-            self.cells = plan_cells(cells, self.sweep_dir)
+            self.cells = plan_cells(cells, self.sweep_dir, typed_command(config))
             self.start_s = time.time()
 
     def on_job_end(self, config: DictConfig, **_: Any) -> None:
         """Print how many cells are over and when the others will be; runs where the job runs."""
         with exit_on_error():
-            folder = str(config.hydra.sweep.subdir)
-            if folder in {cell.folder for cell in self.cells if cell.to_run}:
-                print(self.progress(folder), flush=True)
-
-    def progress(self, folder: str) -> str:
-        """Return the line of progress after the cell of a folder has ended."""
-        to_run = [self.sweep_dir / cell.folder / RECORD_FILE for cell in self.cells if cell.to_run]
-        over = [path for path in to_run if path.is_file() and path.stat().st_mtime >= self.start_s]
-        failed = sum(isinstance(read_record(path.parent), FailedRun) for path in over)
-        num_left = len(to_run) - len(over)
-        line = f"over: {folder}; {len(self.cells) - num_left} of {len(self.cells)} cells"
-        line += f", {failed} failed" if failed else ""
-        if num_left and over:
-            left_s = (time.time() - self.start_s) / len(over) * num_left
-            until = datetime.now() + timedelta(seconds=left_s)
-            line += f", about {duration(left_s)} left, until {until:%H:%M}"
-        return line
+            folder = config.hydra.sweep.subdir
+            paths = [self.sweep_dir / c.folder / RECORD_FILE for c in self.cells if c.to_run]
+            if folder not in {path.parent.name for path in paths}:
+                return
+            over = [p for p in paths if p.is_file() and p.stat().st_mtime >= self.start_s]
+            failed = sum(isinstance(read_record(path.parent), FailedRun) for path in over)
+            num_left = len(paths) - len(over)
+            line = f"over: {folder}; {len(self.cells) - num_left} of {len(self.cells)} cells"
+            line += f", {failed} failed" if failed else ""
+            if num_left and over:
+                left_s = (time.time() - self.start_s) / len(over) * num_left
+                line += f", about {duration(left_s)} left, done {when(left_s)}"
+            print(line, flush=True)
 
     def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
         """Exit with status 1 if a cell has not finished; runs after the report."""
@@ -99,6 +101,7 @@ def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]
             cfg.hydra.job.num = number  # hydra.sweep.subdir may refer to it
         name = str(cfg.hydra.sweep.subdir)
         folder = Path(config.hydra.sweep.dir) / name
+        remove_irregular(folder)
         if cell_id(cells.setdefault(name, cfg)) != cell_id(cfg):
             raise UserError(f"hydra.sweep.subdir={name} gives two cells one folder: leave it out")
         why = why_run(cfg, folder)
@@ -124,7 +127,14 @@ def prepare_data(cells: Sequence[DictConfig]) -> None:
         raise errors[0]
 
 
-def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path) -> list[PlannedCell]:
+def typed_command(config: DictConfig) -> str:
+    """Return the command that starts the sweep again."""
+    typed = OmegaConf.to_container(config.hydra.overrides)  # cells interpolate for themselves
+    hydra = [override for override in typed["hydra"] if not override.startswith("hydra.mode=")]
+    return command("-m", *typed["task"], *hydra)
+
+
+def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path, typed: str) -> list[PlannedCell]:
     """Write the plan of composed cells; print which are finished and which run again."""
     plan, names = [], defaultdict(list)
     for name, cfg in cells.items():
@@ -132,7 +142,7 @@ def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path) -> list[PlannedCel
         names[why].append(name)
         head = dict(describe_cell(cfg, cfg.hydra.overrides.task))
         plan.append(PlannedCell(**head, folder=name, to_run=why is not None, work=work(cfg)))
-    write_plan(sweep_dir, plan)
+    write_plan(sweep_dir, Plan(command=typed, cells=plan))
     print(
         f"sweep {sweep_dir}: {len(plan)} cells, {len(names[None])} of them finished; "
         f"the same command with sweep={sweep_dir.name} continues it"

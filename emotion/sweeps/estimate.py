@@ -43,7 +43,7 @@ class SweepEstimate(pl.Callback):
         sweep_dir = Path(hydra.sweep.dir)
         if "submitit" in hydra.launcher._target_ or not (sweep_dir / PLAN_FILE).is_file():
             return []  # cells on other machines; a search
-        cells = [cell for cell in read_plan(sweep_dir) if cell.to_run]
+        cells = [cell for cell in read_plan(sweep_dir).cells if cell.to_run]
         if not cells or cells[0].folder != run_dir.name or cells[0].backbone is None:
             return []
         num_parallel = joblib.effective_n_jobs(hydra.launcher.get("n_jobs", 1))

@@ -12,7 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from emotion.cli import one_line
+from emotion.errors import is_machine_fault
 from emotion.files import claimed, holder
+from emotion.stopping import end_with
 from emotion.sweeps.estimate import SweepEstimate
 from emotion.training.cell import ERROR_FILE, LOCK, clear, describe_cell, why_run
 from emotion.training.checkpoint import LAST
@@ -30,6 +32,7 @@ def run_job(cfg: DictConfig) -> float | None:
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if multiprocessing.get_start_method() == "loky":  # a joblib worker; cannot start more of them
         multiprocessing.set_start_method(None, force=True)  # the platform's method, for loaders
+        end_with(multiprocessing.parent_process().pid)
     if signal.getsignal(signal.SIGTERM) == signal.SIG_DFL:  # in a worker: Lightning would ignore it
         signal.signal(signal.SIGTERM, lambda *_: os._exit(128 + signal.SIGTERM))
     if process := holder(run_dir / LOCK):
@@ -47,6 +50,8 @@ def run_or_fail(cfg: DictConfig, run_dir: Path, why: str) -> RunRecord | None:
         clear(run_dir, but_for_training=resumes and (run_dir / LAST).is_file())
         return run_cell(cfg, run_dir, SweepEstimate.of_job(cfg, run_dir))
     except Exception as error:
+        if is_machine_fault(error):  # it would meet every cell
+            raise
         log.error("cell %s failed: %s", run_dir.name, one_line(error))
         (run_dir / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
         head = describe_cell(cfg, HydraConfig.get().overrides.task)

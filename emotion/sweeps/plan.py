@@ -1,15 +1,14 @@
 """The plan of a sweep, `sweep.json`: the cells that its last start asked for."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter, field_validator
 
-from emotion.errors import UserError, first_problem
-from emotion.files import unfinished
+from emotion.errors import DamagedFile, UserError
+from emotion.files import read_sealed, write_sealed
 from emotion.stacks.sampling import num_images
-from emotion.training.record import RunHead
+from emotion.training.record import Part, RunHead
 
 PLAN_FILE = "sweep.json"
 
@@ -21,24 +20,42 @@ class PlannedCell(RunHead):
     to_run: bool  # whether it was not finished when the sweep started
     work: float  # pixels per training stack times epochs, to compare run times
 
+    @field_validator("folder")
+    @classmethod
+    def _is_inside(cls, folder: str) -> str:
+        """Refuse a path that leads out of the sweep's folder."""
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise ValueError("it must be inside the sweep's folder")
+        return folder
 
-_PLAN = TypeAdapter(list[PlannedCell])
+
+class Plan(Part):
+    """The plan of a sweep."""
+
+    command: str  # of its last start
+    cells: tuple[PlannedCell, ...]
 
 
-def write_plan(sweep_dir: Path, cells: Sequence[PlannedCell]) -> None:
+_PLAN = TypeAdapter(Plan)
+
+
+def write_plan(sweep_dir: Path, plan: Plan) -> None:
     """Write the plan of a sweep atomically."""
-    with unfinished(sweep_dir / PLAN_FILE) as temporary:
-        temporary.write_bytes(_PLAN.dump_json(list(cells), indent=2))
+    write_sealed(sweep_dir / PLAN_FILE, _PLAN, plan)
 
 
-def read_plan(sweep_dir: Path) -> list[PlannedCell]:
+def read_plan(sweep_dir: Path) -> Plan:
     """Read the plan of a sweep."""
-    path = sweep_dir / PLAN_FILE
     try:
-        return _PLAN.validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else first_problem(error)
-        raise UserError(f"{path} cannot be read ({reason}): start its sweep again") from None
+        plan = read_sealed(sweep_dir / PLAN_FILE, _PLAN)
+    except FileNotFoundError:
+        raise UserError(f"{sweep_dir} has no {PLAN_FILE}: start its sweep again") from None
+    except DamagedFile as error:
+        raise DamagedFile(f"{error}: start its sweep again") from None
+    for folder in (sweep_dir / cell.folder for cell in plan.cells):
+        if not folder.resolve().is_relative_to(sweep_dir.resolve()):
+            raise DamagedFile(f"{folder} is a link that leads out of the sweep: remove it")
+    return plan
 
 
 def work(cfg: DictConfig) -> float:

@@ -19,6 +19,9 @@ from emotion.training.record import PretrainedWeights
 log = logging.getLogger(__name__)
 
 CLASS_WEIGHTS = {"balanced": 1.0, "root": 0.5}  # powers for StackDataModule.class_weights
+NETWORK_KEYS = (  # of cfg.model, which are arguments of EmotionModule
+    *("backbone", "hidden", "dropout", "fusion", "normalize", "channels_last", "freeze_epochs"),
+)
 
 
 def build_datamodule(cfg: DictConfig) -> StackDataModule:
@@ -42,21 +45,15 @@ def build_datamodule(cfg: DictConfig) -> StackDataModule:
 
 def build_module(cfg: DictConfig, datamodule: StackDataModule) -> ClassifierModule:
     """Build the module, its network with random weights."""
-    model = cfg.model
+    model = OmegaConf.to_container(cfg.model)
     shared = {"num_images": datamodule.num_images, "labels": datamodule.labels}
-    if model.inputs == "landmarks":
-        return LandmarkModule(**shared, **model.discriminant)
+    if model["inputs"] == "landmarks":
+        return LandmarkModule(**shared, **model["discriminant"])
     weights = cfg.loss.class_weights
     return EmotionModule(
         **shared,
-        backbone=model.backbone,
+        **{key: model[key] for key in NETWORK_KEYS},
         image_px=datamodule.image_px,
-        hidden=model.hidden,
-        dropout=tuple(model.dropout),
-        fusion=model.fusion,
-        normalize=model.normalize,
-        channels_last=model.channels_last,
-        freeze_epochs=model.freeze_epochs,
         class_weights=datamodule.class_weights(CLASS_WEIGHTS[weights]) if weights else None,
         label_smoothing=cfg.loss.label_smoothing,
         mixup=cfg.loss.mixup,
@@ -66,16 +63,16 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> ClassifierModu
 
 
 def start_backbone(cfg: DictConfig, module: ClassifierModule) -> PretrainedWeights:
-    """Load the pretrained weights that the config names, and compile the network if it says so."""
+    """Load the pretrained weights of the config, and compile the network if `model.compile`."""
     model = cfg.model
     if model.inputs == "landmarks":
         return PretrainedWeights(loaded=False, source="no backbone")
-    pretrained = load_pretrained(module.network, model.backbone, model.pretrained, model.stem)
-    if model.pretrained == "auto" and not pretrained.loaded:
-        log.warning("WARNING: no pretrained weights; training starts from %s", pretrained.source)
+    loaded, source = load_pretrained(module.network, model.backbone, model.pretrained, model.stem)
+    if model.pretrained == "auto" and not loaded:
+        log.warning("WARNING: no pretrained weights; training starts from %s", source)
     if model.compile:
         module.network.compile()  # in place, so that the names of its weights stay
-    return PretrainedWeights.model_validate(pretrained)
+    return PretrainedWeights(loaded=loaded, source=source)
 
 
 def build_recipe(

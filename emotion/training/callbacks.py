@@ -2,24 +2,21 @@
 
 import logging
 import time
-from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, EarlyStopping, WeightAveraging
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
-from emotion.progress import terminal_bar
+from emotion.progress import terminal_bar, when
 
 log = logging.getLogger(__name__)
 
 
 class EpochLines(Callback):
-    """Logs a line after each epoch: scores, and the estimated end of training.
-
-    In a terminal, a progress bar of the epoch stands in its place before.
-    """
+    """Logs a line after each epoch; in a terminal, a progress bar stands in its place before."""
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Start the clock."""
@@ -63,27 +60,13 @@ class EpochLines(Callback):
         )
 
 
-def when(left_s: float, now: datetime | None = None) -> str:
-    """Return the time of day in `left_s` seconds, with the date if it is not today.
-
-    >>> when(5400, datetime(2025, 3, 1, 23, 0))
-    'on Sun 2 Mar at 00:30'
-    """
-    now = now or datetime.now()
-    end = now + timedelta(seconds=left_s)
-    day = "" if end.date() == now.date() else f"on {end:%a} {end.day} {end:%b} "
-    return f"{day}at {end:%H:%M}"
-
-
 class SeededEpochs(Callback):
-    """Seeds torch's generators at the start of each epoch, from the run's seed and the epoch.
+    """Seeds torch's generators at the start of each epoch, from run's seed, epoch and process.
 
-    Dropout and mixup then do not depend on where training was interrupted. Each process of
-    `trainer=ddp` has random numbers of its own.
+    Dropout and mixup then do not depend on where training was interrupted.
     """
 
     def __init__(self, seed: int) -> None:  # no dataclass: Hydra would make a config of it
-        """Take the run's seed."""
         self.seed = seed
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -105,20 +88,12 @@ class EarlyStop(EarlyStopping):
 class Ema(WeightAveraging):
     """Validates and keeps an exponential moving average of weights and batch norm statistics.
 
-    The decay starts lower, as min(decay, (1 + n) / (10 + n)) after n steps, so that the average
-    forgets the initial weights.
+    After n steps the decay is min(decay, (1 + n) / (10 + n)), which forgets the initial weights.
     """
 
     def __init__(self, decay: float) -> None:
-        """Set the share of the average that each step keeps, from 0 to below 1."""
-
-        def average(
-            averaged: list[torch.Tensor], current: list[torch.Tensor], num: torch.Tensor
-        ) -> None:
+        def average(averaged: list, current: list, num: torch.Tensor) -> None:
             kept = min(decay, (1 + int(num)) / (10 + int(num)))
-            if averaged[0].is_floating_point():
-                torch._foreach_lerp_(averaged, current, 1 - kept)
-            else:  # counters
-                torch._foreach_copy_(averaged, current)
+            get_ema_multi_avg_fn(kept)(averaged, current, num)
 
         super().__init__(multi_avg_fn=average)

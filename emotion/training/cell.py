@@ -1,7 +1,7 @@
 """A cell, one run of a sweep: its id, and the state of its folder.
 
-A cell is identified by its composed config and its folder is named after it, so that a sweep that
-is started again finds its finished cells in any order, and two settings never share a folder.
+The id is a hash of the composed config and part of the folder's name: a sweep that is started again
+finds its finished cells in any order, and two settings never share a folder.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.models.titles import model_title
 
 if TYPE_CHECKING:  # imported where used, because `train.py --help` imports this module
@@ -25,13 +25,11 @@ if TYPE_CHECKING:  # imported where used, because `train.py --help` imports this
 ERROR_FILE = "error.txt"
 LOCK = ".cell.lock"  # held by the process that runs the cell
 LOG = "train.log"
-# Everything that a run writes; no other file is ever removed from a run's folder.
-RUN_FOLDERS = ("curves", "wandb")
-RUN_FILES = (
-    *(LOG, LOCK, ERROR_FILE, "metrics.json", "predictions.csv", "recipe.json"),
-    *("best.ckpt", "last.ckpt", "curves/metrics.csv", "curves/hparams.yaml"),
-    *(".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml"),
-)
+CURVES_FILE, HPARAMS_FILE = "curves/metrics.csv", "curves/hparams.yaml"
+# Everything that a run writes, besides `wandb/`; no other file is ever removed from its folder.
+START_FILES = (LOG, LOCK, *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")))
+TRAINING_FILES = ("best.ckpt", "last.ckpt", CURVES_FILE, HPARAMS_FILE)
+RESULT_FILES = (ERROR_FILE, "metrics.json", "predictions.csv", "recipe.json")
 # Keys that cannot change a result: paths, names, loggers, worker counts.
 BESIDE_THE_POINT = (
     *("hydra", "sweep", "paths", "logger"),
@@ -42,8 +40,8 @@ BESIDE_THE_POINT = (
 def cell_id(cfg: DictConfig) -> str:
     """Hash everything in a composed config that can change a result into 8 hexadecimal digits.
 
-    Interpolations are hashed unresolved, so that the id does not depend on paths. A file of
-    pretrained weights counts by its content, and `_target_` (how a class is spelled) not at all.
+    Interpolations are hashed unresolved, because many hold paths, a file of pretrained weights by
+    its content, and `_target_` (how a class is spelled) not at all.
     """
     settings = without_targets(OmegaConf.to_container(cfg, resolve=False))
     for key in BESIDE_THE_POINT:
@@ -110,16 +108,18 @@ def why_run(cfg: DictConfig, folder: Path) -> str | None:
 
     try:
         record = read_record(folder)
-    except UserError:
-        return "damaged record"
-    if record is None:
-        return "cut off" if is_begun(folder) else "new"
-    if record.cell != cell_id(cfg):
-        return "another config"
-    if not isinstance(record, FinishedRun):
-        return "failed before"
-    is_current = record.manifest_sha256 == Cache.from_config(cfg).manifest_sha256()
-    return None if is_current else "made from other stacks"
+        if record is None:
+            return "cut off" if is_begun(folder) else "new"
+        if record.cell != cell_id(cfg):
+            return "another config"
+        if not isinstance(record, FinishedRun):
+            return "failed before"
+        if record.manifest_sha256 != Cache.from_config(cfg).manifest_sha256():
+            return "made from other stacks"
+        record.check_files(folder)
+    except DamagedFile:
+        return "damaged"
+    return None
 
 
 def is_begun(folder: Path) -> bool:
@@ -136,27 +136,32 @@ def foreign_files(folder: Path) -> list[Path]:
 def is_run_file(name: str) -> bool:
     """Return whether a run writes a file of this name, relative to its folder."""
     finished = re.sub(r"(^|/)\.(\w+)\.\w+-\d+(\.\w+)$", r"\1\2\3", name)  # of files.unfinished
-    return finished in RUN_FILES or name.startswith("wandb/")
+    own = (*START_FILES, *TRAINING_FILES, *RESULT_FILES)
+    return finished in own or name.startswith("wandb/")
+
+
+def remove_irregular(folder: Path, *names: str) -> None:
+    """Remove links, pipes and empty folders in the place of files that are opened for writing."""
+    for path in (folder / name for name in names or (".hydra", *START_FILES, HPARAMS_FILE)):
+        is_regular = path.is_dir() if path.name == ".hydra" else path.is_file()
+        if path.is_symlink() or (path.exists() and not is_regular):
+            path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def clear(folder: Path, *, but_for_training: bool = False) -> None:
-    """Remove what an unfinished run of a cell has left in its folder, but its config and log.
+    """Remove what an earlier run has left in its folder, but what this run has written already.
 
-    Those belong to the run that is about to start. `but_for_training` also keeps checkpoints and
-    curves, to resume from them.
+    `but_for_training` also keeps checkpoints, curves and W&B's files, to resume from them.
 
     Raises:
         UserError: the folder holds files that no run writes; nothing is removed.
     """
     if foreign := foreign_files(folder):
         raise UserError(f"{foreign[0]} is in a run's folder, and no run writes it: move it away")
-    kept = {".hydra", LOG, LOCK}
-    if but_for_training:
-        kept |= {"best.ckpt", "last.ckpt", *RUN_FOLDERS}
+    kept = (*START_FILES, "wandb/", *TRAINING_FILES) if but_for_training else START_FILES
+    kept_names = {name.partition("/")[0] for name in kept}
     for path in folder.iterdir():
-        if path.name in kept:
-            continue
-        if not path.is_dir():
-            path.unlink()
-        elif path.name in RUN_FOLDERS:
+        if path.is_dir() and path.name not in kept_names:
             shutil.rmtree(path)
+        elif path.name not in kept_names:
+            path.unlink()

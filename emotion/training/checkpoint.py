@@ -1,6 +1,5 @@
 """Checkpoints: written atomically, loaded for resuming or for evaluation."""
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,9 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.plugins import TorchCheckpointIO
 
-from emotion.errors import UserError
-from emotion.files import unfinished
+from emotion.errors import DamagedFile, UserError, is_machine_fault
+from emotion.files import file_digest, unfinished
+from emotion.models.weights import load_weights, read_checkpoint
 from emotion.training.record import FinishedRun, read_record
 
 LAST = "last.ckpt"
@@ -20,43 +20,47 @@ class RunCheckpoint(ModelCheckpoint):
     """Keeps one checkpoint in the run's folder, also if the run resumes in another folder."""
 
     def __init__(self, **settings: Any) -> None:
-        """Take the settings of `ModelCheckpoint`; an existing file of the same name is replaced."""
-        super().__init__(enable_version_counter=False, **settings)
+        super().__init__(enable_version_counter=False, **settings)  # replaces an existing file
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, with the digest of the kept file if it is the best."""
+        state = super().state_dict()
+        if self.monitor is not None and self.best_model_path:
+            state["digest"] = file_digest(Path(self.best_model_path))
+        return state
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Resume from a checkpoint of this folder or of another one."""
+        """Resume, also from another folder, whose best checkpoint is copied here."""
         if self.monitor is None:  # has no state: every epoch replaces the file
             return
-        kept = Path(state_dict["best_model_path"])
-        here = Path(self.dirpath) / kept.name
-        if state_dict["dirpath"] != self.dirpath and not here.is_file():
-            if not kept.is_file():
-                raise UserError(f"ckpt_path: the best checkpoint of its run, {kept}, is missing")
-            with unfinished(here) as temporary:
-                shutil.copyfile(kept, temporary)
-        super().load_state_dict(
-            state_dict
-            | {key: str(here) for key in ("best_model_path", "kth_best_model_path")}
-            | {"best_k_models": {str(here): s for s in state_dict["best_k_models"].values()}}
-            | {"dirpath": self.dirpath}
-        )
+        here = str(Path(self.dirpath) / Path(state_dict["best_model_path"]).name)
+        paths = {"best_model_path": here, "kth_best_model_path": here, "dirpath": self.dirpath}
+        best = {"best_k_models": {here: state_dict["best_model_score"]}}
+        super().load_state_dict(state_dict | paths | best)
 
 
 class WholeCheckpoints(TorchCheckpointIO):
-    """Writes checkpoints atomically, so that a kill leaves the previous one."""
+    """Writes checkpoints atomically, so that a kill or a full disk leaves the previous one."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str, storage_options: Any = None
     ) -> None:
-        """Write a checkpoint to a path."""
-        with unfinished(Path(path)) as temporary:
-            torch.save(checkpoint, temporary)
+        """Write a checkpoint; an OSError names the file."""
+        with unfinished(Path(path)) as temporary, open(temporary, "wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:  # of torch's writer, after an OSError of the file
+                raise error.__context__ or error from None
+
+    def load_checkpoint(self, path: str, *_: Any, **__: Any) -> dict[str, Any]:
+        """Read a checkpoint that is not damaged."""
+        return read_checkpoint(Path(path))
 
 
 def starting_checkpoint(ckpt_path: str | None, run_dir: Path, *, named: bool) -> Path | None:
     """Find the checkpoint that training resumes from; return None to start with the first epoch.
 
-    `named` is whether the user or a sweep chose the run's folder, which `last` needs.
+    `last` needs a folder that is `named`, by the user or by a sweep.
     """
     if ckpt_path != "last":
         return None if ckpt_path is None else Path(ckpt_path).absolute()
@@ -66,6 +70,7 @@ def starting_checkpoint(ckpt_path: str | None, run_dir: Path, *, named: bool) ->
     if not named:
         raise UserError("ckpt_path=last needs the folder of the run to resume: hydra.run.dir=DIR")
     if isinstance(record := read_record(run_dir), FinishedRun):
+        record.check_files(run_dir)
         raise UserError(
             f"ckpt_path=last: {run_dir} holds a finished run with other settings, which cannot "
             "resume; use another folder, and to start with its weights "
@@ -78,31 +83,35 @@ def load_checkpoint(path: Path, module: pl.LightningModule) -> dict[str, Any]:
     """Read a checkpoint that training of a module can resume from.
 
     Raises:
-        UserError: it is no such checkpoint, or its run had other settings.
+        DamagedFile: it is missing or damaged.
+        UserError: it has no state of training, or its run had other settings.
     """
-    if not path.is_file():
-        raise UserError(f"ckpt_path={path}: no such file (ckpt_path=last resumes this run)")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        theirs = checkpoint["hyper_parameters"]
-    except Exception as error:
-        raise UserError(f"ckpt_path={path} is not a checkpoint of train.py") from error
+    what = f"ckpt_path={path}"
+    checkpoint = read_checkpoint(path)
     if "optimizer_states" not in checkpoint:
         raise UserError(
-            f"ckpt_path={path} holds weights only, and training cannot resume from it; "
+            f"{what} holds weights only, and training cannot resume from it; "
             f"to start anew with its weights set model.pretrained={path}"
         )
+    theirs = checkpoint.get("hyper_parameters", {})
     for key, value in module.hparams.items():
         if key in theirs and theirs[key] != value:
             raise UserError(
-                f"ckpt_path={path}: its run had {key}={theirs[key]}, this one has {value}; "
+                f"{what}: its run had {key}={theirs[key]}, this one has {value}; "
                 "resume with the settings of its run"
             )
+    load_weights(module, checkpoint["state_dict"], what)
     return checkpoint
 
 
-def load_weights(path: Path, module: pl.LightningModule) -> int:
-    """Load the weights of a run's own checkpoint into its module; return its epoch, from 1."""
-    checkpoint = torch.load(path, weights_only=True)
-    module.load_state_dict(checkpoint["state_dict"])
-    return checkpoint["epoch"] + 1
+def best_beside(checkpoint: dict[str, Any], path: Path) -> Path:
+    """Return the best checkpoint of the run whose last one is at a path; raise if it is damaged."""
+    try:
+        (state,) = (each for each in checkpoint["callbacks"].values() if "digest" in each)
+        best = path.with_name(Path(state["best_model_path"]).name)
+        if file_digest(best) == state["digest"]:
+            return best
+    except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+        if is_machine_fault(error):
+            raise
+    raise DamagedFile(f"ckpt_path={path}: the best checkpoint beside it is missing or damaged")

@@ -2,11 +2,13 @@
 
 import logging
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
 from emotion.data.datamodule import StackDataModule
-from emotion.evaluation.calibration import Calibration
+from emotion.errors import UserError
+from emotion.evaluation.calibration import Calibration, min_clips
 from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.predictions import Predictions
 from emotion.models.lightning_module import ClassifierModule
@@ -17,10 +19,7 @@ log = logging.getLogger(__name__)
 def predict_splits(
     trainer: pl.Trainer, module: ClassifierModule, datamodule: StackDataModule
 ) -> Predictions:
-    """Predict every stack of the validation and test splits, uncalibrated.
-
-    In this process alone, on the device and in the precision of validation during training.
-    """
+    """Predict all val and test stacks in this process, uncalibrated, in validation's precision."""
     module.eval().to(trainer.strategy.root_device)
     parts = []
     for split in ("val", "test"):
@@ -31,6 +30,10 @@ def predict_splits(
                     for batch in datamodule.evaluation_dataloader(split)
                 ]
             probabilities = torch.cat(batches).cpu().numpy()
+            if not np.isfinite(probabilities).all():
+                raise UserError(
+                    f"the probabilities of {split} stacks are not finite: try a lower optimizer.lr"
+                )
             parts.append(Predictions.of_rows(rows, datamodule.labels, probabilities))
     return Predictions.joined(parts)
 
@@ -41,26 +44,26 @@ def log_scores(scores: LevelScores, split: str, best_epoch: int) -> None:
     low, high = stacks.confidence.bounds["accuracy"]
     log.info(
         f"best epoch {best_epoch} on {stacks.num} {split} stacks: "
-        f"accuracy {100 * stacks.accuracy:.1f} % [{100 * low:.1f}, {100 * high:.1f}], "
-        f"UAR {100 * stacks.uar:.1f} %, macro-F1 {100 * stacks.macro_f1:.1f} %"
+        f"accuracy {stacks.accuracy:.1%} [{low:.1%}, {high:.1%}], "
+        f"UAR {stacks.uar:.1%}, macro-F1 {stacks.macro_f1:.1%}"
         + ("; the epoch was selected on the same clips" if split == "val" else "")
     )
 
 
 def log_calibration(calibration: Calibration, reported_on: str) -> None:
     """Log the effect of calibration on the reported split, and the confidence threshold."""
-    clips = calibration.splits[reported_on].clips
+    reported = calibration.splits[reported_on]
+    clips = reported.clips
     log.info(
         f"temperature {calibration.temperature:.3g}, fitted on val: calibration error on "
-        f"{clips.num} {reported_on} clips {100 * clips.ece.before:.1f} % before, "
-        f"{100 * clips.ece.after:.1f} % after"
+        f"{clips.num} {reported_on} clips {clips.ece_after:.1%}, before it {clips.ece_before:.1%}"
     )
     num_val = calibration.splits["val"].clips.num
-    required = f"an accuracy of {100 * calibration.accuracy:.0f} % (calibration.accuracy)"
+    required = f"an accuracy of {calibration.accuracy:.0%} (calibration.accuracy)"
     if not calibration.threshold_set:
         log.warning(
             f"no confidence threshold is set, and every clip is answered: {required} needs at "
-            f"least {calibration.min_clips} validation clips, there are {num_val}"
+            f"least {min_clips(calibration.accuracy)} validation clips, there are {num_val}"
         )
     elif calibration.unsure_below == 1:
         log.warning(
@@ -69,6 +72,6 @@ def log_calibration(calibration: Calibration, reported_on: str) -> None:
         )
     else:
         log.info(
-            f"unsure below {100 * calibration.unsure_below:.1f} %: {clips.answered} of "
-            f"{clips.num} {reported_on} clips answered"
+            f"unsure below {calibration.unsure_below:.1%}: {reported.answered} of {clips.num} "
+            f"{reported_on} clips answered"
         )

@@ -35,6 +35,7 @@ class Run:
         record = read_record(folder)
         if not isinstance(record, FinishedRun):
             raise UserError(f"{folder} must be the folder of a finished run ({RECORD_FILE})")
+        record.check_files(folder, RECIPE_FILE)
         return cls(folder, record, Recipe.read(folder / RECIPE_FILE))
 
     @property
@@ -45,7 +46,7 @@ class Run:
     @cached_property
     def predictions(self) -> Predictions:
         """The uncalibrated predictions of the validation and test stacks."""
-        return Predictions.read(self.folder / PREDICTIONS_FILE)
+        return self.record.raw_predictions(self.folder)
 
     @cached_property
     def cache(self) -> Cache:
@@ -65,7 +66,8 @@ class Run:
     def rows(self, split: str) -> list[StackRow]:
         """Return the manifest rows of `val` or `test`; or of `train`, all rows but those."""
         rows = {(row.clip, row.segment): row for row in self.cache.manifest()}
-        keys = list(zip(self.predictions.clips, self.predictions.segments, strict=True))
+        samples = self.predictions.samples
+        keys = [(sample.clip, sample.segment) for sample in samples]
         if missing := [key for key in keys if key not in rows]:
             clip, segment = missing[0]
             raise UserError(
@@ -74,7 +76,7 @@ class Run:
             )
         if split == "train":
             return [row for key, row in rows.items() if key not in set(keys)]
-        return [rows[k] for k, of in zip(keys, self.predictions.splits, strict=True) if of == split]
+        return [rows[each.clip, each.segment] for each in samples if each.split == split]
 
     def inputs(self, rows: Sequence[StackRow]) -> np.ndarray:
         """Load (N, T, image_px, image_px) uint8 stacks or (N, T, 468, 3) float32 landmarks."""
@@ -87,9 +89,3 @@ class Run:
         )
         inputs, _ = collate([dataset[index, 0] for index in range(len(rows))])
         return inputs.numpy()
-
-
-def spread(rows: Sequence[StackRow], num: int) -> list[StackRow]:
-    """Return at most `num` rows, evenly spaced from the first to the last."""
-    places = np.linspace(0, len(rows) - 1, min(num, len(rows))).round().astype(int)
-    return [rows[place] for place in places]

@@ -1,12 +1,12 @@
 """Loggers of a run: Weights & Biases, which never prompts for a login, and CSV.
 
-W&B gets the composed config and the git commit, stacks as training sees them, the curves, and at
-the end scores, the confusion matrix, mistakes with their images, and throughput, each once. A run
-that resumes in its own folder continues its W&B run. A sweep has a W&B run of its own.
+A run that resumes in its own folder continues its W&B run. A sweep has a W&B run of its own.
 """
 
 import hashlib
+import json
 import logging
+import math
 import netrc
 import os
 import shlex
@@ -27,7 +27,8 @@ from emotion import REPOSITORY
 from emotion.data.dataset import StackDataset
 from emotion.evaluation.predictions import Predictions
 from emotion.stacks.contact_sheet import strip
-from emotion.tables import read_table
+from emotion.tables import read_table, write_table
+from emotion.training.cell import CURVES_FILE
 from emotion.training.record import FinishedRun, WandbRun
 
 ROWS_PER_PART = 1_000_000  # of W&B's history; no part of a run logs as many
@@ -46,33 +47,31 @@ def wandb_mode() -> str:
     return os.environ.get("WANDB_MODE") or default
 
 
+def init_settings() -> dict[str, Any]:
+    """Return the arguments of `wandb.init` that all our W&B runs have."""
+    mode = wandb_mode()
+    settings = wandb.Settings(silent=True, git_root=str(REPOSITORY))
+    return {"mode": mode, "resume": None if mode == "offline" else "allow", "settings": settings}
+
+
 class Wandb(WandbLogger):
     """Lightning's W&B logger, offline without a key, with one W&B run for each of our runs."""
 
     def __init__(
         self, save_dir: str, *, gallery: int, mistakes: int, log_model: bool, **settings: Any
     ) -> None:
-        """Prepare a run, with the settings of conf/logger/wandb.yaml; files go to `wandb/`."""
         self.resumes = False
         self.gallery, self.mistakes = gallery, mistakes
         self.keeps_model = log_model  # not Lightning's log_model, which keeps last.ckpt as well
-        self.mode = wandb_mode()
-        Path(save_dir).mkdir(parents=True, exist_ok=True)
-        super().__init__(
-            save_dir=save_dir,
-            mode=self.mode,
-            resume=None if self.mode == "offline" else "allow",
-            settings=wandb.Settings(silent=True, git_root=str(REPOSITORY)),
-            **settings,
-        )
+        super().__init__(save_dir=save_dir, **init_settings(), **settings)
+        self.mode = self._wandb_init["mode"]
         self._wandb_init.pop("anonymous")  # Lightning passes it on, W&B warns of it
 
     def go_on(self, run_dir: Path, last_epoch: int) -> None:
-        """Continue the folder's last W&B run if training resumes in it; call this first.
+        """Continue the last W&B run of this folder if training resumes in it; call this first.
 
-        Offline, W&B writes the rest of a run to another folder and counts the rows of the history
-        from 0 again, which would overwrite the first part's once uploaded. So each part gets a
-        range of row numbers. The W&B run of another folder is not continued.
+        Offline, W&B counts the rows of each part's history from 0, which would overwrite those of
+        the first part once uploaded. So each part gets a range of row numbers.
         """
         parts = parts_of_runs(Path(self._save_dir) / "wandb")
         if run_dir.resolve() != Path(self._save_dir).resolve() or not parts:
@@ -113,11 +112,7 @@ class Wandb(WandbLogger):
             self.experiment.log({"train/stacks": list(chain(*shown.values()))})
 
     def show_result(
-        self,
-        record: FinishedRun,
-        predictions: Predictions,
-        dataset: StackDataset,
-        checkpoint: Path,
+        self, record: FinishedRun, predictions: Predictions, dataset: StackDataset, checkpoint: Path
     ) -> None:
         """Log scores, confusion matrix, mistakes and throughput.
 
@@ -125,31 +120,27 @@ class Wandb(WandbLogger):
         stacks in the same order.
         """
         split, scores = record.reported_on, record.reported.stacks
-        labels = predictions.labels
-        predicted = predictions.probabilities.argmax(axis=1)
+        labels = list(predictions.labels)
         counts = np.sum(scores.confusion, axis=1).tolist()
-        classes = zip(labels, counts, scores.precision, scores.recall, scores.f1, strict=True)
+        by_class = zip(labels, counts, scores.precision, scores.recall, scores.f1, strict=True)
         columns = ["class", "stacks", "precision", "recall", "F1"]
         shown = {
-            f"{split}/classes": wandb.Table(columns, [list(row) for row in classes]),
+            f"{split}/classes": wandb.Table(columns, [list(row) for row in by_class]),
             f"{split}/confusion": wandb.plot.confusion_matrix(
                 y_true=predictions.targets.tolist(),
-                preds=predicted.tolist(),
+                preds=predictions.predicted.tolist(),
                 class_names=labels,
                 title=f"{split}: true and predicted",
             ),
         }
         if self.mistakes:
-            shown[f"{split}/mistakes"] = self._mistakes(predictions, predicted, dataset)
+            shown[f"{split}/mistakes"] = self._mistakes(predictions, dataset)
         with tables_kept_by(self.experiment):
             self.experiment.log(shown)
-        self.experiment.summary.update(
-            {
-                **{f"{split}/{s}": getattr(scores, s) for s in ("accuracy", "uar", "macro_f1")},
-                **{key: getattr(record, key) for key in ("parameters", "best_epoch", "seconds")},
-                **record.throughput.model_dump(),
-            }
-        )
+        summary = record.throughput.model_dump()
+        summary |= {f"{split}/{s}": getattr(scores, s) for s in ("accuracy", "uar", "macro_f1")}
+        summary |= {key: getattr(record, key) for key in ("parameters", "best_epoch", "seconds")}
+        self.experiment.summary.update(summary)
         if self.keeps_model:
             metadata = {f"{split}/accuracy": scores.accuracy, "epoch": record.best_epoch}
             artifact = wandb.Artifact(f"model-{self.experiment.id}", "model", metadata=metadata)
@@ -157,25 +148,21 @@ class Wandb(WandbLogger):
             artifact.add_file(str(checkpoint), policy="immutable")
             self.experiment.log_artifact(artifact, aliases=["best"])
 
-    def _mistakes(
-        self, predictions: Predictions, predicted: np.ndarray, dataset: StackDataset
-    ) -> wandb.Table:
+    def _mistakes(self, predictions: Predictions, dataset: StackDataset) -> wandb.Table:
         """Make a table of the mistakes of highest confidence, with their images."""
-        top = predictions.probabilities.max(axis=1)
+        top, predicted = predictions.probabilities.max(axis=1), predictions.predicted
         wrong = np.flatnonzero(predicted != predictions.targets)
         wrong = wrong[np.argsort(-top[wrong], kind="stable")][: self.mistakes]
-        columns = ["images", "clip", "segment", "true", "predicted", "confidence", "p(true)"]
-        table = wandb.Table(columns)
+        table = wandb.Table(
+            ["images", "clip", "segment", "true", "predicted", "confidence", "p(true)"]
+        )
         for index in wrong.tolist():
-            true, probabilities = predictions.targets[index], predictions.probabilities[index]
+            sample, true = predictions.samples[index], predictions.targets[index]
+            images = wandb.Image(strip(dataset.images((index, 0)).numpy()))
             table.add_data(
-                wandb.Image(strip(dataset.images((index, 0)).numpy())),
-                predictions.clips[index],
-                predictions.segments[index],
-                predictions.labels[true],
-                predictions.labels[predicted[index]],
-                float(top[index]),
-                float(probabilities[true]),
+                *(images, sample.clip, sample.segment),
+                *(sample.label, predictions.labels[predicted[index]]),
+                *(float(top[index]), float(predictions.probabilities[index, true])),
             )
         return table
 
@@ -196,14 +183,27 @@ class Wandb(WandbLogger):
 class Curves(CSVLogger):
     """Lightning's CSV logger, which keeps the curves of a run that is resumed."""
 
+    rows: Sequence[dict[str, float]] = ()  # that have been written
+
     def go_on(self, run_dir: Path, last_epoch: int) -> None:
         """Take over the rows of epochs up to `last_epoch`, counted from 0; call this first."""
-        path = run_dir / self.name / str(self.version) / "metrics.csv"
-        rows = read_table(path) if path.is_file() else []
-        kept = [row for row in rows if row["epoch"] and int(row["epoch"]) <= last_epoch]
-        # `experiment` removes the file in this run's own folder, so it is read before
-        self.experiment.metrics += [{k: v for k, v in row.items() if v} for row in kept]
+        try:
+            table = read_table(run_dir / CURVES_FILE)
+            rows = [{k: json.loads(v) for k, v in row.items() if v} for row in table]
+            # `experiment` removes the file in this run's own folder, so it is read before
+            self.rows = [row for row in rows if row.get("epoch", math.inf) <= last_epoch]
+        except FileNotFoundError:
+            return
+        except (ValueError, TypeError) as error:
+            log.warning("WARNING: the curves start with epoch %d: %s", last_epoch + 2, error)
         self.save()
+
+    def save(self) -> None:
+        """Write all rows atomically; Lightning appends, which may leave half a row."""
+        self.rows = [*self.rows, *self.experiment.metrics]
+        self.experiment.metrics = []
+        columns = sorted({key for row in self.rows for key in row})
+        write_table(Path(self.log_dir) / "metrics.csv", columns, self.rows)
 
 
 def parts_of_runs(folder: Path) -> list[tuple[Path, str]]:
@@ -215,10 +215,9 @@ def parts_of_runs(folder: Path) -> list[tuple[Path, str]]:
 
 @contextmanager
 def tables_kept_by(run: wandb.Run) -> Iterator[None]:
-    """Store logged tables and their images in the run's folder until they are uploaded.
+    """Store logged tables in the run's folder until they are uploaded, unless the user names one.
 
-    W&B's default is the home folder, where a run that is moved elsewhere loses them. A
-    `WANDB_DATA_DIR` of the user's stays.
+    W&B's default is the home folder, where a run that is moved elsewhere loses them.
     """
     is_set = "WANDB_DATA_DIR" in os.environ
     os.environ.setdefault("WANDB_DATA_DIR", str(Path(run.dir).parent))
@@ -242,28 +241,23 @@ def log_sweep(
     """
     name = f"{place.project} {sweep_dir.absolute()}"  # a repeated report has the same id
     run_id = "sweep" + hashlib.sha256(name.encode()).hexdigest()[:8]
-    mode = wandb_mode()
     for earlier in sweep_dir.glob(f"wandb/offline-run-*-{run_id}"):
         shutil.rmtree(earlier)
     run = wandb.init(
-        project=place.project,
-        entity=place.entity,
-        group=place.group,
+        **place.model_dump(include={"entity", "project", "group"}),
+        **init_settings(),
         id=run_id,
         name=f"sweep {sweep_dir.name}",
         job_type="sweep",
         tags=["sweep"],
         dir=str(sweep_dir),
-        mode=mode,
-        resume=None if mode == "offline" else "allow",
-        settings=wandb.Settings(silent=True, git_root=str(REPOSITORY)),
     )
     table = wandb.Table(list(columns), [list(row) for row in rows])
     with tables_kept_by(run):
         run.log({"results": table, "confusion": wandb.Image(str(confusion))})
     directory = Path(run.dir).parent
     run.finish()
-    if mode == "offline":
+    if wandb_mode() == "offline":
         log.info("the sweep's W&B run is offline; upload it with: wandb sync %s", directory)
 
 

@@ -5,18 +5,15 @@ process begins here.
 """
 
 import os
-import signal
 import subprocess
 import sys
-import threading
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from emotion import REPOSITORY
+from emotion.stopping import end_with
 
 MAIN_PID = "EMOTION_MAIN_PID"  # environment variable, set for the processes that Lightning starts
-POLL_S = 0.5
 
 
 def announce_main_process() -> None:
@@ -31,15 +28,8 @@ def end_with_main_process() -> None:
     A process whose main process was killed would wait for it forever.
     """
     main_pid = int(os.environ.get(MAIN_PID, os.getpid()))
-    if main_pid == os.getpid():
-        return
-
-    def watch() -> None:
-        while os.getppid() == main_pid:  # another process adopts this one when the parent is dead
-            time.sleep(POLL_S)
-        os.kill(os.getpid(), signal.SIGKILL)
-
-    threading.Thread(target=watch, name="main-process-watch", daemon=True).start()
+    if main_pid != os.getpid():
+        end_with(main_pid)
 
 
 def run_alone(overrides: Sequence[str], run_dir: Path) -> None:
@@ -48,5 +38,6 @@ def run_alone(overrides: Sequence[str], run_dir: Path) -> None:
     If a rank fails, Lightning kills the main process; here it kills that command, not the sweep.
     """
     command = [sys.executable, REPOSITORY / "train.py", *overrides, f"hydra.run.dir='{run_dir}'"]
-    if status := subprocess.run(command).returncode:
+    environment = os.environ | {MAIN_PID: str(os.getpid())}  # it ends with this process
+    if status := subprocess.run(command, env=environment).returncode:
         raise RuntimeError(f"trainer=ddp ended with status {status}, see the log in {run_dir}")

@@ -1,25 +1,33 @@
 """The record of a run: a typed model of `metrics.json`, written and read only here."""
 
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator
 
-from emotion.errors import UserError, first_problem
+from emotion.data.split import PartCounts
+from emotion.errors import DamagedFile
 from emotion.evaluation.calibration import Calibration
 from emotion.evaluation.metrics import LevelScores
-from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
-from emotion.files import unfinished
+from emotion.evaluation.predictions import PREDICTIONS_FILE, REMEDY, Predictions
+from emotion.files import file_digest, read_sealed, write_sealed
 from emotion.provenance import Provenance
+from emotion.stacks.build_report import LostClips
 
 RECORD_FILE = "metrics.json"  # the last file that a run writes
-VERSION = 2  # of the record; counts up where a key changes its meaning
+VERSION = 3  # of the record; counts up where a key changes its meaning
+
+NonNegative = Annotated[float, Field(ge=0)]
 
 
 class Part(BaseModel):
     """A part of the record: immutable, with no keys but its own; built from equal attributes."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, from_attributes=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, from_attributes=True, allow_inf_nan=False
+    )
 
 
 class SplitSettings(Part):
@@ -33,7 +41,7 @@ class SplitSettings(Part):
 class RunHead(Part):
     """What is known of a run before it starts."""
 
-    version: Literal[2] = VERSION
+    version: Literal[3] = VERSION
     cell: str  # the id of its config, see cell_id
     model: str  # name of the model's config file
     backbone: str | None  # the timm name
@@ -41,9 +49,17 @@ class RunHead(Part):
     interval: int  # frames from one image of a stack to the next
     seed: int
     data: str
-    labels: tuple[str, ...]  # in the order of their indices
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]  # in the order of their indices
     split: SplitSettings
     overrides: tuple[str, ...] = ()
+
+    @property
+    def command(self) -> str:
+        """The command that trains the model again."""
+        overrides = [each for each in self.overrides if not each.startswith("paths.")]
+        if not any(override.startswith("data=") for override in overrides):
+            overrides.insert(0, f"data={self.data}")
+        return command(*overrides)
 
 
 class FailedRun(RunHead):
@@ -53,14 +69,6 @@ class FailedRun(RunHead):
     error: str
 
 
-class SplitPart(Part):
-    """Who and what is in one part of a split: counts by class, and the known subjects."""
-
-    stacks: dict[str, int]
-    clips: dict[str, int]
-    subjects: tuple[str, ...]
-
-
 class PretrainedWeights(Part):
     """Whether the weights are pretrained, and their source (or why they are random)."""
 
@@ -68,19 +76,11 @@ class PretrainedWeights(Part):
     source: str
 
 
-class DroppedCount(Part):
-    """How many whole clips, and how many segments of other clips, one reason dropped."""
-
-    reason: str
-    clips: int
-    segments: int
-
-
 class Throughput(Part):
     """Stacks per second in training, and milliseconds per stack of inference (a median)."""
 
-    train_stacks_per_s: float | None
-    ms_per_stack: float
+    train_stacks_per_s: NonNegative | None
+    ms_per_stack: NonNegative
 
 
 class WandbRun(Part):
@@ -100,26 +100,26 @@ class FinishedRun(RunHead):
     status: Literal["finished"] = "finished"
     settings: dict[str, Any]  # the sections of the config that results depend on
     notice: str | None  # what a reader must know of the data set
-    parts: dict[str, SplitPart]
-    stacks: dict[str, int]  # how many
-    clips: dict[str, int]  # how many
-    num_images: int
-    image_px: int
-    parameters: int  # how many are trainable
+    parts: dict[str, PartCounts]
+    stacks: dict[str, NonNegativeInt]  # how many
+    clips: dict[str, NonNegativeInt]  # how many
+    num_images: NonNegativeInt
+    image_px: NonNegativeInt
+    parameters: NonNegativeInt  # how many are trainable
     pretrained: PretrainedWeights
-    epochs: int
-    best_epoch: int  # of the checkpoint, counted from 1
-    seconds: float  # of training
-    val_accuracy: float  # of the best epoch, on stacks
+    epochs: NonNegativeInt
+    best_epoch: NonNegativeInt  # of the checkpoint, counted from 1
+    seconds: NonNegative  # of training
+    val_accuracy: Annotated[float, Field(ge=0, le=1)]  # of the best epoch, on stacks
     selected_on: str = "val"
     reported_on: str
     scores: dict[str, LevelScores]
     calibration: Calibration
     checkpoint: Annotated[str, Field(pattern=r"^[^/\\]+\.ckpt$")]  # never a path elsewhere
+    files: dict[str, str]  # the SHA-256 of the run's other files, which cannot be of another run
     cache: str  # the folder of the stacks
     manifest_sha256: str
-    dropped: tuple[DroppedCount, ...]
-    memory_mb: dict[str, int]  # `resident` at the end, and `peak`
+    dropped: tuple[LostClips, ...]
     throughput: Throughput
     provenance: Provenance
     wandb: WandbRun | None = None
@@ -129,10 +129,39 @@ class FinishedRun(RunHead):
         """The scores of the split that is reported on."""
         return self.scores[self.reported_on]
 
+    @model_validator(mode="after")
+    def _is_scored(self) -> "FinishedRun":
+        if self.scores and not {"val", self.reported_on} <= self.scores.keys():
+            raise ValueError(f"scores must have val and {self.reported_on}")
+        return self
+
+    def check_files(self, folder: Path, *names: str) -> None:
+        """Raise a DamagedFile unless these files of the run, or all, are those that it wrote."""
+        for name in names or self.files:
+            try:
+                is_own = file_digest(folder / name) == self.files.get(name)
+            except OSError:
+                is_own = False
+            if not is_own:
+                raise DamagedFile(
+                    f"{folder / name} is missing, damaged or of another run than {RECORD_FILE} "
+                    f"beside it: {REMEDY}"
+                )
+
+    def raw_predictions(self, folder: Path) -> Predictions:
+        """Read the uncalibrated predictions of the run's stacks from its folder."""
+        self.check_files(folder, PREDICTIONS_FILE)
+        return Predictions.read(folder / PREDICTIONS_FILE)
+
     def predictions(self, folder: Path) -> Predictions:
         """Read the calibrated predictions of the run's stacks from its folder."""
-        raw = Predictions.read(folder / PREDICTIONS_FILE)
-        return raw.calibrated(self.calibration.temperature)
+        return self.raw_predictions(folder).calibrated(self.calibration.temperature)
+
+
+def command(*arguments: str) -> str:
+    """Format a call of train.py, without the quotes that it adds itself: `interval='5'`."""
+    plain = [re.sub(r"'(\d+)'", r"\1", argument) for argument in arguments]
+    return shlex.join(["python", "train.py", *plain])
 
 
 RunRecord = FinishedRun | FailedRun
@@ -142,21 +171,14 @@ _ADAPTER: TypeAdapter[RunRecord] = TypeAdapter(Annotated[RunRecord, Field(discri
 
 def write_record(folder: Path, record: RunRecord) -> None:
     """Write a run's record atomically: the last thing that a run does."""
-    with unfinished(folder / RECORD_FILE) as temporary:
-        temporary.write_text(record.model_dump_json(indent=2), encoding="utf-8")
+    write_sealed(folder / RECORD_FILE, _ADAPTER, record)
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """Read a run's record; return None if the folder holds none."""
-    path = folder / RECORD_FILE
+    """Read a run's record; return None if there is none, raise a DamagedFile if it is damaged."""
     try:
-        return _ADAPTER.validate_json(path.read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+        return read_sealed(folder / RECORD_FILE, _ADAPTER)
+    except FileNotFoundError:
         return None
-    except ValidationError as error:
-        raise UserError(
-            f"{path}: {first_problem(error)} (record version {VERSION}); it is damaged or of "
-            "another version: run it again, or move its folder away"
-        ) from None
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+    except DamagedFile as error:
+        raise DamagedFile(f"{error}; damaged, or not of version {VERSION}: {REMEDY}") from None

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -22,31 +23,33 @@ from rich.console import Console
 from emotion.cli import config_tree, describe_data
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import count_parts
-from emotion.errors import UserError
-from emotion.evaluation.calibration import Calibrator
+from emotion.errors import DamagedFile, UserError
+from emotion.evaluation.calibration import fit_calibration
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
+from emotion.files import file_digest, unfinished
 from emotion.models.lightning_module import ClassifierModule
 from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
 from emotion.models.sync_batch_norm import TimmSyncBatchNorm
 from emotion.models.titles import model_title
-from emotion.provenance import memory_mb, provenance
+from emotion.models.weights import load_weights, read_checkpoint
+from emotion.provenance import provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
-from emotion.training.cell import describe_cell, sweep_name, why_run
+from emotion.training.cell import CURVES_FILE, clear, describe_cell, sweep_name, why_run
 from emotion.training.checkpoint import (
     LAST,
     WholeCheckpoints,
+    best_beside,
     load_checkpoint,
-    load_weights,
     starting_checkpoint,
 )
 from emotion.training.evaluate import log_calibration, log_scores, predict_splits
 from emotion.training.loggers import Curves, Wandb, finish_wandb
 from emotion.training.ranks import announce_main_process, run_alone
-from emotion.training.record import RECORD_FILE, FinishedRun, Throughput, read_record, write_record
+from emotion.training.record import FinishedRun, Throughput, read_record, write_record
 from emotion.training.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)
@@ -91,8 +94,8 @@ def run_cell(
 ) -> FinishedRun | None:
     """Train one model, evaluate its best epoch, and write everything to the run's folder.
 
-    The record is written last; the optimizer's state, which only an unfinished run needs, is
-    removed then. Other processes of `trainer=ddp` return None.
+    The record is written last; then the optimizer's state, which only an unfinished run needs, is
+    removed. Other processes of `trainer=ddp` return None.
     """
     hydra = HydraConfig.get()
     if cfg.trainer.strategy != "auto" and hydra.mode == RunMode.MULTIRUN:
@@ -124,8 +127,9 @@ def train_and_evaluate(
     for pattern in HARMLESS_WARNINGS:
         warnings.filterwarnings("ignore", pattern)
     pl.seed_everything(cfg.seed, workers=True, verbose=False)
-    calibrator = Calibrator(**cfg.calibration)
-    check_trainer(cfg)
+    callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
+    clock = TrainClock()
+    trainer = build_trainer(cfg, [*callbacks.values(), clock, *more_callbacks])
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     start, epochs_done = find_start(cfg, run_dir, module)
@@ -136,14 +140,7 @@ def train_and_evaluate(
         f"{datamodule.image_px} px, {num_parameters(module):,} parameters; stacks: {stacks}"
     )
     loggers = build_loggers(cfg, datamodule, start, epochs_done)
-    callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
-    clock = TrainClock()
-    trainer = instantiate(
-        cfg.trainer,
-        logger=loggers,
-        callbacks=[*callbacks.values(), clock, *more_callbacks],
-        plugins=[WholeCheckpoints(), TimmSyncBatchNorm()],
-    )
+    trainer.loggers = loggers
     datamodule.first_epoch = epochs_done
     announce_main_process()
     start_s = time.monotonic()
@@ -154,10 +151,12 @@ def train_and_evaluate(
 
     best = callbacks["best"]
     checkpoint = Path(best.best_model_path)
-    best_epoch = load_weights(checkpoint, module)
+    kept = read_checkpoint(checkpoint)
+    load_weights(module, kept["state_dict"], str(checkpoint))
+    best_epoch = kept["epoch"] + 1
     raw = predict_splits(trainer, module, datamodule)
     raw.write(run_dir / PREDICTIONS_FILE)
-    calibration = calibrator.calibrate(raw)
+    calibration = fit_calibration(raw, cfg.calibration.accuracy)
     predictions = raw.calibrated(calibration.temperature)
     scores = judge_splits(predictions)
     reported_on = "test" if "test" in scores else "val"
@@ -166,6 +165,9 @@ def train_and_evaluate(
     neutral = mean_neutral(raw.of_split("val"), cfg.data.neutral_label)  # unseen in training
     build_recipe(cfg, datamodule, calibration, neutral).write(run_dir / RECIPE_FILE)
     module.to(trainer.strategy.root_device)
+    written = [PREDICTIONS_FILE, RECIPE_FILE, checkpoint.name]
+    if (run_dir / CURVES_FILE).is_file():
+        written.append(CURVES_FILE)
     wandb_loggers = [logger for logger in loggers if isinstance(logger, Wandb)]
     record = FinishedRun(
         **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),
@@ -186,10 +188,10 @@ def train_and_evaluate(
         scores=scores,
         calibration=calibration,
         checkpoint=checkpoint.name,
+        files={name: file_digest(run_dir / name) for name in written},
         cache=str(datamodule.cache.directory),
         manifest_sha256=datamodule.cache.manifest_sha256(),
         dropped=count_dropped(datamodule.cache.dropped(), datamodule.cache.manifest()),
-        memory_mb=memory_mb(),
         throughput=Throughput(
             train_stacks_per_s=clock.stacks_per_s,
             ms_per_stack=ms_per_stack(module, module.example(1, datamodule.image_px)),
@@ -204,12 +206,13 @@ def train_and_evaluate(
     return record
 
 
-def check_trainer(cfg: DictConfig) -> None:
-    """Build a trainer and drop it, so that a wrong setting fails before any stack is cut."""
+def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> pl.Trainer:
+    """Build the trainer, without loggers: a wrong setting fails before any stack is cut."""
     if cfg.trainer.strategy == "auto" and cfg.trainer.devices != 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
+    plugins = [WholeCheckpoints(), TimmSyncBatchNorm()]
     try:
-        instantiate(cfg.trainer, logger=False, enable_checkpointing=False)
+        return instantiate(cfg.trainer, logger=False, callbacks=callbacks, plugins=plugins)
     except InstantiationException as error:
         named = " ".join(f"trainer.{key}={cfg.trainer[key]}" for key in ("accelerator", "devices"))
         raise UserError(f"{named}: {error.__cause__ or error}") from None
@@ -227,18 +230,28 @@ def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tupl
         The file, None to start with the first epoch; and the number of completed epochs.
     """
     hydra = HydraConfig.get()
-    named = any(override.startswith("hydra.run.dir=") for override in hydra.overrides.hydra)
-    named = named or hydra.mode == RunMode.MULTIRUN
+    given = any(override.startswith("hydra.run.dir=") for override in hydra.overrides.hydra)
+    named = given or hydra.mode == RunMode.MULTIRUN
     start = starting_checkpoint(cfg.ckpt_path, run_dir, named=named)
     epochs_done = 0
-    if start:
-        epochs_done = load_checkpoint(start, module)["epoch"] + 1
-        log.info("resumes after epoch %d of %s", epochs_done, start)
-    elif cfg.ckpt_path == "last":
-        log.info("no %s yet: starts with epoch 1", run_dir / LAST)
+    try:
+        if start:
+            checkpoint = load_checkpoint(start, module)
+            best = best_beside(checkpoint, start)
+            epochs_done = checkpoint["epoch"] + 1
+            log.info("resumes after epoch %d of %s", epochs_done, start)
+        elif cfg.ckpt_path == "last":
+            log.info("no %s yet: starts with epoch 1", run_dir / LAST)
+    except DamagedFile as error:
+        if hydra.mode != RunMode.MULTIRUN:  # else nobody has asked for this file
+            raise
+        log.warning("WARNING: starts with epoch 1: %s", error)
+        start = None
     if is_first_process():
-        for name in (RECORD_FILE, PREDICTIONS_FILE, *([] if start else [LAST])):
-            (run_dir / name).unlink(missing_ok=True)
+        clear(run_dir, but_for_training=start is not None)
+        if start and best.resolve().parent != run_dir.resolve():
+            with unfinished(run_dir / best.name) as temporary:
+                shutil.copyfile(best, temporary)
     return start, epochs_done
 
 

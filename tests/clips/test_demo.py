@@ -217,7 +217,7 @@ def test_unwritable_path_is_named(tmp_path: Path):
         demo.write_clip(tmp_path / "no_folder" / "Sad_0001.mp4", "Sad", 0, 1, SMALL)
 
 
-@pytest.mark.parametrize("name", ["Bored_0001.mp4", "Happy.mp4", "Happy_one.mp4"])
+@pytest.mark.parametrize("name", ["Bored_0001.mp4", "Happy.mp4"])
 def test_invalid_name_is_refused_before_anything_is_written(tmp_path: Path, name: str):
     paths = [tmp_path / "Happy_0001.mp4", tmp_path / name]
     with pytest.raises(UserError, match=name):

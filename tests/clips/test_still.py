@@ -148,7 +148,7 @@ def spoil(path: Path, colors: np.ndarray, how: str) -> None:
     [
         ("empty", "empty"),
         ("text", "damaged"),
-        ("folder", "damaged"),
+        ("folder", "folder"),
         ("link", "link"),
         ("missing", "exist"),
         ("cut PNG", "truncated"),

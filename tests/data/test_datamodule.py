@@ -415,6 +415,16 @@ def test_overfit_uses_one_batch_of_all_classes_without_augmentation(make: Make, 
     assert val == datamodule.rows["train"] and not datamodule.rows["test"]
 
 
+def test_one_class_alone_is_refused(demo_cache: Cache):
+    split = IdSplit("ids", by="label", val=LABELS[1:])
+    with pytest.raises(UserError, match="Anger"):
+        datamodule = StackDataModule(
+            demo_cache, 10, NO_CHANGE, labels=LABELS, batch_size=4, split=split,
+            pattern=demo_cache.scheme.pattern,
+        )  # fmt: skip
+        datamodule.setup()
+
+
 def test_a_resumed_run_starts_with_the_order_of_its_epoch(make: Make):
     datamodule = make(seed=3, num_workers=1)
     datamodule.first_epoch = 2

@@ -19,6 +19,7 @@ from emotion.data.split import (
     Split,
     count_parts,
     split_rows,
+    spread,
 )
 from emotion.errors import UserError
 from emotion.stacks.manifest import StackRow
@@ -28,7 +29,10 @@ LABELS = ("Anger", "Happy", "Neutral", "Sad", "Shock")
 
 def row(clip: str, label: str = "Sad", subject: str = "", split: str = "train", segment: int = 1):
     stack = f"stacks/{clip}_{segment:04d}.tiff"
-    return StackRow(stack, clip, segment, label, subject, split, 90, 1, "1" * 18, 18, 18, 30.0)
+    digests = ("", "")
+    return StackRow(
+        stack, clip, segment, label, subject, split, 90, 1, "1" * 18, 18, 18, 30.0, *digests
+    )
 
 
 def rows_of(counts: np.ndarray, known: bool = True) -> list[StackRow]:
@@ -280,8 +284,8 @@ FOUR = rows_of(np.full((4, 2), 2))
 @pytest.mark.parametrize(
     ("split", "rows", "message"),
     [
-        (KFold("kfold"), FOUR, r"split\.folds .* 4, .* subjects, got 5"),
-        (KFold("kfold"), rows_of(np.full((1, 2), 2), False), r"split\.folds .* 4, .* clips, got 5"),
+        (KFold("kfold"), FOUR, r"split\.folds .* 4, .* got 5"),
+        (KFold("kfold"), rows_of(np.full((1, 2), 2), False), r"split\.folds .* 4, .* got 5"),
         (
             KFold("kfold", folds=9),
             [*FOUR, row("x")],
@@ -367,3 +371,9 @@ def test_count_parts():
         "val": PartCounts(("bea",), once, once),
         "test": PartCounts((), none, none),
     }
+
+
+def test_spread_takes_evenly_spaced_rows():
+    assert spread(range(10), 4) == [0, 3, 6, 9]
+    assert spread(range(3), 4) == [0, 1, 2]
+    assert spread(range(100), 1) == [0]

@@ -1,7 +1,5 @@
 """Calibration against scipy's minimizer, torch's loss, torchmetrics' error, and hand counts."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -10,11 +8,13 @@ from torch.nn.functional import cross_entropy
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 from emotion.evaluation.calibration import (
-    Calibrator,
     calibration_error,
     evaluate_calibration,
+    find_threshold,
+    fit_calibration,
     fit_temperature,
     mean_nll,
+    min_clips,
 )
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.predictions import Predictions, calibrate, mean_of_stacks
@@ -31,9 +31,10 @@ def overconfident(num: int, factor: float = 3.0, seed: int = 0) -> tuple[Predict
     return predictions_of(logits.softmax(dim=1), targets), logits.numpy()
 
 
-def sure(tops: list[float], right: list[bool]) -> Predictions:
+def sure(tops: list[float], right: list[bool], split: str = "test") -> Predictions:
     """Make predictions of two classes, the first with these probabilities."""
-    return predictions_of([[top, 1 - top] for top in tops], [0 if r else 1 for r in right])
+    both = [[top, 1 - top] for top in tops]
+    return predictions_of(both, [0 if r else 1 for r in right], split=split)
 
 
 # Temperature
@@ -140,21 +141,21 @@ def test_threshold_answers_as_many_as_the_rule_allows(accuracy: float, expected:
     tops = [0.95, 0.9, 0.85, 0.8, 0.78, 0.75, 0.7, 0.65, 0.65, 0.6]
     right = [True] * 6 + [False, True, False, False]
     predictions = sure(tops, right)
-    assert Calibrator(accuracy).unsure_below(predictions) == pytest.approx(expected, abs=1e-6)
+    assert find_threshold(predictions, accuracy) == pytest.approx(expected, abs=1e-6)
 
 
 def test_clips_that_are_equally_sure_are_answered_together():
     # 3 right of 3 + 1 would do, but the fourth clip is as sure as the third, and wrong
     predictions = sure([0.9, 0.9, 0.8, 0.8], [True, True, True, False])
-    assert Calibrator(0.7).unsure_below(predictions) == 1.0
-    assert Calibrator(0.66).unsure_below(predictions) == pytest.approx(0.85)
+    assert find_threshold(predictions, 0.7) == 1.0
+    assert find_threshold(predictions, 0.66) == pytest.approx(0.85)
 
 
 def test_threshold_by_brute_force():
     predictions, _ = overconfident(60, seed=4)
     top = predictions.probabilities.max(axis=1)
     right = predictions.probabilities.argmax(axis=1) == predictions.targets
-    threshold = Calibrator(0.85).unsure_below(predictions)
+    threshold = find_threshold(predictions, 0.85)
     assert 0 < threshold < 1
     reached = {t: right[top >= t].sum() / ((top >= t).sum() + 1) >= 0.85 for t in [0, *sorted(top)]}
     lowest = min(t for t, enough in reached.items() if enough)
@@ -169,20 +170,18 @@ def test_min_clips_is_the_fewest_that_allow_one_wrong_clip(accuracy: float):
     def met(num: int) -> bool:
         """Whether the rule is met by `num` clips of equal confidence, one of them wrong."""
         clips = sure([0.8] * num, [False] + [True] * (num - 1))
-        return Calibrator(accuracy).unsure_below(clips) == 0
+        return find_threshold(clips, accuracy) == 0
 
-    fewest = Calibrator(accuracy).min_clips
+    fewest = min_clips(accuracy)
     assert met(fewest) and (fewest == 1 or not met(fewest - 1))
 
 
 @pytest.mark.parametrize("num", [18, 19])
 def test_no_threshold_is_set_below_the_minimum_of_clips(num: int):
-    val = replace(sure([0.8] * num, [False] * num), splits=["val"] * num)
-    calibration = Calibrator(0.9).calibrate(val)
-    assert calibration.min_clips == 19
+    calibration = fit_calibration(sure([0.8] * num, [False] * num, "val"), 0.9)
     assert calibration.threshold_set == (num == 19)
     assert calibration.unsure_below == (1.0 if num == 19 else 0.0)
-    assert calibration.splits["val"].clips.answered == (0 if num == 19 else num)
+    assert calibration.splits["val"].answered == (0 if num == 19 else num)
 
 
 # Quality of a split
@@ -197,15 +196,15 @@ def test_clips_average_calibrated_stacks():
     first = (0.75 + 1 / 3) / 2
     second = 0.6**0.5 / (0.6**0.5 + 0.4**0.5)
     assert quality.clips.num == 2 and quality.stacks.num == 3
-    assert quality.clips.answered == 2 and quality.clips.accuracy == 0.5
+    assert quality.answered == 2 and quality.accuracy == 0.5
     nll = -(np.log(first) + np.log(1 - second)) / 2
-    assert quality.clips.nll.after == pytest.approx(nll, rel=1e-5)
-    assert quality.clips.ece.before == pytest.approx((0.45 + 0.6) / 2, abs=1e-6)
+    assert quality.clips.nll_after == pytest.approx(nll, rel=1e-5)
+    assert quality.clips.ece_before == pytest.approx((0.45 + 0.6) / 2, abs=1e-6)
 
 
 def test_no_accuracy_without_an_answered_clip():
     quality = evaluate_calibration(sure([0.7, 0.8], [True, True]), 1.0, unsure_below=1.0)
-    assert quality.clips.answered == 0 and quality.clips.accuracy is None
+    assert quality.answered == 0 and quality.accuracy is None
 
 
 def test_scores_threshold_and_label_of_a_clip_use_calibrated_stacks():
@@ -222,5 +221,5 @@ def test_scores_threshold_and_label_of_a_clip_use_calibrated_stacks():
     right = float(expected.argmax() == 0)
     assert judge_splits(raw.calibrated(10.0))["val"].clips.accuracy == right
     quality = evaluate_calibration(raw, 10.0, unsure_below=expected.max() - 1e-3)
-    assert (quality.clips.answered, quality.clips.accuracy) == (1, right)
-    assert evaluate_calibration(raw, 10.0, expected.max() + 1e-3).clips.answered == 0
+    assert (quality.answered, quality.accuracy) == (1, right)
+    assert evaluate_calibration(raw, 10.0, expected.max() + 1e-3).answered == 0

@@ -12,7 +12,7 @@ from sklearn import metrics as independent
 
 from emotion.evaluation.metrics import bootstrap, judge, mean_scores
 from emotion.evaluation.predictions import Predictions
-from emotion.models.running_metrics import running_metrics
+from emotion.models.lightning_module import running_metrics
 from tests.evaluation.test_predictions import predictions_of
 
 pytestmark = [  # scikit-learn's, of classes that are absent on purpose

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from emotion.evaluation.personal import mean_neutral, with_baselines
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import Predictions, Sample
 
-LABELS = ["Anger", "Happy", "Neutral"]
+LABELS = ("Anger", "Happy", "Neutral")
 ANGER, HAPPY, NEUTRAL = range(3)
 # clip, segment, subject, target, probabilities
 STACKS = [
@@ -20,17 +20,9 @@ STACKS = [
 ]
 
 
-def predictions_of(stacks, split: str = "test") -> Predictions:
-    clips, segments, subjects, targets, probabilities = zip(*stacks, strict=True)
-    return Predictions(
-        LABELS,
-        [split] * len(stacks),
-        list(clips),
-        list(segments),
-        list(subjects),
-        np.array(targets),
-        np.array(probabilities, np.float32),
-    )
+def predictions_of(stacks) -> Predictions:
+    samples = [Sample("test", *stack[:3], LABELS[stack[3]]) for stack in stacks]
+    return Predictions(LABELS, samples, np.array([stack[4] for stack in stacks], np.float32))
 
 
 def test_neutral_is_the_mean_of_the_logarithms():
@@ -51,7 +43,7 @@ def test_without_neutral_stacks_there_is_none():
 
 def test_each_neutral_clip_is_once_the_baseline_of_its_persons_other_clips():
     answered = with_baselines(predictions_of(STACKS), [0.0, 0.0, 0.0], "Neutral", 1.0)
-    assert sorted(zip(answered.clips, answered.segments, strict=True)) == [
+    assert sorted((sample.clip, sample.segment) for sample in answered.samples) == [
         ("a-h given a-n1", 1),
         ("a-h given a-n2", 1),
         ("a-n1 given a-n2", 1),

@@ -6,28 +6,28 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion.errors import UserError
-from emotion.evaluation.predictions import Predictions
+from emotion.errors import DamagedFile, UserError
+from emotion.evaluation.predictions import Predictions, Sample
 from emotion.stacks.manifest import StackRow
 
 
 def predictions_of(probabilities, targets, clips=None, subjects=None, split="test", segments=None):
     """Make predictions of classes A, B, ... with a clip for each unless clips are named."""
     num, size = np.shape(probabilities)
-    return Predictions(
-        labels=list("ABCDEFGH"[:size]),
-        splits=[split] * num,
-        clips=list(clips or (f"clip{i}" for i in range(num))),
-        segments=list(segments or range(1, num + 1)),
-        subjects=list(subjects or [""] * num),
-        targets=np.array(targets),
-        probabilities=np.array(probabilities, dtype=np.float32),
+    labels = tuple("ABCDEFGH"[:size])
+    rows = zip(
+        clips or [f"clip{i}" for i in range(num)],
+        segments or range(1, num + 1),
+        subjects or [""] * num,
+        [labels[target] for target in targets],
+        strict=True,
     )
+    samples = [Sample(split, *row) for row in rows]
+    return Predictions(labels, samples, np.array(probabilities, dtype=np.float32))
 
 
 def assert_equal(one: Predictions, other: Predictions):
-    for name in ("labels", "splits", "clips", "segments", "subjects"):
-        assert getattr(one, name) == getattr(other, name)
+    assert (one.labels, one.samples) == (other.labels, other.samples)
     np.testing.assert_array_equal(one.targets, other.targets)
     np.testing.assert_array_equal(one.probabilities, other.probabilities)
     assert one.probabilities.dtype == other.probabilities.dtype == np.float32
@@ -55,21 +55,24 @@ def test_file_says_what_is_true_and_what_was_predicted(tmp_path: Path):
 
 def test_rows_of_the_manifest_stand_beside_their_probabilities():
     rows = [
-        StackRow("", clip, segment, label, "ann", "val", 90, 1, "1", 1, 1, 30.0)
+        StackRow("", clip, segment, label, "ann", "val", 90, 1, "1", 1, 1, 30.0, "", "")
         for clip, segment, label in (("a", 1, "Sad"), ("a", 2, "Sad"), ("b", 1, "Happy"))
     ]
     probabilities = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]], dtype=np.float32)
     predictions = Predictions.of_rows(rows, ["Happy", "Sad"], probabilities)
     assert predictions.targets.tolist() == [1, 1, 0]
-    assert (predictions.clips, predictions.segments) == (["a", "a", "b"], [1, 2, 1])
-    assert (predictions.subjects, predictions.splits) == (["ann"] * 3, ["val"] * 3)
+    assert predictions.samples == [
+        Sample("val", "a", 1, "ann", "Sad"),
+        Sample("val", "a", 2, "ann", "Sad"),
+        Sample("val", "b", 1, "ann", "Happy"),
+    ]
 
 
 def test_stacks_of_a_clip_are_averaged():
     stacks = [[0.9, 0.1], [0.2, 0.8], [0.3, 0.7]]
     means = predictions_of(stacks, [0, 1, 0], ["b", "a", "b"], ["ann", "bea", "ann"]).of_clips()
     np.testing.assert_allclose(means.probabilities, [[0.6, 0.4], [0.2, 0.8]], rtol=1e-6)
-    assert (means.clips, means.subjects, means.segments) == (["b", "a"], ["ann", "bea"], [0, 0])
+    assert means.samples == [Sample("test", "b", 0, "ann", "A"), Sample("test", "a", 0, "bea", "B")]
     assert means.targets.tolist() == [0, 1]
 
 
@@ -101,10 +104,31 @@ def test_folds_that_overlap_are_refused():
         Predictions.joined([fold, fold])
 
 
-@pytest.mark.parametrize("text", [None, "", "split,clip\ntest,a\n", "split,p_A\ntest,half\n"])
+HEADER = "split,clip,segment,subject,label,predicted,p_A,p_B\n"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None,
+        "",
+        HEADER,
+        "split,clip\ntest,a\n",
+        "split,p_A\ntest,half\n",
+        HEADER + "test,a,1,,A,B,0.25\n",
+        HEADER + "test,a,1,,A,B,0.25,nan\n",
+        HEADER + "test,a,1,,A,B,0.25,0.25\n",
+        HEADER + "test,a,1,,A,B,1.25,-0.25\n",
+        HEADER + "test,a,one,,A,B,0.25,0.75\n",
+        HEADER + "test,a,1,,C,B,0.25,0.75\n",
+        HEADER + "train,a,1,,A,B,0.25,0.75\n",
+        HEADER + 2 * "test,a,1,,A,B,0.25,0.75\n",
+    ],
+)
 def test_a_missing_or_damaged_file_is_named(tmp_path: Path, text: str | None):
     path = tmp_path / "predictions.csv"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(UserError, match=str(path)):
+    with pytest.raises(DamagedFile, match=str(path)) as refused:
         Predictions.read(path)
+    assert str(refused.value).count(str(path)) == 1 and "\n" not in str(refused.value)

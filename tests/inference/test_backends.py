@@ -1,6 +1,5 @@
 """Both kinds of model files load and classify, anything else is an error in one line."""
 
-import json
 import pickle
 import re
 import shutil
@@ -12,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.inference.backends import backend_name, find_model, load_model
 from emotion.inference.onnx_file import with_digest
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import Recipe
 from emotion.training.finished_run import Run
+from emotion.training.record import read_record, write_record
 
 
 def random_stacks(num: int) -> np.ndarray:
@@ -110,8 +110,7 @@ def test_a_recorded_checkpoint_outside_of_the_run_is_an_error(
     finished_run: Path, tmp_path: Path, name: str
 ):
     run = shutil.copytree(finished_run, tmp_path / "run")
-    record = json.loads((run / "metrics.json").read_text())
-    (run / "metrics.json").write_text(json.dumps(record | {"checkpoint": name}))
+    write_record(run, read_record(run).model_copy(update={"checkpoint": name}))
     for read in (find_model, Run.read):
         with pytest.raises(UserError, match="checkpoint"):
             read(run)
@@ -197,3 +196,11 @@ def test_code_in_a_checkpoint_is_not_executed(copied: Path, tmp_path: Path):
         with pytest.raises(UserError, match=r"best\.ckpt"):
             load_model(find_model(copied))
         assert not trap.path.exists()
+
+
+def test_a_checkpoint_of_another_run_is_refused(finished_run: Path, tmp_path: Path):
+    run = shutil.copytree(finished_run, tmp_path / "run")
+    load_model(run / "best.ckpt")
+    (run / "best.ckpt").write_bytes((run / "best.ckpt").read_bytes() + b"x")
+    with pytest.raises(DamagedFile, match=r"best\.ckpt"):
+        load_model(run / "best.ckpt")

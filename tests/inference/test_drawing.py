@@ -13,12 +13,11 @@ from emotion import EmotionRecognizer
 from emotion.clips.video import Video
 from emotion.inference.answer import Answer, SampledFace, Window
 from emotion.inference.drawing import (
-    FaceTrack,
     annotate,
+    box_at,
     cover_frame,
     probabilities_at,
     render,
-    spans_without,
     write_clip,
 )
 from emotion.stacks.face_crop import FaceCropper
@@ -77,22 +76,13 @@ def test_where_the_nearest_window_has_no_answer_there_is_none():
     assert probabilities_at([], 5) is None
 
 
-def test_a_box_moves_evenly_and_ends_where_the_face_does():
-    found = [(0, (0, 0, 10, 10)), (5, (10, 5, 20, 15)), (20, (0, 0, 10, 10))]
-    track = FaceTrack([SampledFace(frame, box, 1.0) for frame, box in found])
-    assert track.at(0) == (0, 0, 10, 10) and track.at(5) == (10, 5, 20, 15)
-    assert track.at(2) == (4, 2, 14, 12)
-    assert [track.at(frame) for frame in (6, 10, 19)] == [None] * 3
-    assert track.at(24) == (0, 0, 10, 10) and track.at(25) is None
-    assert FaceTrack([]).at(3) is None
-
-
-def test_stretches_without_an_answer_meet_the_others_half_way():
-    some, none = happy(1.0), None
-    windows = [Window(first, 90, p) for first, p in ((0, some), (30, none), (60, none), (90, some))]
-    assert list(spans_without(windows, 180)) == [(59.5, 119.5)]
-    assert list(spans_without(windows[1:3], 150)) == [(0.0, 150.0)]
-    assert list(spans_without(windows[:1], 90)) == []
+def test_a_box_moves_evenly_between_sampled_frames():
+    boxes = {0: (0, 0, 10, 10), 5: (10, 5, 20, 15), 20: (0, 0, 10, 10)}
+    assert box_at(boxes, 0, 5) == (0, 0, 10, 10) and box_at(boxes, 5, 5) == (10, 5, 20, 15)
+    assert box_at(boxes, 2, 5) == (4, 2, 14, 12)
+    assert box_at(boxes, 9, 5) == (10, 5, 20, 15)  # the sampled frame 10 shows no face
+    assert [box_at(boxes, frame, 5) for frame in (10, 19)] == [None, None]
+    assert box_at(boxes, 24, 5) == (0, 0, 10, 10) and box_at(boxes, 25, 5) is None
 
 
 # Drawing
@@ -154,7 +144,7 @@ def late_face(demo_cache, write_video: Callable[..., Path], tmp_path: Path) -> P
 def test_pictures_of_a_clip(run_dir: Path, late_face: Path, tmp_path: Path):
     recognizer = EmotionRecognizer.load(run_dir)
     answer = recognizer.predict(late_face, stride=15)
-    render(answer, "frames", 0.0, tmp_path / "out")
+    render(answer, recognizer.settings, 0.0, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["annotated.mp4", "cover.jpg", "timeline.png"]
 
@@ -177,7 +167,7 @@ def test_a_clip_without_an_answer_has_no_cover(
     run_dir: Path, write_video: Callable[..., Path], tmp_path: Path
 ):
     clip = write_video(tmp_path / "gray.mp4", [np.full((90, 120, 3), 99, np.uint8)] * 80)
-    answer = EmotionRecognizer.load(run_dir).predict(clip, stride=15)
-    render(answer, "frames", 0.5, tmp_path / "out")
+    recognizer = EmotionRecognizer.load(run_dir)
+    render(recognizer.predict(clip, stride=15), recognizer.settings, 0.5, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == ["annotated.mp4", "timeline.png"]

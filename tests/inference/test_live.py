@@ -49,7 +49,7 @@ def test_a_played_clip_waits_until_each_frame_is_due(two: Path, monkeypatch):
     monkeypatch.setattr(
         "emotion.inference.live.time.sleep", lambda s: clock.__setitem__(0, clock[0] + s)
     )
-    due_s = [clock[0] - 100 for _ in islice(PlayedClip(Video(two)).pictures(), 16)]
+    due_s = [clock[0] - 100 for _ in islice(PlayedClip(two).pictures(), 16)]
     np.testing.assert_allclose(due_s, np.arange(16) / 30, atol=1e-3)
 
 

@@ -20,7 +20,7 @@ from emotion.clips.video import Video, VideoError
 from emotion.data.datamodule import StackDataModule
 from emotion.data.dataset import StackDataset
 from emotion.errors import UserError
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import Predictions, Sample
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.cache import Cache
@@ -74,18 +74,19 @@ def beside(happy: Path, sad: Path, write_video: Callable[..., Path], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("inputs", "read_ahead"), [("stacks", False), ("stacks", True), ("landmarks", True)]
+    ("inputs", "in_worker"), [("stacks", False), ("stacks", True), ("landmarks", True)]
 )
 def test_the_inputs_of_a_training_clip_are_those_of_training_bit_for_bit(
-    demo_cache, recipe: Recipe, inputs: str, read_ahead: bool
+    demo_cache, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, inputs: str, in_worker: bool
 ):
+    monkeypatch.setattr("emotion.inference.recognizer.parent_process", lambda: in_worker)
     shape = (9, 64, 64) if inputs == "stacks" else (9, 468, 3)
     recipe = changed(recipe, inputs=inputs)
     rows = demo_cache.manifest()[:4]
     dataset = StackDataset(demo_cache, rows, recipe.labels, recipe.step, recipe.image_px, inputs)
     for index, row in enumerate(rows):
         backend = Recorder()
-        recognizer = EmotionRecognizer(backend, recipe, read_ahead=read_ahead)
+        recognizer = EmotionRecognizer(backend, recipe)
         recognizer.predict(demo_cache.root / f"{row.clip}.mp4")
         expected, _ = dataset[index, 0]
         assert expected.shape == shape
@@ -207,15 +208,9 @@ def test_the_answer_of_a_clip_of_several_stacks_is_that_of_the_reports(
     logits = [[4.0, 0, 0, 0, 0], [0, 1.5, 0, 0, 0], [0, 1.5, 0, 0, 0]]
     recipe = changed(recipe, temperature=0.5)
     answer = EmotionRecognizer(Recorder(*logits), recipe).predict(clip)
-    written = Predictions(
-        labels=list(recipe.labels),
-        splits=["test"] * 3,
-        clips=["three"] * 3,
-        segments=[1, 2, 3],
-        subjects=[""] * 3,
-        targets=np.ones(3, np.int64),
-        probabilities=softmax(np.array(logits), axis=1).astype(np.float32),
-    )
+    samples = [Sample("test", "three", segment, "", recipe.labels[1]) for segment in (1, 2, 3)]
+    probabilities = softmax(np.array(logits), axis=1).astype(np.float32)
+    written = Predictions(recipe.labels, samples, probabilities)
     written.write(tmp_path / "predictions.csv")
     read = Predictions.read(tmp_path / "predictions.csv")
     (reported,) = read.calibrated(0.5).of_clips().probabilities

@@ -103,7 +103,7 @@ def test_logits_equal_scikit_learns_discriminant(components: int, shrinkage: flo
 def test_a_class_without_stacks_is_never_predicted():
     landmarks, targets = faces(30)
     classifier = LandmarkClassifier(5)
-    classifier.fit(landmarks, 2 * targets)  # classes 0, 2, 4
+    classifier.fit(landmarks, 2 * targets, 80, 0.6)  # classes 0, 2, 4
     logits = classify(classifier, 100 * faces(200, seed=1)[0])
     assert set(logits.argmax(axis=1)) <= {0, 2, 4} and np.isfinite(logits).all()
     probabilities = torch.from_numpy(logits).softmax(dim=1)
@@ -113,14 +113,14 @@ def test_a_class_without_stacks_is_never_predicted():
 def test_fit_with_one_stack_of_each_class():
     landmarks, targets = faces(3)
     classifier = LandmarkClassifier(3)
-    classifier.fit(landmarks, targets)
+    classifier.fit(landmarks, targets, 80, 0.6)
     assert classify(classifier, landmarks).argmax(axis=1).tolist() == targets.tolist()
 
 
 def test_logits_do_not_change_with_pose_and_proportions():
     landmarks, targets = faces(30)
     classifier = LandmarkClassifier(3)
-    classifier.fit(landmarks, targets)
+    classifier.fit(landmarks, targets, 80, 0.6)
     turn = np.float32([[0.8, -0.6, 0.0], [0.6, 0.8, 0.1], [0.0, 0.1, 1.3]])
     expected = classify(classifier, landmarks)
     actual = classify(classifier, landmarks @ turn + np.float32([3, -2, 1]))

@@ -15,7 +15,6 @@ from emotion.models.landmark_classifier import LandmarkClassifier
 from emotion.models.lightning_module import (
     EmotionModule,
     LandmarkModule,
-    build_module,
     normalized,
 )
 from emotion.models.stack_classifier import num_parameters
@@ -44,7 +43,7 @@ def fit():
 
 def small_module(**settings):
     torch.manual_seed(0)
-    settings = {"optimizer": ADAM, "schedule": {"name": "constant"}} | settings
+    settings = {"optimizer": ADAM, "schedule": {"name": "exponential", "lr_decay": 1.0}} | settings
     return EmotionModule(**{"backbone": SMALL, "num_images": 6, "labels": list("abc")} | settings)
 
 
@@ -102,6 +101,12 @@ def test_training_overfits_one_batch(fit):
     trainer = fit(module, random_batches(num=1), epochs=40)
     assert trainer.callback_metrics["train/loss"] < 0.1
     assert trainer.callback_metrics["train/accuracy"] == 1
+
+
+def test_a_loss_that_is_not_finite_stops_training_at_its_step(fit):
+    module = small_module(optimizer={"name": "SGD", "lr": 1e38})
+    with pytest.raises(UserError, match=r"nan in step 2 of epoch 1, .* 1e\+38: .*optimizer\.lr"):
+        fit(module, random_batches(num=3))
 
 
 def test_loss_with_class_weights_and_label_smoothing():
@@ -258,9 +263,3 @@ def test_landmarks_are_fitted_in_closed_form_and_evaluated_like_a_network(tmp_pa
     torch.testing.assert_close(loaded(landmarks), direct(landmarks))
     assert num_parameters(module) == 0
     assert module.example(2, 32).shape == (2, 6, 468, 3)
-
-
-def test_build_module_by_inputs():
-    settings = {"num_images": 6, "labels": ["a", "b"]}
-    assert type(build_module("landmarks", **settings)) is LandmarkModule
-    assert type(build_module("stacks", backbone=SMALL, **settings)) is EmotionModule

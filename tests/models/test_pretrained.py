@@ -56,7 +56,7 @@ def test_rgb_weights_load_from_a_file(tmp_path, stem, fusion, channels):
     weights = rgb_weights(tmp_path / "weights.safetensors")
     network = StackClassifier(SMALL, 6, 5, fusion=fusion)
     loaded = load_pretrained(network, SMALL, str(tmp_path / "weights.safetensors"), stem)
-    assert loaded.loaded and loaded.source.endswith("weights.safetensors")
+    assert loaded == (True, str(tmp_path / "weights.safetensors"))
     own = network.backbone.state_dict()
     for key in ("blocks.0.0.conv_pw.weight", "bn1.running_mean"):
         torch.testing.assert_close(own[key], weights[key])
@@ -99,7 +99,7 @@ def test_files_that_do_not_fit_raise(tmp_path):
 
 def test_auto_falls_back_and_contacts_the_hub_once(no_hub):
     network = StackClassifier(SMALL, 6, 5)
-    assert not load_pretrained(network, SMALL, "auto", "mean").loaded
+    assert not load_pretrained(network, SMALL, "auto", "mean")[0]
     load_pretrained(network, SMALL, "auto", "mean")
     assert hub_answers.cache_info().misses == 1
 
@@ -119,12 +119,12 @@ def test_auto_loads_weights_from_the_local_cache(no_hub, tmp_path):
     weights = rgb_weights(snapshot / "model.safetensors")
     network = StackClassifier(SMALL, 6, 5)
     loaded = load_pretrained(network, SMALL, "auto", "mean")
-    assert loaded.loaded and loaded.source == f"ImageNet, timm/{SMALL}"
+    assert loaded == (True, f"ImageNet, timm/{SMALL}")
     torch.testing.assert_close(network.backbone.state_dict()["bn1.weight"], weights["bn1.weight"])
 
 
 def test_false_keeps_random_weights():
     network = StackClassifier(SMALL, 6, 5)
     before = network.backbone.conv_stem.weight.clone()
-    assert not load_pretrained(network, SMALL, False, "mean").loaded
+    assert not load_pretrained(network, SMALL, False, "mean")[0]
     torch.testing.assert_close(network.backbone.conv_stem.weight, before)

@@ -2,33 +2,21 @@
 
 import json
 import re
+from dataclasses import replace
 from importlib.metadata import version
 
 import pytest
 
 from emotion.errors import UserError
 from emotion.models.recipe import Recipe, package_versions
-from emotion.stacks.settings import CacheSettings
+from tests.stacks.standard import STANDARD
 
-SETTINGS = CacheSettings(
-    min_frames=75,
-    segment_frames=90,
-    interval=5,
-    by="time",
-    start="first_face",
-    min_face_fraction=0.1 + 0.2,  # needs all digits of a float64
-    tracking="sampled",
-    follow="central",
-    margin=0.1,
-    align=True,
-    size_px=224,
-    min_confidence=0.5,
-)
 RECIPE = Recipe(
     title="MobileNetV3-Large",
     data="demo (rendered faces)",
     labels=["Anger", "Fröhlich"],
-    settings=SETTINGS,
+    # 0.1 + 0.2 needs all digits of a float64
+    settings=replace(STANDARD, by="time", min_face_fraction=0.1 + 0.2),
     interval=15,
     image_px=96,
     versions={"av": "17.1.0"},
@@ -60,9 +48,9 @@ def damaged(change):
 @pytest.mark.parametrize(
     ("text", "key"),
     [
-        ("", "the recipe"),
-        ("{", "the recipe"),
-        ("[1, 2]", "the recipe"),
+        ("", "JSON"),
+        ("{", "JSON"),
+        ("[1, 2]", "object"),
         ('{"a": 1}', "title"),
         (damaged(lambda v: v.update(version=1, format=1, landmarks=False)), "version"),
         (damaged(lambda v: v.update(colour="red")), "colour"),
@@ -70,7 +58,7 @@ def damaged(change):
         (damaged(lambda v: v.pop("settings")), "settings"),
         (damaged(lambda v: v["settings"].pop("margin")), r"settings\.margin"),
         (damaged(lambda v: v["settings"].update(align=1)), r"settings\.align"),
-        (damaged(lambda v: v["settings"].update(by="day")), r"sampling\.by"),
+        (damaged(lambda v: v["settings"].update(by="day")), r"settings\.by"),
         (damaged(lambda v: v["settings"].update(size_px=True)), r"settings\.size_px"),
         (damaged(lambda v: v.update(interval=7)), "interval"),
         (damaged(lambda v: v.update(interval="5")), "interval"),

@@ -1,15 +1,17 @@
 """Writes what finished and failed runs leave behind, without training."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from emotion.evaluation.calibration import Calibration
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import Predictions, Sample
+from emotion.files import file_digest
 from emotion.models.titles import model_title
 from emotion.provenance import Machine, Provenance
-from emotion.sweeps.plan import PlannedCell, write_plan
+from emotion.sweeps.plan import Plan, PlannedCell, write_plan
 from emotion.training.record import (
     FailedRun,
     FinishedRun,
@@ -31,15 +33,12 @@ def predict(right: int, wrong: int, start: int = 0, stacks: int = 1, subject: st
     targets = np.array([n % 2 for n in numbers])
     is_right = np.array([n - start < right for n in numbers])
     probabilities = np.where(is_right == (targets == 1), 0.75, 0.25)
-    return Predictions(
-        list(LABELS),
-        ["test"] * len(numbers),
-        [f"clip{n}" for n in numbers],
-        [segment + 1 for _ in range(right + wrong) for segment in range(stacks)],
-        [subject and f"{subject}{n}" for n in numbers],
-        targets,
-        np.stack([1 - probabilities, probabilities], axis=1).astype(np.float32),
-    )
+    samples = [
+        Sample("test", f"clip{n}", 1 + i % stacks, subject and f"{subject}{n}", LABELS[n % 2])
+        for i, n in enumerate(numbers)
+    ]
+    both = np.stack([1 - probabilities, probabilities], axis=1).astype(np.float32)
+    return Predictions(LABELS, samples, both)
 
 
 def calibration(temperature: float = 1.0) -> Calibration:
@@ -47,10 +46,7 @@ def calibration(temperature: float = 1.0) -> Calibration:
         temperature=temperature,
         unsure_below=0.0,
         accuracy=0.9,
-        min_clips=19,
         threshold_set=False,
-        bins=15,
-        fitted_on="val",
         splits={},
     )
 
@@ -61,9 +57,11 @@ def run_head(**changes: Any) -> dict[str, Any]:
     return head | {"model_title": model_title(head["backbone"])}
 
 
-def write_run(folder: Path, predictions: Predictions, **changes: Any) -> FinishedRun:
-    """Write the record and predictions of a finished run."""
-    folder.mkdir(parents=True)
+def write_run(
+    folder: Path, predictions: Predictions, more_files: Sequence[str] = (), **changes: Any
+) -> FinishedRun:
+    """Write the record and predictions of a finished run, whose other files are there."""
+    folder.mkdir(parents=True, exist_ok=bool(more_files))
     predictions.write(folder / "predictions.csv")
     made = Provenance(commit="0123abc", dirty=False, versions={"torch": "2"}, machine=MACHINE)
     fields = {
@@ -72,8 +70,9 @@ def write_run(folder: Path, predictions: Predictions, **changes: Any) -> Finishe
         "parameters": 3_468_709, "epochs": 12, "best_epoch": 9, "seconds": 95.0,
         "pretrained": PretrainedWeights(loaded=False, source="random weights"),
         "val_accuracy": 0.5, "reported_on": "test", "scores": {}, "calibration": calibration(),
+        "files": {n: file_digest(folder / n) for n in ("predictions.csv", *more_files)},
         "checkpoint": "best.ckpt", "cache": str(folder.parent / "cache"), "manifest_sha256": "",
-        "dropped": (), "memory_mb": {}, "provenance": made,
+        "dropped": (), "provenance": made,
         "throughput": Throughput(train_stacks_per_s=31.5, ms_per_stack=14.2),
     }  # fmt: skip
     fields["parts"] = {
@@ -92,12 +91,10 @@ def fail_run(folder: Path, error: str = "oom", **changes: Any) -> None:
     write_record(folder, FailedRun(**run_head(**changes), error=error))
 
 
-def plan(folder: Path, **cells: dict[str, Any]) -> None:
+def plan(folder: Path, command: str = "python train.py -m", **cells: dict[str, Any]) -> None:
     """Write the plan of a sweep: folder -> changes of its head."""
-    write_plan(
-        folder,
-        [
-            PlannedCell(**run_head(**changes), folder=name, to_run=True, work=1.0)
-            for name, changes in cells.items()
-        ],
-    )
+    planned = [
+        PlannedCell(**run_head(**changes), folder=name, to_run=True, work=1.0)
+        for name, changes in cells.items()
+    ]
+    write_plan(folder, Plan(command=command, cells=planned))

@@ -100,7 +100,7 @@ def test_calibration_is_that_of_the_run(run: Run, file: ExportedFile):
         "temperature": 1.625,
         "unsure_below": 0.437,
         "threshold_set": True,
-        "splits__test__clips__ece__after": 0.123,
+        "splits__test__clips__ece_after": 0.123,
     }
     other = changed(run, **{f"calibration__{key}": value for key, value in values.items()})
     card = model_card(other, [file])
@@ -108,7 +108,7 @@ def test_calibration_is_that_of_the_run(run: Run, file: ExportedFile):
     rows = table_of(card, "on", "number", "ECE")
     assert [row[0] for row in rows] == ["val, stacks", "val, clips", "test, stacks", "test, clips"]
     assert rows[3][3] == "12.3 %"
-    assert f"{run.record.calibration.splits['test'].clips.nll.before:.3f}" == rows[3][4]
+    assert f"{run.record.calibration.splits['test'].clips.nll_before:.3f}" == rows[3][4]
 
 
 def test_each_kind_of_threshold_has_its_own_sentence(run: Run, file: ExportedFile):
@@ -153,6 +153,22 @@ def test_the_command_trains_it_again(run: Run, file: ExportedFile):
     card = model_card(unknown, [file])
     assert "git checkout" not in card
     assert "python train.py data=x 'a=b c'\n" in card
+
+
+def test_foreign_text_is_shown_as_it_is(run: Run, file: ExportedFile):
+    text = "<b>|`*[x](y) \x1b[31m\n# $y$"
+    overrides = ["data=x", f"model.title={text}"]
+    hostile = changed(run, notice=text, data=text, overrides=overrides, split__name=text)
+    card = model_card(hostile, [file])
+    assert "\x1b" not in card and "<b>" not in re.sub(
+        r"`[^`\n]*`|^python train.*", "", card, flags=re.M
+    )
+    tokens = MarkdownIt().enable("table").parse(card)
+    inline = [child for token in tokens for child in token.children or ()]
+    assert not {token.type for token in inline} & {"html_inline", "link_open", "em_open"}
+    headings = [token for token in tokens if token.type == "heading_open"]
+    plain = MarkdownIt().parse(model_card(run, [file]))
+    assert len(headings) == sum(token.type == "heading_open" for token in plain)
 
 
 def test_every_percentage_is_from_the_run(run: Run, file: ExportedFile):

@@ -9,11 +9,11 @@ import pytest
 from emotion.errors import UserError
 from emotion.evaluation.metrics import judge
 from emotion.evaluation.personal import with_baselines
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import Predictions, Sample
 from emotion.models.recipe import Recipe
 from emotion.reports.personal import personal_table
-from emotion.stacks.settings import CacheSettings
 from tests.reports.runs import calibration, fail_run, write_run
+from tests.stacks.standard import STANDARD
 
 LABELS = ("Anger", "Happy", "Calm")  # the resting face need not be called Neutral
 ANGER, HAPPY, CALM = range(3)
@@ -28,23 +28,11 @@ STACKS = [
     ("b-a", 1, "b", ANGER, (0.7, 0.2, 0.1)),
     ("a-n2", 1, "a", CALM, (0.3, 0.3, 0.4)),
 ]
-SETTINGS = CacheSettings(
-    min_frames=75, segment_frames=90, interval=5, by="frames", start="clip", min_face_fraction=0.0,
-    tracking="sampled", follow="largest", margin=0.1, align=False, size_px=224, min_confidence=0.5,
-)  # fmt: skip
 
 
 def predictions_of(stacks) -> Predictions:
-    clips, segments, subjects, targets, probabilities = zip(*stacks, strict=True)
-    return Predictions(
-        list(LABELS),
-        ["test"] * len(stacks),
-        list(clips),
-        list(segments),
-        list(subjects),
-        np.array(targets),
-        np.array(probabilities, np.float32),
-    )
+    samples = [Sample("test", *stack[:3], LABELS[stack[3]]) for stack in stacks]
+    return Predictions(LABELS, samples, np.array([stack[4] for stack in stacks], np.float32))
 
 
 @pytest.fixture
@@ -53,14 +41,15 @@ def write(tmp_path: Path):
 
     def write_personal(name: str, stacks, seed=0, neutral=NEUTRAL, interval=5) -> Path:
         folder = tmp_path / name
-        write_run(
-            folder, predictions_of(stacks), seed=seed, interval=interval, labels=LABELS,
-            calibration=calibration(TEMPERATURE),
-        )  # fmt: skip
         Recipe(
-            title="net", data="clips", labels=LABELS, settings=SETTINGS, interval=interval,
+            title="net", data="clips", labels=LABELS, settings=STANDARD, interval=interval,
             image_px=224, versions={}, neutral=neutral, neutral_label="Calm" if neutral else None,
         ).write(folder / "recipe.json")  # fmt: skip
+        (folder / "best.ckpt").touch()
+        write_run(
+            folder, predictions_of(stacks), ("recipe.json", "best.ckpt"), seed=seed,
+            interval=interval, labels=LABELS, calibration=calibration(TEMPERATURE),
+        )  # fmt: skip
         return folder
 
     return write_personal

@@ -1,7 +1,9 @@
 """Tables: what an entry shows, folds pooled, seeds averaged, and nothing mixed that differs."""
 
 import csv
+import os
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from sklearn import metrics as independent
 
 from emotion.errors import UserError
 from emotion.evaluation.metrics import bootstrap
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import Predictions, Sample
 from emotion.reports.results import Entry, Results, read_runs
 from emotion.reports.tables import (
     basis,
@@ -72,6 +74,14 @@ def test_cell_without_a_record_is_unfinished(sweep: Path, begun: bool):
     assert any(note.startswith("unfinished: ") and "interval 10" in note for note in notes(results))
 
 
+def test_damaged_plan_is_named_and_the_runs_are_shown(sweep: Path):
+    plan_file = sweep / "sweep.json"
+    plan_file.write_bytes(plan_file.read_bytes().replace(b"net10", b"net50"))
+    results = results_of(sweep)
+    assert len(results.finished) == 3
+    assert any(note.startswith(f"damaged: {plan_file}") for note in notes(results))
+
+
 @pytest.mark.parametrize("name", [RECORD_FILE, "predictions.csv"])
 def test_damaged_run_is_named_and_the_others_are_shown(sweep: Path, name: str):
     (sweep / "net5" / name).write_text('{"status": "finished", "model"')
@@ -94,6 +104,53 @@ def test_only_damaged_or_no_runs_are_an_error(tmp_path: Path):
     (tmp_path / "0" / RECORD_FILE).write_text("{}")
     with pytest.raises(UserError, match=str(tmp_path / "0" / RECORD_FILE)):
         read_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text", ["epoch,val/loss\n0,half\n", "val/loss\n1\n", "\0\xff", "a,b\n1\n"]
+)
+def test_damaged_curves_are_named_and_cost_no_score(sweep: Path, text: str):
+    curves = sweep / "net5" / "curves" / "metrics.csv"
+    curves.parent.mkdir()
+    curves.write_text(text)
+    results = results_of(sweep)
+    assert results.entries[0].text().startswith("25.00")
+    assert any(note.startswith("damaged: ") and str(curves) in note for note in notes(results))
+
+
+def test_damaged_file_without_scores_is_named(tmp_path: Path):
+    (tmp_path / "0").mkdir()
+    weights = tmp_path / "0" / "best.ckpt"
+    weights.write_bytes(b"weights")
+    write_run(tmp_path / "0", predict(7, 3), more_files=("best.ckpt",))
+    assert not any(note.startswith("damaged") for note in notes(results_of(tmp_path)))
+    weights.write_bytes(b"weightz")
+    results = results_of(tmp_path)
+    assert results.entries[0].text().startswith("70.00")
+    assert any(note.startswith("damaged: ") and str(weights) in note for note in notes(results))
+
+
+def test_loops_of_links_and_pipes_do_not_hang(sweep: Path):
+    (sweep / "loop").symlink_to(sweep)
+    (sweep / "pipe").mkdir()
+    os.mkfifo(sweep / "pipe" / RECORD_FILE)
+    results = results_of(sweep)
+    assert len(results.runs) == 4
+    assert any(note.startswith(f"damaged: {sweep / 'pipe'}") for note in notes(results))
+
+
+def test_record_of_another_cell_is_damaged(sweep: Path):
+    for name in (RECORD_FILE, "predictions.csv"):
+        (sweep / "net5" / name).write_bytes((sweep / "net10" / name).read_bytes())
+    plan(sweep, net5={"cell": "other"}, net10={"interval": 10})
+    assert [entry.text()[:5] for entry in results_of(sweep).entries] == ["damag", "70.00"]
+
+
+def test_a_sweep_with_damaged_and_no_finished_runs_is_an_error(sweep: Path):
+    for name in ("net5", "net10", "big10"):
+        (sweep / name / RECORD_FILE).write_text("{}")
+    with pytest.raises(UserError, match=str(sweep / "net10" / RECORD_FILE)):
+        read_runs(sweep)
 
 
 # One run for each entry
@@ -146,7 +203,7 @@ def test_entry_shows_score_and_interval(tmp_path: Path):
     }.items():
         assert entry.estimate(score).mean == pytest.approx(expected)
         assert entry.text(score).startswith(f"{100 * expected:.2f} [")
-    assert entry.confusion["stacks"].tolist() == [[4, 1], [2, 3]]
+    assert entry.levels["stacks"].confusion.tolist() == [[4, 1], [2, 3]]
 
 
 def test_clips_average_calibrated_probabilities(tmp_path: Path):
@@ -157,13 +214,13 @@ def test_clips_average_calibrated_probabilities(tmp_path: Path):
     logits = np.log(probabilities.astype(np.float64)) / 8
     shares = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     expected = shares.mean(axis=0)
-    one = Predictions(
-        list(LABELS), ["test"] * 3, ["clip"] * 3, [1, 2, 3], [""] * 3, np.array([1] * 3),
-        probabilities,
-    )  # fmt: skip
+    samples = [Sample("test", "clip", segment, "", LABELS[1]) for segment in (1, 2, 3)]
+    one = Predictions(LABELS, samples, probabilities)
     write_run(tmp_path / "0", one, calibration=calibration(8.0))
     entry = only_entry(tmp_path)
-    assert entry.predictions["clips"][0].probabilities[0] == pytest.approx(expected, abs=1e-6)
+    assert entry.levels["clips"].predictions[0].probabilities[0] == pytest.approx(
+        expected, abs=1e-6
+    )
     assert entry.estimate(level="clips").mean == float(expected.argmax() == 1)
 
 
@@ -177,7 +234,7 @@ def test_seeds_of_an_entry_become_mean_and_deviation(tmp_path: Path):
     assert entry.text().startswith("70.00 ± 14.14 [")  # |80 - 60| / sqrt(2)
     low, high = bootstrap([predict(6, 4), predict(8, 2)]).bounds["accuracy"]
     assert (entry.estimate().low, entry.estimate().high) == (low, high)
-    assert entry.confusion["stacks"].sum() == 20
+    assert entry.levels["stacks"].confusion.sum() == 20
     assert "seeds 0, 1" in basis(entry)
 
 
@@ -185,7 +242,7 @@ def test_seeds_evaluated_on_other_clips_have_no_common_interval(tmp_path: Path):
     write_run(tmp_path / "0", predict(6, 4), seed=0)
     write_run(tmp_path / "1", predict(8, 2, start=4), seed=1)
     entry = only_entry(tmp_path)
-    assert entry.text() == "70.00 ± 14.14" and entry.confidence["stacks"] is None
+    assert entry.text() == "70.00 ± 14.14" and entry.levels["stacks"].confidence is None
     assert "bootstrap" not in basis(entry)
 
 
@@ -228,9 +285,9 @@ def test_folds_are_scored_together(tmp_path: Path):
     }.items():
         assert entry.estimate(score).mean == pytest.approx(expected)
     assert entry.estimate().mean == pytest.approx(19 / 34)
-    assert entry.estimate().std is None and entry.confidence["stacks"].num_units == 34
+    assert entry.estimate().std is None and entry.levels["stacks"].confidence.num_units == 34
     expected = independent.confusion_matrix(true, predicted)
-    assert entry.confusion["stacks"].tolist() == expected.tolist()
+    assert entry.levels["stacks"].confusion.tolist() == expected.tolist()
     assert "folds 0, 1, 2" in basis(entry) and "28 to 30 stacks" in basis(entry)
 
 
@@ -240,7 +297,7 @@ def test_each_seed_pools_its_folds(tmp_path: Path):
     write_run(tmp_path / "9", predict(0, 10, 100), seed=2, split=kfold(0))
     entry = only_entry(tmp_path)
     each = [13 / 20, 13 / 20, 0]
-    assert [s.accuracy for s in entry.scores["stacks"].values()] == pytest.approx(each)
+    assert [s.accuracy for s in entry.levels["stacks"].scores.values()] == pytest.approx(each)
     assert entry.estimate().mean == pytest.approx(statistics.mean(each))
     assert entry.estimate().std == pytest.approx(statistics.stdev(each))
 
@@ -330,7 +387,7 @@ def test_notes_name_what_the_numbers_are_based_on(sweep: Path):
 
 def test_selection_on_the_reported_clips_is_admitted(tmp_path: Path):
     predictions = predict(7, 3)
-    predictions.splits[:] = ["val"] * 10
+    predictions.samples[:] = [replace(each, split="val") for each in predictions.samples]
     write_run(tmp_path / "0", predictions, reported_on="val")
     results = results_of(tmp_path)
     assert "selected and reported on the same clips" in markdown(results)

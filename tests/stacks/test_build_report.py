@@ -38,6 +38,8 @@ def row(clip_id: str, segment: int, faces: int, sampled: int, num_faces: int = 1
         face_frames=faces,
         sampled_frames=sampled,
         fps=30.0,
+        stack_digest="",
+        landmarks_digest="",
     )
 
 

@@ -1,11 +1,13 @@
 """The cache: golden stacks, all intervals from one, nothing done twice, nothing lost unsaid."""
 
-import json
 import logging
+import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -15,9 +17,10 @@ import tifffile
 from omegaconf import DictConfig
 
 from emotion import REPOSITORY
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.executors import pixel_versions
-from emotion.stacks.clip_record import dates_of, read_clip_record, write_clip_record
+from emotion.stacks.cache import Cache
+from emotion.stacks.clip_record import read_clip_record, stamp_of, write_clip_record
 from emotion.stacks.contact_sheet import NAME_PX
 from emotion.stacks.stack import read_stack, take_images
 from emotion.tables import read_table
@@ -396,8 +399,7 @@ def upgrade(monkeypatch: pytest.MonkeyPatch) -> Callable[[], dict[str, str]]:
 
     def install() -> dict[str, str]:
         versions = pixel_versions() | {"numpy": "99.0"}
-        for module in ("build", "cutter"):
-            monkeypatch.setattr(f"emotion.stacks.{module}.pixel_versions", lambda: versions)
+        monkeypatch.setattr("emotion.stacks.cutter.pixel_versions", lambda: versions)
         return versions
 
     return install
@@ -409,16 +411,14 @@ def test_after_an_upgrade_all_clips_are_cut_again(
     cache = cache_of(clips)
     cache.build()
     before = stamps(cache)
-    assert cache.contents().packages == pixel_versions()
     versions = upgrade()
     with caplog.at_level("WARNING"):
         cache.ensure()
     (line,) = (record.message for record in caplog.records if "numpy" in record.message)
     assert "99.0" in line and "\n" not in line
     assert changed(cache, before) == ["Happy_0001", "Sad_0001", "Shock_0016"]
-    records = [read_clip_record(path) for path in (cache.directory / "clips").glob("*.json")]
-    assert [record.packages for record in records] == [versions] * 3
-    assert cache.contents().packages == versions
+    for row in cache.manifest():
+        assert read_clip_record(cache.record_path(row.clip), row.clip).packages == versions
     before = stamps(cache)
     cache.ensure()
     assert stamps(cache) == before
@@ -435,7 +435,7 @@ def test_build_that_an_upgrade_interrupted_has_no_stacks_of_two_versions(
     versions = upgrade()
     cache.build()
     for clip in ("Happy_0001", "Sad_0001", "Shock_0016"):
-        assert read_clip_record(cache.record_path(clip)).packages == versions
+        assert read_clip_record(cache.record_path(clip), clip).packages == versions
 
 
 def test_upgrade_without_clips_is_refused_with_the_package(
@@ -451,33 +451,143 @@ def test_upgrade_without_clips_is_refused_with_the_package(
     assert stamps(cache) == before
 
 
-@pytest.mark.parametrize(
-    ("file", "old", "new", "key"),
-    [
-        ("settings.json", '"interval": 5', '"interval": "often"', "settings.interval"),
-        ("settings.json", '"interval"', '"intervall"', "settings.interval"),
-        ("settings.json", '"version": 1', '"version": 0', "version"),
-        ("settings.json", "{", "", "JSON"),
-        ("clips/Sad_0001.json", '"num_faces":1', '"num_faces":"one"', "segments.0.num_faces"),
-        ("clips/Sad_0001.json", '"fps"', '"rate"', "rate"),
-    ],
-)
-def test_damaged_record_is_refused_with_file_and_key(
-    cache_of: CutCache, clips: Path, file: str, old: str, new: str, key: str
+def first_beside(path: Path) -> Path:
+    return min(path.parent.glob(f"*{path.suffix}"))
+
+
+DAMAGES = {
+    "half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "empty": lambda path: path.write_bytes(b""),
+    "random": lambda path: path.write_bytes(np.random.default_rng(0).bytes(path.stat().st_size)),
+    "edited": lambda path: path.write_bytes(path.read_bytes().replace(b"1", b"2", 1)),
+    "another's": lambda path: path.write_bytes(first_beside(path).read_bytes()),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "removed": lambda path: path.unlink(),
+}
+FILES = [
+    *("stacks/Shock_0016_0001.tiff", "landmarks/Shock_0016_0001.npy", "clips/Shock_0016.json"),
+    *("manifest.csv", "dropped.csv", "report.csv", "settings.json"),
+]
+
+
+@pytest.fixture(scope="module")
+def whole_cache(
+    demo_cache: BuildableCache, compose: Callable, tmp_path_factory: pytest.TempPathFactory
+) -> BuildableCache:
+    """Give the cache of two clips, small."""
+    folder = tmp_path_factory.mktemp("whole")
+    (folder / "clips").mkdir()
+    for source, name in (("Sad_0001", "Sad_0001"), ("Shock_0001", "Shock_0016")):
+        shutil.copy(demo_cache.root / f"{source}.mp4", folder / "clips" / f"{name}.mp4")
+    paths = [f"data.root={folder}/clips", f"paths.cache={folder}/cache"]
+    overrides = ["data=scrapping", "face.size_px=16", "num_workers=1", *paths]
+    cache = BuildableCache.from_config(compose("preprocess", overrides))
+    cache.build()
+    return cache
+
+
+def derived(cache: BuildableCache) -> dict[str, bytes]:
+    """Read the files of a cache that hold no times."""
+    paths = [path for path in cache.directory.rglob("*") if path.is_file()]
+    return {str(path): path.read_bytes() for path in paths if path.parent.name != "clips"}
+
+
+@pytest.mark.parametrize("run", ["build", "ensure"])
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", FILES)
+def test_damaged_file_is_made_again_with_one_warning(
+    whole_cache: BuildableCache, caplog: pytest.LogCaptureFixture, file: str, damage: str, run: str
 ):
-    for path in clips.glob("[HS]*"):
-        if path.stem != "Sad_0001":
-            path.unlink()
+    before = derived(whole_cache)
+    path = whole_cache.directory / file
+    content = path.read_bytes()
+    DAMAGES[damage](path)
+    is_changed = not path.is_file() or path.read_bytes() != content
+    with caplog.at_level("WARNING"):
+        getattr(whole_cache, run)()
+    assert derived(whole_cache) == before
+    assert read_clip_record(whole_cache.record_path("Shock_0016"), "Shock_0016").segments
+    warnings = [record.message for record in caplog.records]
+    absent = damage == "removed" and file.endswith(".json")  # as if it had not been written yet
+    assert len(warnings) == (is_changed and not absent)
+    assert all("Shock_0016" in line or path.name in line for line in warnings)
+    caplog.clear()
+    getattr(whole_cache, run)()
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_verify_finds_what_size_and_times_hide(whole_cache: BuildableCache, monkeypatch):
+    path = whole_cache.directory / FILES[0]
+    content = path.read_bytes()
+    path.write_bytes(bytes(len(content)))
+    record_path = whole_cache.record_path("Shock_0016")
+    record = read_clip_record(record_path, "Shock_0016")
+    stamp = record.segments[0].files[FILES[0]]
+    hidden = replace(stamp_of(path), digest=stamp.digest)  # as if nothing had changed
+    record.segments[0].files[FILES[0]] = hidden
+    write_clip_record(record_path, record)
+    whole_cache.build()
+    assert path.read_bytes() != content
+    (row,) = [row for row in whole_cache.manifest() if row.clip == "Shock_0016"]
+    with pytest.raises(DamagedFile, match=re.escape(str(path))):
+        whole_cache.stack(row)
+    whole_cache.build(verify=True)
+    assert path.read_bytes() == content
+    assert whole_cache.stack(row).shape == (18, 16, 16)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("file", FILES[:2])
+def test_damaged_file_is_refused_when_it_is_read(
+    whole_cache: BuildableCache, tmp_path: Path, file: str, damage: str
+):
+    folder = Path(shutil.copytree(whole_cache.directory, tmp_path / "copy"))
+    cache = Cache(folder, whole_cache.settings)
+    DAMAGES[damage](folder / file)
+    (row,) = [row for row in cache.manifest() if row.clip == "Shock_0016"]
+    read = cache.stack if file.startswith("stacks") else cache.landmarks
+    with pytest.raises(DamagedFile, match=re.escape(str(folder / file))) as refusal:
+        read(row)
+    assert "verify=true" in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_what_is_damaged_without_clips_is_named(cache_of: CutCache, clips: Path):
     cache = cache_of(clips, "face.size_px=16")
     cache.build()
-    path = cache.directory / file
-    content = path.read_text()
-    assert old in content
-    path.write_text(content.replace(old, new, 1))
-    with pytest.raises(UserError) as refusal:
-        cache.build()
-    assert str(path) in str(refusal.value) and key in str(refusal.value)
-    assert "\n" not in str(refusal.value)
+    shutil.rmtree(clips)
+    cache.ensure()
+    path = cache.directory / "stacks" / "Sad_0001_0001.tiff"
+    path.write_bytes(b"")
+    with pytest.raises(UserError, match=re.escape(str(path))) as refusal:
+        cache.ensure()
+    assert str(clips) in str(refusal.value) and "\n" not in str(refusal.value)
+
+
+def test_names_of_any_bytes_and_length_are_cut_once(cache_of: CutCache, clips: Path):
+    long = "Sad_" + 243 * "1"
+    (clips / "Sad_0001.mp4").rename(clips / f"{long}.mp4")
+    source = os.fsencode(clips / "Happy_0001.mp4")
+    os.rename(source, source.replace(b"0001", b"1\xff"))
+    pattern = r"data.pattern='(?P<label>[A-Z][a-z]+)_(?P<id>.+)'"
+    cache = cache_of(clips, "face.size_px=16", pattern)
+    cache.build()
+    assert [row.clip for row in cache.manifest()] == ["Happy_1\\udcff", long, "Shock_0016"]
+    before = stamps(cache)
+    cache.build()
+    assert stamps(cache) == before and len(before) == 3
+
+
+def test_what_is_no_file_is_named_and_not_opened(cache_of: CutCache, clips: Path):
+    (clips / "Anger_0001.mp4").mkdir()
+    os.mkfifo(clips / "Anger_0002.mp4")
+    (clips / "Anger_0003.mp4").symlink_to("/dev/zero")
+    cache = cache_of(clips, "face.size_px=16")
+    cache.build()
+    assert len(cache.manifest()) == 3
+    reasons = {name: row["reason"] for name, row in dropped(cache).items()}
+    assert reasons.keys() == {"Anger_0001", "Anger_0002", "Anger_0003"}
+    assert all("a pipe or a device" in reason for reason in reasons.values())
 
 
 def test_two_roots_of_one_name_do_not_share_stacks(
@@ -598,13 +708,21 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
     shutil.copy(demo_cache.root / "Happy_0001.mp4", clips / "Happy_0000.mp4")
     cache = cache_of(clips, "face.size_px=16")
     cache.build()
-    record = read_clip_record(cache.record_path("Happy_0000"))
+    record = read_clip_record(cache.record_path("Happy_0000"), "Happy_0000")
+    (segment,) = record.segments
     for number in range(1, 100):
         clip = f"Happy_{number:04d}"
-        record.dates = dates_of(Path(shutil.copy(clips / "Happy_0000.mp4", clips / f"{clip}.mp4")))
-        write_clip_record(cache.record_path(clip), record)
+        copy = Path(shutil.copy(clips / "Happy_0000.mp4", clips / f"{clip}.mp4"))
+        files = {}
         for path_of in (cache.stack_path, cache.landmarks_path):
-            shutil.copy(path_of("Happy_0000", 1), path_of(clip, 1))
+            path = Path(shutil.copy(path_of("Happy_0000", 1), path_of(clip, 1)))
+            files[path.relative_to(cache.directory).as_posix()] = stamp_of(path)
+        changes = {
+            "clip": clip,
+            "source": stamp_of(copy),
+            "segments": [replace(segment, files=files)],
+        }
+        write_clip_record(cache.record_path(clip), record.model_copy(update=changes))
 
     def refuse(*arguments: object, **_: object) -> None:
         raise AssertionError(f"there is nothing to do, but: {arguments}")
@@ -612,7 +730,7 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
     before = stamps(cache)
     for name in (
         "emotion.stacks.cutter.open_clip",
-        "emotion.stacks.cutter.content_of",
+        "emotion.stacks.clip_record.file_digest",
         "emotion.stacks.cutter.face_cropper",
         "emotion.stacks.cutter.write_stack",
         "emotion.stacks.cutter.write_landmarks",
@@ -702,22 +820,18 @@ def test_training_and_preprocessing_name_the_same_cache(compose: Callable):
 
 
 @pytest.mark.parametrize("run", ["build", "ensure"])
-def test_folder_made_with_other_settings_is_refused_with_the_key(
+def test_settings_that_are_not_the_folders_are_written_again(
     cache_of: CutCache, clips: Path, run: str
 ):
     cache = cache_of(clips)
     cache.build()
     before = stamps(cache)
     path = cache.directory / "settings.json"
-    made = json.loads(path.read_text())
-    made["settings"]["margin"] = 0.25
-    path.write_text(json.dumps(made))
-    with pytest.raises(UserError, match="margin") as refusal:
-        getattr(cache, run)()
-    message = str(refusal.value)
-    assert str(cache.directory) in message and "paths.cache" in message
-    assert "size_px" not in message
-    assert stamps(cache) == before
+    made = path.read_text()
+    path.write_text(made.replace('"margin": 0.1', '"margin": 0.25'))
+    assert path.read_text() != made
+    getattr(cache, run)()
+    assert path.read_text() == made and stamps(cache) == before
 
 
 def test_without_clips_a_cache_of_other_settings_is_named(cache_of: CutCache, clips: Path):

@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion.stacks.cache import Cache
 from emotion.stacks.contact_sheet import IMAGES, NAME_PX, TILE_PX, write_sheet
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.stack import write_stack
@@ -19,10 +18,10 @@ def sheet(tmp_path):
             path = f"stacks/{number}.tiff"
             write_stack(tmp_path / path, np.broadcast_to(images, (len(images), 8, 8)).copy())
             rows.append(
-                StackRow(path, clip, 1, "Happy", "", "train", 90, 1, "1" * 18, 18, 18, 30.0)
+                StackRow(path, clip, 1, "Happy", "", "train", 90, 1, "1" * 18, 18, 18, 30.0, "", "")
             )
         path = tmp_path / "sheets" / "Happy.png"
-        write_sheet(path, Cache(tmp_path, None), rows)
+        write_sheet(path, tmp_path, rows)
         pixels = np.asarray(Image.open(path))
         assert pixels.dtype == np.uint8 and pixels.shape[1] == NAME_PX + IMAGES * TILE_PX
         return pixels[:, :NAME_PX], pixels[

@@ -16,10 +16,10 @@ from emotion.stacks.cutter import face_cropper
 from emotion.stacks.face_crop import MOUTH, PLACES, FaceCropper, crop_features, face_box
 from emotion.stacks.face_mesh import LOOK_EVERY, quiet_mediapipe
 from emotion.stacks.landmarks import eye_centers, normalize_landmarks
-from emotion.stacks.settings import TRACKING
 from tests.stacks.standard import STANDARD
 
 NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
+TRACKING = ("every_frame", "sampled", "none")
 
 
 def cropper_of(tracking: str, size_px: int, **settings: object) -> FaceCropper:
@@ -116,7 +116,7 @@ def test_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyPatch):
     cropper = cropper_of("sampled", 64)
     for offset in [(-200, 0), (400, 0), (0, -200), (0, 400)]:
         landmarks = np.array([(10.0, 10.0), (90.0, 110.0)]) + offset
-        monkeypatch.setattr(cropper.mesh, "find", lambda frame, found=landmarks: found)
+        monkeypatch.setattr(cropper, "find", lambda frame, found=landmarks: found)
         assert cropper.crop(NOISE) is None
 
 
@@ -351,9 +351,9 @@ def test_the_order_in_which_the_mesh_gives_faces_does_not_matter(
 ):
     """The face at 0.6 grows and is larger from the start; the one at 0.1 moves to the right."""
     cropper = cropper_of("sampled", 64, follow=follow)
-    monkeypatch.setattr(cropper.mesh, "_several", ShuffledMesh())
+    monkeypatch.setattr(cropper, "_several", ShuffledMesh())
     cropper.start_clip()
-    cropper.mesh._crowded = True
+    cropper._crowded = True
     lefts = [cropper.observe(np.zeros((100, 100, 3), np.uint8))[0, 0] for _ in range(20)]
     moves = 0.5 if follow == "central" else 0
     assert lefts == pytest.approx([100 * left + moves * number for number in range(20)])
@@ -485,7 +485,7 @@ def test_aligned_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyP
     cropper = cropper_of("sampled", 64, align=True)
     for offset in [(-600, 0), (800, 0), (0, -600), (0, 800)]:
         landmarks = np.random.default_rng(0).uniform(10, 90, (468, 2)) + offset
-        monkeypatch.setattr(cropper.mesh, "find", lambda frame, found=landmarks: found)
+        monkeypatch.setattr(cropper, "find", lambda frame, found=landmarks: found)
         assert cropper.crop(NOISE) is None
 
 
@@ -568,11 +568,12 @@ def test_the_map_is_the_similarity_of_least_squares(monkeypatch: pytest.MonkeyPa
 
 def test_a_large_face_is_made_smaller_by_areas(frames: list[np.ndarray]):
     """Of a face in fine stripes, a warp alone would take some and skip others."""
-    cropper = cropper_of("none", 24, fit="features")
+    cropper = cropper_of("none", 24, fit="features", margin=0.0)
     landmarks = cropper.observe(frames[2])
+    cropper.find = lambda _: landmarks
     stripes = np.zeros_like(frames[2])
     stripes[:, ::2] = 255
-    crop = crop_features(stripes, landmarks, 0.0, 24)
+    crop = cropper.crop(stripes)
     assert np.abs(crop[4:-4, 4:-4].astype(float) - 127.5).max() < 40
 
 
@@ -585,6 +586,6 @@ def test_an_open_mouth_moves_no_eye(frames: list[np.ndarray]):
         crops = []
         for points in (landmarks, low):
             cropper = cropper_of("none", 224, fit=fit)
-            cropper.mesh.find = lambda frame, points=points: points
+            cropper.find = lambda frame, points=points: points
             crops.append(cropper.crop(frames[2]))
         assert np.array_equal(*crops) == same

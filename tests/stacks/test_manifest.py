@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from emotion.errors import UserError
-from emotion.stacks.manifest import StackRow, read_manifest, write_manifest
-from emotion.tables import read_table, write_table
+from emotion.stacks.manifest import StackRow, read_manifest
+from emotion.tables import read_table, write_rows, write_table
 
 PLAIN = StackRow(
     stack="stacks/Happy_0001_0002.tiff",
@@ -24,6 +24,8 @@ PLAIN = StackRow(
     face_frames=12,
     sampled_frames=15,
     fps=30000 / 1001,
+    stack_digest="0e" * 32,
+    landmarks_digest="f" * 64,
 )
 AWKWARD = StackRow(
     stack='stacks/a, "b"/Glück 笑_0001.tiff',
@@ -38,6 +40,8 @@ AWKWARD = StackRow(
     face_frames=0,
     sampled_frames=18,
     fps=0.0,
+    stack_digest="1" * 64,
+    landmarks_digest="2" * 64,
 )
 
 
@@ -51,7 +55,7 @@ def test_landmarks_lie_beside_the_stack():
 
 def test_rows_come_back_as_they_were(tmp_path: Path):
     path = tmp_path / "manifest.csv"
-    write_manifest(path, [AWKWARD, PLAIN, AWKWARD])
+    write_rows(path, StackRow, [AWKWARD, PLAIN, AWKWARD])
     back = read_manifest(path)
     assert back == [AWKWARD, PLAIN, AWKWARD]
     for row in back:
@@ -61,7 +65,7 @@ def test_rows_come_back_as_they_were(tmp_path: Path):
 
 def test_any_reader_finds_a_column_for_every_attribute(tmp_path: Path):
     path = tmp_path / "manifest.csv"
-    write_manifest(path, [PLAIN, AWKWARD])
+    write_rows(path, StackRow, [PLAIN, AWKWARD])
     with open(path, newline="", encoding="utf-8") as file:
         header, first, second = csv.reader(file)
     assert header == [field.name for field in fields(StackRow)]
@@ -84,7 +88,7 @@ def test_damaged_manifest_is_refused_with_file_line_and_column(
     tmp_path: Path, old: str, new: str, named: list[str]
 ):
     path = tmp_path / "manifest.csv"
-    write_manifest(path, [PLAIN])
+    write_rows(path, StackRow, [PLAIN])
     content = path.read_text()
     assert old in content
     path.write_text(content.replace(old, new, 1))
@@ -105,7 +109,7 @@ def test_missing_or_binary_manifest_is_refused_with_its_file(tmp_path: Path):
 
 def test_a_manifest_of_no_stacks_keeps_its_columns(tmp_path: Path):
     path = tmp_path / "manifest.csv"
-    write_manifest(path, [])
+    write_rows(path, StackRow, [])
     assert path.read_text().startswith("stack,clip,segment,label,subject,split,")
     assert read_manifest(path) == []
 

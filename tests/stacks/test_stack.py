@@ -15,7 +15,6 @@ from emotion.clips.video import Picture, Video, VideoError
 from emotion.stacks.landmarks import read_landmarks, write_landmarks
 from emotion.stacks.segment import crop_segments
 from emotion.stacks.stack import (
-    model_landmarks,
     read_stack,
     source_images,
     stack_crops,
@@ -91,11 +90,6 @@ def test_missing_faces_take_the_crop_before_and_leading_ones_the_first(
     assert source_images([bool(flag) for flag in has_face]).tolist() == expected
 
 
-def test_a_stack_of_no_faces_has_no_source():
-    with pytest.raises(ValueError):
-        source_images([False] * 4)
-
-
 def test_crops_are_stacked_in_order_and_a_tail_repeats_its_last():
     crops = [np.full((3, 4), level, np.uint8) for level in (10, 20, 30)]
     stack = stack_crops([None, crops[0], None, crops[1], crops[2], None], num_images=8)
@@ -112,9 +106,9 @@ def test_landmarks_are_filled_in_as_their_crops_are():
     assert stack.shape == (8, 468, 3) and stack.dtype == np.float32
     assert stack[:, 7, 1].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
     has_face = [place is not None for place in [*found, None, None]]
-    assert model_landmarks(stack, has_face, 1)[:, 0, 0].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
-    assert model_landmarks(stack, has_face, 2)[:, 0, 0].tolist() == [3, 3, 3, 3]  # of place 4
-    assert model_landmarks(stack, has_face, 3)[:, 0, 0].tolist() == [2, 2, 2]  # of place 3
+    assert stack[take_images(has_face, 1)][:, 0, 0].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
+    assert stack[take_images(has_face, 2)][:, 0, 0].tolist() == [3, 3, 3, 3]  # of place 4
+    assert stack[take_images(has_face, 3)][:, 0, 0].tolist() == [2, 2, 2]  # of place 3
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 12])
@@ -259,7 +253,7 @@ def test_landmarks_that_fail_half_way_leave_nothing(
 ):
     def fill_the_disk(file: Path, content: bytes) -> None:
         file.touch()
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
@@ -280,7 +274,7 @@ def test_a_write_that_fails_half_way_leaves_no_half_stack(
 
     def fill_the_disk(file: Path, content: bytes) -> None:
         write(file, bytes(content[:10]))
-        raise OSError("no space left on device")
+        raise OSError(28, "no space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,10 +58,10 @@ def finished(head: Any, manifest_sha256: str, val_accuracy: float) -> "FinishedR
         **dict(head), settings={}, notice=None, parts={}, stacks={}, clips={}, num_images=6,
         image_px=64, parameters=1, pretrained=PretrainedWeights(loaded=False, source="none"),
         epochs=1, best_epoch=1, seconds=1, val_accuracy=val_accuracy, reported_on="test", scores={},
-        calibration=Calibration(temperature=1, unsure_below=0, accuracy=0.9, min_clips=19,
-                                threshold_set=False, bins=15, fitted_on="val", splits={}),
-        checkpoint="best.ckpt", cache="", manifest_sha256=manifest_sha256, dropped=(),
-        memory_mb={}, throughput=Throughput(train_stacks_per_s=1, ms_per_stack=1),
+        calibration=Calibration(temperature=1, unsure_below=0, accuracy=0.9,
+                                threshold_set=False, splits={}),
+        checkpoint="best.ckpt", files={}, cache="", manifest_sha256=manifest_sha256, dropped=(),
+        throughput=Throughput(train_stacks_per_s=1, ms_per_stack=1),
         provenance=Provenance.model_validate(provenance(), from_attributes=True),
     )  # fmt: skip
 
@@ -108,3 +109,11 @@ def start_sweep(demo_cache: "Cache", tmp_path: Path) -> Callable[..., subprocess
         )  # fmt: skip
 
     return start
+
+
+def wait_for(folder: Path, pattern: str, process: subprocess.Popen, num: int = 1) -> None:
+    """Wait until a folder holds `num` files of a glob pattern, while a process runs."""
+    end_s = time.monotonic() + 400
+    while len(list(folder.glob(pattern))) < num:
+        assert time.monotonic() < end_s and process.poll() is None
+        time.sleep(0.05)

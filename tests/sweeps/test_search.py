@@ -3,13 +3,13 @@
 import csv
 import os
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
+from tests.sweeps.conftest import wait_for
 
 RANGE = "optimizer.lr=tag(log,interval(1e-5,1e-2))"
 
@@ -61,30 +61,39 @@ def test_mistake_names_the_argument(argument: str, key: str):
 def test_search_continues_past_failures_and_a_kill(tmp_path: Path, capsys):
     from optuna.distributions import FloatDistribution
 
-    from emotion.sweeps.search import ended_trials, open_study, report, run_trials
+    from emotion.sweeps.search import Search
 
     def hill(jobs: list[list[str]]) -> list[float | None]:
         """Return the distance of x from 0.3, negative; fail below 0.1."""
         values = [float(job[0].removeprefix("x=")) for job in jobs]
         return [None if x < 0.1 else 1 - abs(x - 0.3) for x in values]
 
+    def kill(jobs: list[list[str]]) -> list[float | None]:
+        raise KeyboardInterrupt(jobs[0][0])
+
     searched = {"x": FloatDistribution(0, 1)}
-    run_trials(open_study(tmp_path, "here", 0), searched, 3, hill)
-    killed = open_study(tmp_path, "here", 0).ask(searched).params["x"]
-    study = open_study(tmp_path, "here", 0)
-    assert len(ended_trials(study)) == 3
+    Search.open(tmp_path, "here", searched, 0).run_trials(3, hill)
+    with pytest.raises(KeyboardInterrupt) as killed:
+        Search.open(tmp_path, "here", searched, 0).run_trials(1, kill)
+    search = Search.open(tmp_path, "here", searched, 0)
+    assert len(search.ended) == 3
     for _ in range(20):
-        run_trials(study, searched, 1, hill)
-    xs = [trial.params["x"] for trial in ended_trials(study)]
-    assert xs[3] == killed and len(set(xs)) == 23
-    assert abs(study.best_trial.params["x"] - 0.3) < 0.05
-    report(study, tmp_path, ["sweep=s", "model=effv2s"], searched)
-    assert f"train.py model=effv2s x={study.best_trial.params['x']}\n" in capsys.readouterr().out
+        search.run_trials(1, hill)
+    xs = [trial.params["x"] for trial in search.ended]
+    assert f"x={xs[3]}" == str(killed.value) and len(set(xs)) == 23
+    best = search.study.best_trial.params["x"]
+    assert abs(best - 0.3) < 0.05
+    search.report(["sweep=s", "model=effv2s"])
+    assert f"train.py model=effv2s x={best}\n" in capsys.readouterr().out
     for row in trials_of(tmp_path / "trials.csv"):
         expected = hill([[f"x={row['x']}"]])[0]
         assert row["val accuracy"] == ("" if expected is None else str(expected))
-    with pytest.raises(UserError, match=r"study\.db"):
-        open_study(tmp_path, "other ranges", 0)
+    with pytest.raises(UserError, match=r"search\.json"):
+        Search.open(tmp_path, "other ranges", searched, 0)
+    path = tmp_path / "search.json"
+    path.write_text(path.read_text().replace(f"{xs[0]}", "0.5"))
+    with pytest.raises(DamagedFile, match=r"search\.json"):
+        Search.open(tmp_path, "here", searched, 0)
 
 
 def test_search_runs_cells_with_what_was_proposed(cells, sweep, tmp_path: Path):
@@ -113,10 +122,7 @@ def test_killed_search_continues(start_sweep, tmp_path: Path):
     arguments = ("hparams=optuna", waits, "hydra.sweeper.n_trials=2")
     gate.touch()
     killed = start_sweep(*arguments)
-    end_s = time.monotonic() + 400
-    while not (tmp_path / "gate.reached").exists():
-        assert time.monotonic() < end_s and killed.poll() is None
-        time.sleep(0.05)
+    wait_for(tmp_path, "gate.reached", killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     gate.unlink()

@@ -5,13 +5,13 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from emotion import REPOSITORY
+from tests.sweeps.conftest import wait_for
 
 # One worker of pytest-xdist runs all of them: two clusters on one machine are too many.
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
@@ -83,16 +83,11 @@ def test_job_of_a_killed_sweep_is_not_run_twice(sweep, tmp_path: Path):
     gate.touch()
     waits = f"+callbacks.w={{_target_:tests.deadly.Waits,seed:0,of_seed:0,file:{gate}}}"
     killed = sweep("seed=0", waits)
-    end_s = time.monotonic() + 400
-    while not (tmp_path / "gate.reached").exists():
-        assert time.monotonic() < end_s and killed.poll() is None
-        time.sleep(0.1)
+    wait_for(tmp_path, "gate.reached", killed)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
     again = sweep("seed=0", waits)
-    while len(list(folder.glob(".submitit/*/*_submitted.pkl"))) < 2:
-        assert time.monotonic() < end_s and again.poll() is None
-        time.sleep(0.1)
+    wait_for(folder, ".submitit/*/*_submitted.pkl", again, num=2)
     gate.unlink()
     output, _ = again.communicate(timeout=400)
     assert again.returncode == 0, output

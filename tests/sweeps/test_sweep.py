@@ -4,13 +4,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from emotion import REPOSITORY
 from emotion.errors import UserError
+from tests.sweeps.conftest import wait_for
 
 NO_REPORT = "~hydra.callbacks.report"  # cheap cells have no predictions to report on
 
@@ -51,7 +51,7 @@ def test_cells_are_planned_and_repeated_ones_run_once(cells, sweep, tmp_path):
 
     interpolated = "+callbacks.w={_target_:tests.deadly.Waits,seed:${seed},of_seed:1,file:gate}"
     assert sweep("interval=10,15", "seed=0,0", interpolated, NO_REPORT) == ""
-    plan = read_plan(tmp_path / "sweeps" / "s")
+    plan = read_plan(tmp_path / "sweeps" / "s").cells
     assert [cell.interval for cell in plan] == [10, 15] and len(cells.ran) == 2
     assert all(cell.to_run and (tmp_path / "sweeps/s" / cell.folder).is_dir() for cell in plan)
     assert plan[0].work == 64 * 64  # pixels, one epoch
@@ -63,6 +63,14 @@ def test_damaged_plan_is_named(tmp_path):
     (tmp_path / "sweep.json").write_text('[{"cell": ')
     with pytest.raises(UserError, match=r"sweep\.json"):
         read_plan(tmp_path)
+
+
+@pytest.mark.parametrize("folder", ["../..", "/etc", "a/../../b"])
+def test_planned_folder_is_inside_the_sweep(folder: str):
+    from emotion.sweeps.plan import PlannedCell
+
+    with pytest.raises(ValueError, match="folder"):
+        PlannedCell.model_validate({"folder": folder})
 
 
 def test_progress_counts_cells_and_failures(cells, sweep, capfd):
@@ -135,7 +143,8 @@ def test_cell_of_another_config_is_not_overwritten(cells, sweep, tmp_path):
 
 def test_signal_in_a_cell_stops_the_sweep_and_is_no_failure(cells, sweep, tmp_path):
     cells.fails[1] = KeyboardInterrupt()
-    assert sweep("seed=0,1,2", NO_REPORT) == str(128 + signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        sweep("seed=0,1,2", NO_REPORT)
     assert cells.ran == [0, 1] and list(cell_folders(tmp_path / "sweeps" / "s")) == [0]
 
 
@@ -149,7 +158,7 @@ def test_job_waits_for_a_cell_that_another_process_runs(cells, sweep, tmp_path):
             time.sleep(3)
             pathlib.Path({str(released)!r}).touch()"""
     with subprocess.Popen([sys.executable, "-c", code], cwd=REPOSITORY) as other:
-        wait_for(locked, other)
+        wait_for(tmp_path, "locked", other)
         assert sweep("seed=0", "hydra.sweep.subdir=mine", NO_REPORT) == ""
         assert released.exists() and cells.ran == [0]
 
@@ -176,14 +185,6 @@ def test_estimate_weighs_cells_by_work_and_network(caplog):
     assert "experiment=small makes it about 1.7 h" in caplog.text
 
 
-def wait_for(path: Path, process: subprocess.Popen) -> None:
-    """Wait until a path that may hold wildcards exists."""
-    end_s = time.monotonic() + 400
-    while not list(path.parent.parent.glob(f"{path.parent.name}/{path.name}")):
-        assert time.monotonic() < end_s and process.poll() is None
-        time.sleep(0.05)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "joblib"])
 def test_stopped_and_killed_sweep_continues(start_sweep, tmp_path, launcher):
@@ -193,8 +194,8 @@ def test_stopped_and_killed_sweep_continues(start_sweep, tmp_path, launcher):
     gate.touch()
     for number, status in ((signal.SIGTERM, 128 + signal.SIGTERM), (signal.SIGKILL, -9)):
         process = start_sweep(*arguments)
-        wait_for(sweep_dir / "*_seed0_*" / "metrics.json", process)
-        wait_for(tmp_path / "gate.reached", process)
+        wait_for(sweep_dir, "*_seed0_*/metrics.json", process)
+        wait_for(tmp_path, "gate.reached", process)
         os.killpg(process.pid, number)
         output, _ = process.communicate(timeout=300)
         (tmp_path / "gate.reached").unlink()

@@ -20,7 +20,7 @@ def module_and_batches():
     torch.manual_seed(0)
     module = EmotionModule(
         SMALL, 6, ["a", "b", "c"], optimizer={"name": "Adam", "lr": 1e-2},
-        schedule={"name": "constant"},
+        schedule={"name": "exponential", "lr_decay": 1.0},
     )  # fmt: skip
     generator = torch.Generator().manual_seed(0)
     batches = [

@@ -1,6 +1,7 @@
 """Cell ids: which settings make two runs the same cell; and the state of a cell's folder."""
 
 import copy
+import shutil
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,8 @@ def test_why_a_cell_runs_again(compose, demo_cache, finished_run: Path, tmp_path
     (tmp_path / ".hydra").mkdir()
     assert why_run(cfg, tmp_path) == "cut off"
     finished = read_record(finished_run).model_copy(update={"cell": cell_id(cfg)})
+    for name in finished.files:
+        shutil.copyfile(finished_run / name, tmp_path / name)
     head = {key: getattr(finished, key) for key in ("cell", "model", "backbone", "model_title")}
     head |= {key: getattr(finished, key) for key in ("interval", "seed", "data", "labels", "split")}
     for record, why in [
@@ -96,8 +99,11 @@ def test_why_a_cell_runs_again(compose, demo_cache, finished_run: Path, tmp_path
     ]:
         write_record(tmp_path, record)
         assert why_run(cfg, tmp_path) == why
+    write_record(tmp_path, finished)
+    (tmp_path / "recipe.json").write_text("{}")
+    assert why_run(cfg, tmp_path) == "damaged"
     (tmp_path / "metrics.json").write_text('{"status": "fin')  # as a full disk may leave it
-    assert why_run(cfg, tmp_path) == "damaged record"
+    assert why_run(cfg, tmp_path) == "damaged"
 
 
 def test_clearing_keeps_config_log_and_lock_and_training_if_it_resumes(tmp_path: Path):

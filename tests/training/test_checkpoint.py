@@ -10,14 +10,20 @@ import pytest
 import torch
 
 from emotion import REPOSITORY
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
+from emotion.files import file_digest
 from emotion.models.lightning_module import EmotionModule
-from emotion.training.checkpoint import WholeCheckpoints, load_checkpoint, starting_checkpoint
+from emotion.training.checkpoint import (
+    WholeCheckpoints,
+    best_beside,
+    load_checkpoint,
+    starting_checkpoint,
+)
 from emotion.training.record import FinishedRun, read_record
 from tests.training.conftest import SMALL
 from tests.training.test_run import curves_of
 
-MEASURED = {"seconds", "overrides", "memory_mb", "throughput", "cell", "settings"}
+MEASURED = {"seconds", "overrides", "throughput", "cell", "settings"}
 ALL_AT_ONCE = [
     "callbacks=[ema,early_stopping]",
     "optimizer=adamw",
@@ -122,17 +128,30 @@ def test_a_file_that_training_cannot_resume_from_is_named(tmp_path):
     settings = dict(module(hidden=64).hparams)
 
     def assert_refused(named: str) -> None:
-        with pytest.raises(UserError, match=rf"ckpt_path=.*x\.ckpt.*{named}"):
+        with pytest.raises(UserError, match=rf"x\.ckpt.*{named}"):
             load_checkpoint(path, module())
 
-    assert_refused("")
+    assert_refused("missing")
     path.write_text("nothing")
-    assert_refused("")
-    torch.save({"hyper_parameters": settings}, path)
+    assert_refused("damaged")
+    saved = {"hyper_parameters": settings, "state_dict": module(hidden=64).state_dict()}
+    torch.save(saved, path)
     assert_refused("model.pretrained")
-    torch.save({"hyper_parameters": settings, "optimizer_states": []}, path)
+    torch.save(saved | {"optimizer_states": []}, path)
     assert_refused("hidden=64")
     assert load_checkpoint(path, module(hidden=64))["hyper_parameters"] == settings
+
+
+def test_the_best_checkpoint_beside_must_be_the_one_that_was_kept(tmp_path):
+    best, last = tmp_path / "best.ckpt", tmp_path / "last.ckpt"
+    best.write_bytes(b"weights")
+    state = {"best_model_path": "/elsewhere/best.ckpt", "digest": file_digest(best)}
+    checkpoint = {"callbacks": {"best": state, "last": {}}}
+    assert best_beside(checkpoint, last) == best
+    best.write_bytes(b"other weights")
+    for damaged in (checkpoint, {"callbacks": {"last": {}}}, {"callbacks": [1]}, {}):
+        with pytest.raises(DamagedFile, match=r"last\.ckpt.*best"):
+            best_beside(damaged, last)
 
 
 def test_an_interrupted_write_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
@@ -140,7 +159,7 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(tmp_path, monkeypat
     WholeCheckpoints().save_checkpoint({"epoch": 1}, str(path))
 
     def interrupted_save(value, file):
-        Path(file).write_bytes(b"half")
+        file.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", interrupted_save)

@@ -1,6 +1,5 @@
 """A finished run is read back as train.py's own data module has it; a foreign one runs no code."""
 
-import json
 import pickle
 import re
 import shutil
@@ -12,8 +11,10 @@ import numpy as np
 import pytest
 
 from emotion.data.datamodule import StackDataModule
-from emotion.errors import UserError
-from emotion.training.finished_run import Run, spread
+from emotion.errors import DamagedFile, UserError
+from emotion.files import file_digest
+from emotion.training.finished_run import Run
+from emotion.training.record import read_record, write_record
 
 
 @pytest.fixture
@@ -23,8 +24,8 @@ def copied(finished_run: Path, tmp_path: Path) -> Path:
 
 
 def change_record(run: Path, **values) -> None:
-    record = json.loads((run / "metrics.json").read_text())
-    (run / "metrics.json").write_text(json.dumps(record | values))
+    record = read_record(run)
+    write_record(run, record.model_copy(update=values))
 
 
 def test_stacks_are_those_of_training(finished_run: Path, demo_cache):
@@ -50,6 +51,7 @@ def test_stacks_are_those_of_training(finished_run: Path, demo_cache):
         (lambda run: change_record(run, status="failed"), "metrics.json"),
         (lambda run: change_record(run, version=1), "version"),
         (lambda run: (run / "recipe.json").unlink(), "recipe.json"),
+        (lambda run: (run / "recipe.json").write_text("{}"), "recipe.json"),
     ],
 )
 def test_a_folder_without_a_finished_run_is_an_error(
@@ -81,6 +83,13 @@ def test_nothing_of_a_foreign_config_is_instantiated_or_resolved(copied: Path, t
     assert built or "emotion.stacks.build" not in sys.modules
 
 
+def test_predictions_of_another_run_are_an_error(copied: Path):
+    path = copied / "predictions.csv"
+    path.write_text(path.read_text().replace("Happy_0001", "Happy_9999"))
+    with pytest.raises(DamagedFile, match=r"predictions\.csv"):
+        read_record(copied).predictions(copied)
+
+
 @pytest.mark.parametrize("values", [{"cache": "/nowhere"}, {"manifest_sha256": "0" * 64}])
 def test_stacks_that_are_gone_or_changed_are_an_error_with_the_command(copied: Path, values: dict):
     change_record(copied, **values)
@@ -92,11 +101,7 @@ def test_stacks_that_are_gone_or_changed_are_an_error_with_the_command(copied: P
 def test_a_predicted_stack_that_is_not_in_the_cache_is_named(copied: Path):
     path = copied / "predictions.csv"
     path.write_text(path.read_text().replace("Happy_0001", "Happy_9999"))
+    files = read_record(copied).files | {path.name: file_digest(path)}
+    change_record(copied, files=files)
     with pytest.raises(UserError, match="Happy_9999"):
         Run.read(copied).rows("val")
-
-
-def test_spread_takes_evenly_spaced_rows():
-    assert spread(range(10), 4) == [0, 3, 6, 9]
-    assert spread(range(3), 4) == [0, 1, 2]
-    assert spread(range(100), 1) == [0]

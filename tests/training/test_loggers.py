@@ -82,6 +82,17 @@ def test_resumed_curves_keep_the_completed_epochs(tmp_path):
     assert rows == [("0", 1.0), ("1", 0.5), ("2", 0.25)]
 
 
+def test_damaged_curves_start_anew(tmp_path, caplog):
+    (tmp_path / "curves").mkdir()
+    (tmp_path / "curves" / "metrics.csv").write_text("epoch,val/loss\n0,1.0\n1")  # half a row
+    resumed = Curves(str(tmp_path), "curves", "")
+    resumed.go_on(tmp_path, last_epoch=0)
+    resumed.log_metrics({"epoch": 1, "val/loss": 0.25}, step=1)
+    resumed.save()
+    written = (tmp_path / "curves" / "metrics.csv").read_text()
+    assert written.splitlines()[1:] == ["1,1,0.25"] and "metrics.csv" in caplog.text
+
+
 # What a run leaves behind, of two folds in a sweep
 
 

@@ -56,8 +56,7 @@ def action_unit_curves(
     """Return the action units of an emotion, plus idle movement, speech and blinks.
 
     Returns:
-        (num_frames, 12, 2) float, 0 to 1: frame, unit in the order of `ACTION_UNITS`, side (left
-        and right in the image).
+        (num_frames, 12, 2) float, 0 to 1: frame, unit of `ACTION_UNITS`, left and right side.
     """
     seconds, length = np.arange(num_frames) / fps, num_frames / fps
     curves = {unit: 0.07 * wander(rng, num_frames, fps, hz=1.5) for unit in ACTION_UNITS}

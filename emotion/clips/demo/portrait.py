@@ -26,15 +26,15 @@ LATTICE_PX = 16  # frame pixels between the points where the warp is computed; l
 
 
 def band(x: np.ndarray, top: np.ndarray, low: np.ndarray) -> np.ndarray:
-    """Return the (2 N, 2) outline of the area between two curves over the same (N,) x."""
+    """Return the (2 N, 2) outline of the area between two curves over (N,) x."""
     return np.array([np.concatenate([x, x[::-1]]), np.concatenate([top, low[::-1]])]).T
 
 
 class Portrait:
     """Draws frames of one person with any expression.
 
-    Skin, hair, ears and nose, which no action unit moves, are drawn once, on a canvas in face
-    units. Each frame copies it, adds eyes, brows and mouth, shades it and warps it into the pose.
+    What no action unit moves is drawn once, on a canvas in face units. Each frame copies it, adds
+    eyes, brows and mouth, shades it and warps it into the pose.
     """
 
     def __init__(self, person: Identity, rng: np.random.Generator, size_px: int = 256) -> None:
@@ -47,16 +47,9 @@ class Portrait:
         self.shade = self._draw_shade(rng)
 
     def draw(self, intensities: np.ndarray, pose: Pose, background: np.ndarray) -> np.ndarray:
-        """Draw the person in front of a background.
+        """Draw the person in front of a background, both (size_px, size_px, 3) uint8 BGR.
 
-        Args:
-            intensities: (12, 2) float, 0 to 1: unit in the order of `ACTION_UNITS`, side (left and
-                right in the image).
-            pose: of the head.
-            background: (size_px, size_px, 3) uint8 BGR.
-
-        Returns:
-            (size_px, size_px, 3) uint8 BGR.
+        `intensities` are those of one frame of `action_unit_curves`, (12, 2) float, 0 to 1.
         """
         au = dict(zip(ACTION_UNITS, intensities, strict=True))
         canvas = self.head.copy()  # (side, side, 4) BGRA
@@ -85,10 +78,7 @@ class Portrait:
         return axis[None, :], axis[:, None]
 
     def _draw_head(self, rng: np.random.Generator) -> np.ndarray:
-        """Draw hair, ears, skin, beard and nose in even light, (side, side, 4) uint8 BGRA.
-
-        The colors are premultiplied: black where alpha is 0.
-        """
+        """Draw the resting head in even light, (side, side, 4) uint8 BGRA, premultiplied."""
         person, side = self.person, self.side
         x, y = self._grid(side)
         noise = rng.standard_normal((3, side, side), dtype=np.float32)
@@ -135,9 +125,7 @@ class Portrait:
         return picture
 
     def _draw_shade(self, rng: np.random.Generator) -> np.ndarray:
-        """Shade the head as a relief, at half the canvas's resolution.
-
-        Applies Lambert's law to an ellipsoid with nose, eye sockets, cheeks and chin.
+        """Shade the head as a relief by Lambert's law, at half the canvas's resolution.
 
         Returns:
             (1 + 12, side / 2 * side / 2) float32: shade of the resting face, then the change by
@@ -269,11 +257,7 @@ class Portrait:
         self._line(canvas, np.array([x, upper]).T, person.skin * 0.15, 0.024)
 
     def _draw_mouth(self, canvas: np.ndarray, au: Mapping[int, np.ndarray]) -> None:
-        """Draw lips, teeth and tongue.
-
-        12 pulls the corners up and out, 15 pulls them down, 23 narrows and thins the lips, 25 parts
-        them and 26 parts them more (`_warp` drops the jaw itself).
-        """
+        """Draw a mouth: 12 pulls its corners up and out, 15 down, 23 thins, 25 and 26 part lips."""
         person = self.person
         tight, part, drop = (au[unit].mean() for unit in (23, 25, 26))
         t = ACROSS  # from corner to corner

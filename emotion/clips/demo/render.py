@@ -15,6 +15,7 @@ from emotion.clips.demo.identity import Identity
 from emotion.clips.demo.motion import PROTOTYPES, Pose, action_unit_curves, head_motion, wander
 from emotion.clips.demo.portrait import Portrait
 from emotion.errors import UserError
+from emotion.executors import begin_work
 from emotion.files import unfinished
 
 
@@ -34,41 +35,32 @@ def render_clips(
     paths: Sequence[Path],
     seed: int,
     num_workers: int,
-    on_done: Callable[[], None] | None = None,
+    on_done: Callable[[], None] = lambda: None,
     video: Format = DEFAULT_FORMAT,
 ) -> None:
-    """Render the clips that do not exist yet, in parallel processes; -1 for one per core.
+    """Render the clips `<Label>_<number>.mp4` that do not exist yet, in parallel processes.
 
-    The paths are named `<Label>_<number>.mp4`; missing folders are created. `on_done` is called
-    after each clip.
+    `num_workers` is -1 for one per core. `on_done` is called after each clip.
 
     Raises:
-        UserError: if a name has an unknown label or no number; nothing is written then.
+        UserError: if a name has an unknown label; nothing is written then.
     """
-    clips = [(path, *parse_name(path)) for path in paths]
-    jobs = [
-        delayed(_write_on_one_core)(path, label, seed, number, video)
-        for path, label, number in clips
-        if not path.exists()
-    ]
-    for _ in Parallel(num_workers, return_as="generator_unordered")(jobs):
-        if on_done:
-            on_done()
-
-
-def parse_name(path: Path) -> tuple[str, int]:
-    """Read label and number from a name such as `Happy_0001.mp4`."""
-    label, _, number = path.stem.rpartition("_")
-    if label not in PROTOTYPES or not number.isdecimal():
-        raise UserError(
-            f"{path}: a demo clip is named <Label>_<number>.mp4, where the label is one of "
-            f"{', '.join(PROTOTYPES)}"
-        )
-    return label, int(number)
+    jobs = []
+    for path in paths:
+        label, _, number = path.stem.rpartition("_")
+        if label not in PROTOTYPES:
+            raise UserError(
+                f"{path}: a demo clip is named <Label>_<number>.mp4, where the label is one of "
+                f"{', '.join(PROTOTYPES)}"
+            )
+        if not path.exists():
+            jobs.append(delayed(_write_on_one_core)(path, label, seed, int(number), video))
+    for _ in Parallel(num_workers, return_as="generator_unordered", initializer=begin_work)(jobs):
+        on_done()
 
 
 def _write_on_one_core(path: Path, label: str, seed: int, clip_id: int, video: Format) -> None:
-    cv2.setNumThreads(1)  # there are as many processes as cores
+    begin_work()
     write_clip(path, label, seed, clip_id, video)
 
 

@@ -1,0 +1,40 @@
+"""Answers of clips with foreign names: files and the terminal get them escaped."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from emotion.inference.answer import Answer, answers_table, json_lines, write_csv
+
+FOREIGN = os.fsdecode(b"clips/\x1b[31m[bold]caf\xe9.mp4")  # the last byte is not UTF-8
+ANSWERS = [
+    Answer(FOREIGN, label="=Happy", probabilities={"=Happy": 1.0}, num_frames=90, fps=30.0),
+    Answer("b.mp4", reasons=["[/]"], failed=True),
+]
+
+
+def test_json_has_the_name_exactly(tmp_path: Path):
+    with json_lines(tmp_path / "a.jsonl") as write:
+        for answer in ANSWERS:
+            write(answer)
+            last = (tmp_path / "a.jsonl").read_text(encoding="utf-8").splitlines()[-1]
+            assert json.loads(last)["clip"] == answer.clip
+
+
+def test_the_table_in_csv_is_printable(tmp_path: Path):
+    write_csv(tmp_path / "a.csv", ANSWERS, ["=Happy"])
+    with open(tmp_path / "a.csv", newline="", encoding="utf-8") as file:
+        first, second = csv.DictReader(file)
+    assert first["clip"] == r"clips/\x1b[31m[bold]caf\udce9.mp4" and first["label"] == "'=Happy"
+    assert second["clip"] == "b.mp4" and second["reason"] == "[/]"
+
+
+def test_the_terminal_shows_names_as_they_are():
+    console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system=None)
+    console.print(answers_table(ANSWERS, [answer.clip for answer in ANSWERS], ["=Happy"]))
+    shown = console.file.getvalue()
+    assert r"\x1b[31m[bold]caf\udce9.mp4" in shown and "[/]" in shown and "\x1b[31m" not in shown
