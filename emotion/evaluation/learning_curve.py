@@ -1,8 +1,8 @@
-"""Measure what a classifier gains from knowing its person, as it will be used.
+"""Measure what a classifier gains from knowing its person, in the way it will be used.
 
-Clips of an unseen person are drawn as their history, and their other clips are predicted. Nothing
-of the tested person is used for any choice: probabilities are calibrated on inner folds, which leave
-out one training person at a time.
+Some clips of an unseen person are drawn as their history, and their other clips are predicted.
+Nothing of the tested person is used for any choice: the model is fitted to the other people, and
+its temperature on inner folds that leave out one of them at a time.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,18 +15,19 @@ from emotion.errors import UserError
 from emotion.evaluation.calibration import calibration_error
 from emotion.evaluation.metrics import bootstrap, count_confusions, mean_scores
 from emotion.evaluation.person_model import UNKNOWN, PersonModel
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.predictions import Predictions, Sample
 from emotion.files import unfinished
 
 FEATURES_FILE = "features.npz"
 NUMS = (0, 1, 2, 3, 5, 8, 10, 15)  # observed clips
 KINDS = {
-    "corrected": "corrected, in random order",
+    "corrected": "corrected, random order",
     "balanced": "emotion unknown, balanced",
     "skewed": "emotion unknown, skewed as a diary",
     "neutral": "neutral clips",
 }
-DIARY = {"Neutral": 0.5, "Happy": 0.25}  # class shares of a skewed history; others share the rest
+NEUTRAL = "Neutral"
+DIARY = {NEUTRAL: 0.5, "Happy": 0.25}  # class shares of a skewed history; others share the rest
 DRAWS = 20  # random histories of each person
 INNER_DRAWS = 5
 TEMPERATURES = np.geomspace(0.5, 50, 81)  # candidates
@@ -34,10 +35,10 @@ TEMPERATURES = np.geomspace(0.5, 50, 81)  # candidates
 
 @dataclass(frozen=True)
 class ClipFeatures:
-    """The features of N labeled clips of known people, and which of them a fold tests."""
+    """The features of N labeled clips of known people, and the part of each in a fold."""
 
-    labels: list[str]  # the C classes
-    blocks: list[int]  # widths of the groups of features, see `PersonModel.fit`
+    labels: tuple[str, ...]  # the C classes
+    blocks: tuple[int, ...]  # widths of the groups of features, see `PersonModel.fit`
     features: np.ndarray  # (N, D) float64, mean of the clip's stacks
     targets: np.ndarray  # (N,) int64
     subjects: np.ndarray  # (N,) str
@@ -63,16 +64,17 @@ class ClipFeatures:
     def read(cls, path: Path) -> "ClipFeatures":
         """Read what `write` wrote."""
         if not path.is_file():
-            raise UserError(f"{path} is missing: the run must be of a model with features of clips")
+            raise UserError(f"{path} is missing: the learning curve needs the features of clips")
         with np.load(path, allow_pickle=False) as arrays:
             fields = dict(arrays)
-        fields["labels"], fields["blocks"] = fields["labels"].tolist(), fields["blocks"].tolist()
+        fields["labels"] = tuple(fields["labels"].tolist())
+        fields["blocks"] = tuple(fields["blocks"].tolist())
         return cls(**fields)
 
 
 @dataclass(frozen=True)
 class Replay:
-    """M predictions of clips of people whose history is known."""
+    """M predictions of clips of people, given a history of each."""
 
     logits: np.ndarray  # (M, C), uncalibrated
     targets: np.ndarray  # (M,)
@@ -87,23 +89,13 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A score, 0 to 1, and its 95 % interval over people."""
-
-    mean: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
 class CurvePoint:
-    """Scores after `num` observed clips."""
+    """Scores after `num` observed clips, 0 to 1, pooled over people and histories."""
 
-    kind: str
+    kind: str  # key of `KINDS`
     num: int
-    accuracy: Estimate
-    uar: Estimate
-    macro_f1: Estimate
+    scores: dict[str, float]  # by the keys of `metrics.SCORES`
+    bounds: dict[str, tuple[float, float]]  # 95 % intervals of the scores, over people
     ece: float
     gain: float  # of the accuracy, over that of the same clips without the history
 
@@ -111,28 +103,44 @@ class CurvePoint:
 def learning_curve(
     folds: Sequence[ClipFeatures], kinds: Sequence[str] = tuple(KINDS), draws: int = DRAWS
 ) -> list[CurvePoint]:
-    """Score the test clips of each fold after `NUMS` clips of their person.
+    """Score the test clips of folds after `NUMS` clips of their person.
 
     Args:
-        folds: with different test people; train and val clips fit the model.
+        folds: with different test people; each model is fitted to the train and val clips.
         kinds: keys of `KINDS`.
         draws: random histories of each person.
+
+    Returns:
+        A point for each kind and number; those for which a person has too few clips are left out.
     """
     models = [fit_calibrated(fold.take(fold.splits != "test")) for fold in folds]
     tests = [fold.take(fold.splits == "test") for fold in folds]
+    return replay_curve(models, tests, kinds, draws)
+
+
+def replay_curve(
+    models: Sequence[PersonModel],
+    tests: Sequence[ClipFeatures],
+    kinds: Sequence[str] = tuple(KINDS),
+    draws: int = DRAWS,
+) -> list[CurvePoint]:
+    """Do what `learning_curve` does, given a fitted model for the test clips of each fold."""
     points = []
     for kind in kinds:
         for num in NUMS:
-            replays, probabilities = [], []
-            for model, test in zip(models, tests, strict=True):
-                if replay := replay_people(model, test, kind, num, draws):
-                    replays.append(replay)
-                    probabilities.append(model.calibrated(replay.logits))
-            if len(replays) == len(folds):
+            replays = [
+                replay_people(model, test, kind, num, draws)
+                for model, test in zip(models, tests, strict=True)
+            ]
+            if None not in replays:
+                probabilities = [
+                    model.calibrated(replay.logits)
+                    for model, replay in zip(models, replays, strict=True)
+                ]
+                joined = Replay.joined(replays)
                 points.append(
-                    score(kind, num, Replay.joined(replays), np.concatenate(probabilities),
-                          folds[0].labels)
-                )  # fmt: skip
+                    score(kind, num, joined, np.concatenate(probabilities), tests[0].labels)
+                )
     return points
 
 
@@ -144,21 +152,22 @@ def fit_calibrated(clips: ClipFeatures) -> PersonModel:
     """
     model = fit_clips(clips)
     people = list(clips.people())
-    if len(people) < 3:  # an inner fold must have two to learn how people differ
+    if len(people) < 3:  # an inner fold needs two to learn how people differ
         return model
     replays = []
     for own in people:
         inner = fit_clips(clips.take(np.setdiff1d(np.arange(len(clips.targets)), own)))
         for kind in KINDS:
             for num in NUMS:
-                if replay := replay_people(inner, clips.take(own), kind, num, INNER_DRAWS):
+                replay = replay_people(inner, clips.take(own), kind, num, INNER_DRAWS)
+                if replay is not None:
                     replays.append(replay)
     replay = Replay.joined(replays)
-    truth = np.arange(len(replay.targets)), replay.targets
+    true_class = np.arange(len(replay.targets)), replay.targets
 
     def loss(temperature: float) -> float:
         fitted = replace(model, temperature=temperature)
-        return float(-np.log(fitted.calibrated(replay.logits)[truth]).mean())
+        return float(-np.log(fitted.calibrated(replay.logits)[true_class]).mean())
 
     return replace(model, temperature=float(min(TEMPERATURES, key=loss)))
 
@@ -202,10 +211,11 @@ def draw_history(
     num: int,
     generator: np.random.Generator,
 ) -> np.ndarray | None:
-    """Draw `num` of a person's clips, without replacement.
+    """Draw `num` of a person's clips without replacement.
 
-    `corrected` draws from all clips; `balanced` takes classes in turn, each time in random order;
-    `skewed` draws the class of each clip by `DIARY` among the classes that are left.
+    `corrected` draws from all clips; `balanced` takes a clip of each class in random order, then
+    another of each; `skewed` draws the class of each clip by `DIARY`, among the classes that are
+    left; `neutral` draws neutral clips.
 
     Args:
         targets: (N,) class indices.
@@ -215,14 +225,16 @@ def draw_history(
         generator: of the random choices.
 
     Returns:
-        (num,) indices; None if fewer clips fit or no clip of another class is left to predict.
+        (num,) indices; None if there are too few clips, or none is left to predict.
     """
     order = generator.permutation(len(targets)).tolist()
     names = [labels[target] for target in targets]
     if kind == "neutral":
-        order = [place for place in order if names[place] == "Neutral"]
+        order = [place for place in order if names[place] == NEUTRAL]
+        if num == len(order):  # predictions without a neutral clip do not compare
+            return None
     elif kind == "balanced":
-        turn: dict[int, int] = {}  # clip -> how many of its class come before it
+        turn: dict[int, int] = {}  # of a clip: how many of its class come before it
         for place in order:
             turn[place] = sum(names[other] == names[place] for other in turn)
         order.sort(key=turn.__getitem__)
@@ -235,13 +247,13 @@ def skewed_order(
     places: Sequence[int], names: Sequence[str], generator: np.random.Generator
 ) -> list[int]:
     """Order clips, given in random order, so that the class of each is drawn by `DIARY`."""
-    others = len(set(names) - set(DIARY))
-    order: list[int] = []
     left = {
         name: [place for place in places if names[place] == name] for name in sorted(set(names))
     }
+    other_share = (1 - sum(DIARY.values())) / max(1, len(set(left) - set(DIARY)))
+    order = []
     while left:
-        shares = np.array([DIARY.get(name, (1 - sum(DIARY.values())) / others) for name in left])
+        shares = np.array([DIARY.get(name, other_share) for name in left])
         name = generator.choice(list(left), p=shares / shares.sum())
         order.append(left[name].pop())
         if not left[name]:
@@ -252,27 +264,20 @@ def skewed_order(
 def score(
     kind: str, num: int, replay: Replay, probabilities: np.ndarray, labels: Sequence[str]
 ) -> CurvePoint:
-    """Score predictions, (M, C) probabilities; intervals resample people with their histories."""
-    size = len(replay.targets)
-    predictions = Predictions(
-        list(labels),
-        splits=["test"] * size,
-        clips=[str(place) for place in range(size)],
-        segments=[0] * size,
-        subjects=replay.subjects.tolist(),
-        targets=replay.targets,
-        probabilities=probabilities,
-    )
-    confusion = count_confusions(predictions, np.zeros(size, np.int64), 1)[0]
-    bounds = bootstrap([predictions], min_subjects=2).bounds
-    right = replay.without.argmax(axis=1) == replay.targets
-    scores = {
-        name: Estimate(float(mean), *bounds[name]) for name, mean in mean_scores(confusion).items()
-    }
+    """Score the (M, C) probabilities of a replay; intervals resample people, with all histories."""
+    samples = [
+        Sample("test", str(place), 0, subject, labels[target])
+        for place, (subject, target) in enumerate(zip(replay.subjects, replay.targets, strict=True))
+    ]
+    predictions = Predictions(tuple(labels), samples, probabilities)
+    confusion = count_confusions(predictions, np.zeros(len(samples), np.int64), 1)[0]
+    scores = {name: float(value) for name, value in mean_scores(confusion).items()}
+    without = float((replay.without.argmax(axis=1) == replay.targets).mean())
     return CurvePoint(
         kind,
         num,
-        **scores,
-        ece=calibration_error(predictions),
-        gain=scores["accuracy"].mean - float(right.mean()),
+        scores,
+        bootstrap([predictions], min_subjects=2).bounds,
+        calibration_error(predictions),
+        scores["accuracy"] - without,
     )

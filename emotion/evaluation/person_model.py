@@ -53,7 +53,7 @@ NOISE_SHARE = 0.4  # eps where people have no two clips of one class to estimate
 NOISE_RANGE = (0.05, 0.95)  # of estimates of eps
 PRIOR_CLIPS = 20.0  # weight of uniform class shares in a history of unknown emotions, in clips
 TEMPERATURE = 5.0  # of predictions, where there are too few people to fit it
-GUESS_TEMPERATURE = 10.0  # of the E-step
+GUESS_TEMPERATURE = 15.0  # of the E-step
 OUTLIERS = 0.1  # share of clips whose features say nothing of their class
 MAX_ITERATIONS = 200
 TOLERANCE = 1e-10  # of the objective, relative
@@ -233,14 +233,17 @@ class Person:
         """Return (N, C) calibrated probabilities of (N, D) features."""
         return self.model.calibrated(self.logits(features))
 
+    def middle(self, index: int, other: int) -> np.ndarray:
+        """Return (D,) features midway between two class means, where their logits are equal."""
+        return self.model.center + (self.means[index] + self.means[other]) / 2 @ self.model.lift
+
     def contributions(self, features: np.ndarray, index: int, other: int) -> np.ndarray:
         """Return what each of (D,) features adds to the logit of one class minus another's.
 
-        The reference is midway between the person's means of both classes, where the logits are
-        equal. So the (D,) contributions add up to the difference.
+        The reference is `middle`, so the (D,) contributions add up to the difference.
         """
-        middle = self.model.center + (self.means[index] + self.means[other]) / 2 @ self.model.lift
-        return (self.weight[index] - self.weight[other]) * (features - middle)
+        weight = self.weight[index] - self.weight[other]
+        return weight * (features - self.middle(index, other))
 
     @property
     def _directions(self) -> np.ndarray:
