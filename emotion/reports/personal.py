@@ -18,6 +18,7 @@ from emotion.evaluation.learning_curve import (
     DRAWS,
     FEATURES_FILE,
     KINDS,
+    NUMS,
     ClipFeatures,
     CurvePoint,
     learning_curve,
@@ -79,7 +80,7 @@ def draw_curve(points: Sequence[CurvePoint], path: Path) -> None:
     accuracy.set_title("accuracy of the other clips, %")
     ece.set(title="expected calibration error, %", ylim=(0, None))
     for axes in (accuracy, ece):
-        axes.set_xlabel("known clips of the person")
+        axes.set(xlabel="known clips of the person", xticks=NUMS)
         axes.yaxis.set_major_formatter(PercentFormatter(1, 0, ""))
         axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=2, frameon=False)
