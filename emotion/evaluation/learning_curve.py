@@ -148,7 +148,9 @@ def fit_calibrated(clips: ClipFeatures) -> PersonModel:
     """Fit a model, and its temperature on replays that leave out one person at a time.
 
     The temperature minimizes the mean negative log-likelihood over all kinds and lengths of
-    histories. One serves all of them, because the width of the posterior is in the logits.
+    histories. One serves all of them, because the width of the posterior is in the logits. It is
+    scaled by (P - 1) / P for P people: the models of inner folds know one person less, and what
+    they exaggerate for that falls about as 1 / P.
     """
     model = fit_clips(clips)
     people = list(clips.people())
@@ -169,7 +171,8 @@ def fit_calibrated(clips: ClipFeatures) -> PersonModel:
         fitted = replace(model, temperature=temperature)
         return float(-np.log(fitted.calibrated(replay.logits)[true_class]).mean())
 
-    return replace(model, temperature=float(min(TEMPERATURES, key=loss)))
+    scale = (len(people) - 1) / len(people)
+    return replace(model, temperature=scale * float(min(TEMPERATURES, key=loss)))
 
 
 def fit_clips(clips: ClipFeatures) -> PersonModel:
