@@ -49,7 +49,8 @@ def predict_clips(cfg: "DictConfig", model: Path, recipe: "Recipe", folder: Path
     clips = files_of(cfg.clips, "clips")
     pictures = {"stride": cfg.stride, "rendered": folder / "rendered"} if cfg.render else {}
     neutral = files_of(cfg.neutral, "neutral")
-    predictor = Predictor(model, cfg.min_frames, cfg.unsure_below, neutral, **pictures)
+    options = {"neutral": neutral, "face_model": cfg.face.model, **pictures}
+    predictor = Predictor(model, cfg.min_frames, cfg.unsure_below, **options)
     answers = predictor.predict_to_file(clips, cfg.num_workers, folder / "predictions.jsonl")
     write_csv(folder / "predictions.csv", answers, recipe.labels)
     console = Console()
@@ -81,7 +82,7 @@ def watch_source(cfg: "DictConfig", model: Path, folder: Path) -> None:
 
     source = open_source(cfg.source, cfg.realtime)
     options = {key: cfg[key] for key in ("min_frames", "unsure_below")}
-    recognizer = EmotionRecognizer.load(model, **options)
+    recognizer = EmotionRecognizer.load(model, face_model=cfg.face.model, **options)
     recognizer.set_neutral(files_of(cfg.neutral, "neutral"))
     watch_to_files(recognizer, source, cfg.stride, folder, window=cfg.window, render=cfg.render)
 

@@ -3,7 +3,7 @@
 With WIDTH, clips are first scaled to that width and made 10 s long.
 
 On the same clips, in one run, it times: the original notebook's method (the mesh on every frame,
-one pass for each interval, a thread pool of half the cores); the lower bound (decode every frame
+one pass for each interval, a thread pool of half the cores) with the mesh of this project; the lower bound (decode every frame
 once and run the mesh on the sampled frames, on all cores); and this project's method, which writes
 the stacks of all intervals. Then it times the decoding of two libraries. Compare ratios within one
 run; absolute times depend on the machine and its load.
@@ -21,7 +21,6 @@ from pathlib import Path
 import av
 import cv2
 import joblib
-import mediapipe as mp
 import numpy as np
 from hydra import compose, initialize_config_dir
 from rich.console import Console
@@ -35,18 +34,18 @@ from emotion.clips.video import Video, VideoError
 from emotion.stacks.cache import Cache
 from emotion.stacks.cutter import Cutter, cut_in_worker, face_cropper
 from emotion.stacks.face_crop import face_box
-from emotion.stacks.face_mesh import BLACK_FRAME, quiet_mediapipe
-from emotion.stacks.stack import stack_crops, write_stack
+from emotion.stacks.face_mesh import BLACK_FRAME, Landmarker
+from emotion.stacks.face_model import find_face_model
+from emotion.stacks.settings import CacheSettings
+from emotion.stacks.stack import fill_gaps, write_stack
 
 INTERVALS = (5, 10, 15)
 SEGMENT_FRAMES = 90
 
 
-def notebook_stacks(path: Path, interval: int, folder: Path) -> int:
+def notebook_stacks(path: Path, interval: int, folder: Path, settings: CacheSettings) -> int:
     """Cut a clip as the notebook does, at one interval; return the number of its frames."""
-    mesh = mp.solutions.face_mesh.FaceMesh(
-        max_num_faces=1, min_detection_confidence=0.5, min_tracking_confidence=0.5
-    )
+    mesh = Landmarker(find_face_model().read_bytes(), settings, num_faces=1, step=1)
     capture = cv2.VideoCapture(str(path))
     crops: list[np.ndarray | None] = []
     number = 0
@@ -54,46 +53,43 @@ def notebook_stacks(path: Path, interval: int, folder: Path) -> int:
         decoded, frame = capture.read()
         if not decoded:
             break
-        found = mesh.process(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).multi_face_landmarks
+        found = mesh.find(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
         if number % interval == 0:
             crop = None
             if found:
-                height, width = frame.shape[:2]
-                points = np.array([(p.x * width, p.y * height) for p in found[0].landmark])
-                left, top, right, bottom = face_box(points, 0.1, frame.shape)
+                left, top, right, bottom = face_box(found[0].landmarks, 0.1, frame.shape)
                 gray = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_BGR2GRAY)
                 crop = cv2.resize(gray, (224, 224), interpolation=cv2.INTER_AREA)
             crops.append(crop)
         number += 1
-    mesh.close()
     images = SEGMENT_FRAMES // interval
     for segment in range(0, len(crops), images):
         part = crops[segment : segment + images]
         if any(crop is not None for crop in part):
-            write_stack(
-                folder / f"{path.stem}_{segment}_{interval}.tiff", stack_crops(part, images)
-            )
+            stack = np.stack(fill_gaps(part, images))
+            write_stack(folder / f"{path.stem}_{segment}_{interval}.tiff", stack)
     return number
 
 
 @lru_cache(maxsize=1)
-def plain_mesh() -> "mp.solutions.face_mesh.FaceMesh":
+def plain_mesh(settings: CacheSettings) -> Landmarker:
     """Load the face mesh for one face, once per process."""
-    return mp.solutions.face_mesh.FaceMesh(max_num_faces=1)
+    content = find_face_model().read_bytes()
+    return Landmarker(content, settings, num_faces=1, step=settings.interval)
 
 
 def floor(cutter: Cutter, clip: Clip) -> int:
     """Decode a clip and run the mesh on the sampled frames; return the number of its frames."""
     cv2.setNumThreads(1)
     video = Video(clip.path)
-    with quiet_mediapipe():
-        plain_mesh().process(BLACK_FRAME)
-        try:
-            for number, picture in enumerate(video.pictures()):
-                if number % cutter.cache.settings.interval == 0:
-                    plain_mesh().process(picture.rgb())
-        except VideoError:
-            pass  # the same clips are dropped by the others
+    mesh = plain_mesh(cutter.cache.settings)
+    mesh.find(BLACK_FRAME)
+    try:
+        for number, picture in enumerate(video.pictures()):
+            if number % cutter.cache.settings.interval == 0:
+                mesh.find(picture.rgb())
+    except VideoError:
+        pass  # the same clips are dropped by the others
     return video.num_frames
 
 
@@ -124,9 +120,10 @@ def measure(paths: Sequence[Path], scratch: Path) -> Table:
         ours_s.append(seconds(lambda: in_processes(cut_in_worker)))
     frames = sum(in_processes(floor))
     notebook_s = 0.0
-    with ThreadPoolExecutor(max(1, jobs // 2)) as threads, quiet_mediapipe():
+    settings = cutter.cache.settings
+    with ThreadPoolExecutor(max(1, jobs // 2)) as threads:
         for interval in INTERVALS:
-            cut = partial(notebook_stacks, interval=interval, folder=scratch)
+            cut = partial(notebook_stacks, interval=interval, folder=scratch, settings=settings)
             notebook_s += seconds(lambda cut=cut: list(threads.map(cut, paths)))
     ours, least = float(np.median(ours_s)), float(np.median(floor_s))
     table = Table(
@@ -150,8 +147,8 @@ def measure(paths: Sequence[Path], scratch: Path) -> Table:
 
 def warm_up(cutter: Cutter) -> None:
     """Import MediaPipe and load the face meshes."""
-    face_cropper(cutter.cache.settings).observe(np.zeros((64, 64, 3), np.uint8))
-    plain_mesh()
+    face_cropper(cutter.cache.settings, None).observe(np.zeros((64, 64, 3), np.uint8))
+    plain_mesh(cutter.cache.settings)
     time.sleep(0.2)  # so that every process does it itself
 
 

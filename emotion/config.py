@@ -116,7 +116,11 @@ class Sampling(Section):
     min_face_fraction: Share
 
 
-class Face(Section):
+class FaceModel(Section):
+    model: TextOrNull
+
+
+class Face(FaceModel):
     tracking: Literal["every_frame", "sampled", "none"]
     follow: Literal["largest", "central"]
     margin: NonNegative
@@ -124,7 +128,6 @@ class Face(Section):
     fit: Literal["box", "features"]
     size_px: Count
     min_confidence: Share
-    refine: bool
 
 
 class OutputPath(Section):
@@ -171,7 +174,7 @@ class Discriminant(Section):
 class Model(Section):
     name: Text
     backbone: TextOrNull
-    inputs: Literal["stacks", "landmarks"]
+    inputs: Literal["stacks", "landmarks", "blendshapes", "face"]
     hidden: Count
     dropout: Annotated[Dropout, Must("a list of two numbers from 0 to below 1")]
     pretrained: Annotated[bool | Text, Must("auto, true, false or the path of a state dict")]
@@ -187,7 +190,7 @@ class Model(Section):
         if self.inputs == "stacks" and self.backbone is None:
             raise UserError(
                 "model.backbone must be the name of a timm network, got null "
-                "(model=landmarks has none)"
+                "(model=landmarks, blendshapes and face have none)"
             )
 
 
@@ -406,6 +409,7 @@ class Predict(Section):
     num_workers: CountOrNull
     realtime: bool
     window: bool
+    face: FaceModel
     paths: OutputPath
 
     def model_post_init(self, _: Any) -> None:

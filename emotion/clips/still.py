@@ -12,14 +12,21 @@ from av.video.reformatter import VideoReformatter
 from PIL import Image, ImageOps
 
 from emotion.clips.naming import STILL_SUFFIXES
-from emotion.clips.video import MAX_PIXELS, Picture, Video, VideoError, why_unreadable
+from emotion.clips.video import (
+    MAX_PIXELS,
+    Picture,
+    Video,
+    VideoError,
+    Wanted,
+    why_unreadable,
+)
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")  # whatever the name; GIF is common
 
 
-def open_clip(path: Path) -> "Video | Still":
+def open_clip(path: Path, wanted: Wanted | None = None) -> "Video | Still":
     """Open a video or, by its suffix, a still; an unreadable still raises when it is read."""
-    return Still(path) if path.suffix.lower() in STILL_SUFFIXES else Video(path)
+    return Still(path) if path.suffix.lower() in STILL_SUFFIXES else Video(path, wanted)
 
 
 @dataclass

@@ -1,5 +1,6 @@
 """Batches of stacks or landmarks from a cache, at any interval that the cache serves."""
 
+import multiprocessing
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -19,6 +20,7 @@ from emotion.errors import UserError
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.sampling import interval_step, num_images
+from emotion.stopping import end_with
 
 
 class StackDataModule(pl.LightningDataModule):
@@ -134,6 +136,12 @@ class StackDataModule(pl.LightningDataModule):
             num_workers=workers,
             persistent_workers=workers > 0,
             pin_memory=torch.cuda.is_available(),
+            worker_init_fn=end_with_parent,
             collate_fn=collate,
             generator=torch.Generator(),  # else every new iterator draws from dropout's generator
         )
+
+
+def end_with_parent(worker: int) -> None:
+    """End a worker as soon as the process that trains has ended, however that one ended."""
+    end_with(multiprocessing.parent_process().pid)

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from emotion.escape import for_terminal
 from emotion.evaluation.predictions import PROBABILITY
-from emotion.stacks.segment import Box
+from emotion.stacks.face_crop import Box
 from emotion.tables import write_table
 
 Probabilities = Mapping[str, float]  # label -> calibrated probability; they sum to 1
@@ -28,6 +28,7 @@ class SampledFace:
     frame: int
     box: Box  # where the crop was cut out
     sharpness: float  # variance of the crop's Laplacian
+    blendshapes: tuple[float, ...]  # in the order of `BLENDSHAPES`
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,20 @@ import numpy as np
 from emotion.errors import UserError
 from emotion.inference.onnx_file import OUTPUT, read_onnx
 from emotion.models.recipe import RECIPE_FILE, Recipe
-from emotion.stacks.landmarks import NUM_POINTS
+from emotion.stacks.face_values import values_shape
 from emotion.training.record import FinishedRun, read_record
 
 PACKAGES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
-TENSORS = {"stacks": "tensor(uint8)", "landmarks": "tensor(float)"}  # an ONNX model's input types
 
 
 class Backend(Protocol):
     """Runs a network."""
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
-        """Return the (N, C) float32 logits of stacks or landmarks, as the recipe's `inputs` names.
+        """Return the (N, C) float32 logits of stacks or values of faces, as in the recipe.
 
-        Stacks are (N, T, image_px, image_px) uint8, 0 to 255; landmarks (N, T, 468, 3) float32.
+        Stacks are (N, T, image_px, image_px) uint8, 0 to 255; values (N, T, ...) float32 of
+        `values_shape`.
         """
 
 
@@ -77,7 +77,8 @@ class OnnxBackend:
         with one_line_errors(path):
             providers = ["CPUExecutionProvider"]
             self._session = onnxruntime.InferenceSession(data, options, providers=providers)
-        name, type_ = self.recipe.inputs, TENSORS[self.recipe.inputs]
+        name = self.recipe.inputs
+        type_ = "tensor(uint8)" if name == "stacks" else "tensor(float)"
         expected = [
             (name, type_, list(random_inputs(self.recipe, 1).shape[1:])),
             (OUTPUT, "tensor(float)", [len(self.recipe.labels)]),
@@ -105,10 +106,11 @@ def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
 
 
 def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> np.ndarray:
-    """Draw `num` random stacks or landmarks, as `Backend.classify` takes them."""
+    """Draw `num` random stacks or values of faces, as `Backend.classify` takes them."""
     generator = np.random.default_rng(seed)
-    if recipe.inputs == "landmarks":
-        return generator.normal(size=(num, recipe.num_images, NUM_POINTS, 3)).astype(np.float32)
+    if recipe.inputs != "stacks":
+        shape = (num, recipe.num_images, *values_shape(recipe.inputs))
+        return generator.normal(size=shape).astype(np.float32)
     shape = (num, recipe.num_images, recipe.image_px, recipe.image_px)
     return generator.integers(256, size=shape, dtype=np.uint8)
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from os import PathLike
 from pathlib import Path
 
 from emotion.clips.video import VideoError
@@ -24,6 +25,7 @@ class Predictor:
     min_frames: int | None = None
     unsure_below: float | None = None
     neutral: tuple[Path, ...] = ()  # see `EmotionRecognizer.set_neutral`
+    face_model: str | PathLike | None = None
     stride: int | None = None  # frames from one window to the next; None for no windows
     rendered: Path | None = None  # for the pictures, in a folder for each clip; None for none
 
@@ -83,7 +85,10 @@ class Predictor:
 def loaded(predictor: Predictor) -> EmotionRecognizer:
     """Load a model and process the person's neutral clips once per process."""
     recognizer = EmotionRecognizer.load(
-        predictor.model, min_frames=predictor.min_frames, unsure_below=predictor.unsure_below
+        predictor.model,
+        min_frames=predictor.min_frames,
+        unsure_below=predictor.unsure_below,
+        face_model=predictor.face_model,
     )
     recognizer.set_neutral(predictor.neutral)
     return recognizer

@@ -18,11 +18,13 @@ from emotion.clips.still import open_clip
 from emotion.escape import for_terminal
 from emotion.files import unfinished
 from emotion.inference.answer import Answer, Probabilities, Window, summary, top_label
+from emotion.stacks.blendshapes import BLENDSHAPES
+from emotion.stacks.face_crop import Box
 from emotion.stacks.sampling import number_frames
-from emotion.stacks.segment import Box
 from emotion.stacks.settings import CacheSettings
 
 ANNOTATED, TIMELINE, COVER = "annotated.mp4", "timeline.png", "cover.jpg"
+HEAT_MAP = "blendshapes.png"
 SHORT_SIDE_PX = 480  # smaller clips are enlarged: text needs as much
 LONG_SIDE_PX = 1920  # larger clips are reduced
 NEAR_PEAK = 0.25  # fraction of a window on each side of its middle
@@ -68,6 +70,9 @@ def render(answer: Answer, settings: CacheSettings, unsure_below: float, folder:
     with unfinished(folder / TIMELINE) as temporary:
         figure = timeline(answer, list(thumbnails.values()), unsure_below)
         figure.savefig(temporary, dpi=110)
+    if answer.faces:
+        with unfinished(folder / HEAT_MAP) as temporary:
+            heat_map(answer).savefig(temporary, dpi=110)
 
 
 def cover_frame(answer: Answer) -> int | None:
@@ -233,6 +238,29 @@ def timeline(answer: Answer, thumbnails: Sequence[np.ndarray], unsure_below: flo
         axis.spines[["top", "right"]].set_visible(False)
         if labels:
             figure.legend(loc="outside lower center", ncols=len(labels), frameon=False)
+    return figure
+
+
+def heat_map(answer: Answer) -> Figure:
+    """Draw the blendshapes of a clip's faces, at least one, over time; gray where there is none."""
+    frames = [face.frame for face in answer.faces]
+    step = int(np.gcd.reduce(np.diff(frames))) or answer.num_frames
+    places = (np.array(frames) - frames[0]) // step
+    values = np.full((len(BLENDSHAPES), places[-1] + 1), np.nan)
+    values[:, places] = np.transpose([face.blendshapes for face in answer.faces])
+    start_s, stop_s = answer.seconds(frames[0]), answer.seconds(frames[-1] + step)
+    names = BLENDSHAPES[1:]  # the first is unused
+    with matplotlib.rc_context({"font.family": "DejaVu Sans", "font.size": 8}):
+        figure = Figure(figsize=(9.0, 8.0), layout="constrained")
+        axis = figure.subplots()
+        axis.set_facecolor("0.85")
+        extent = (start_s, stop_s, len(names) - 0.5, -0.5)
+        options = {"aspect": "auto", "cmap": "magma", "vmin": 0, "vmax": 1}
+        shown = axis.imshow(values[1:], extent=extent, interpolation="nearest", **options)
+        axis.set_yticks(range(len(names)), names, fontsize=7)
+        axis.set(xlabel="seconds", xlim=(0, max(stop_s, answer.seconds(answer.num_frames))))
+        axis.set_title(f"{Path(answer.clip).name}: blendshapes", fontsize=11, loc="left")
+        figure.colorbar(shown, pad=0.01, fraction=0.03)
     return figure
 
 

@@ -26,9 +26,9 @@ from emotion.errors import UserError
 from emotion.inference.answer import Probabilities, rounded, summary, top_label
 from emotion.inference.drawing import annotate, write_clip
 from emotion.inference.recognizer import EmotionRecognizer
-from emotion.stacks.face_crop import FaceCropper
+from emotion.stacks.face_crop import Box, FaceCropper
 from emotion.stacks.sampling import NOMINAL_FPS
-from emotion.stacks.segment import Box, crop_frames
+from emotion.stacks.segment import crop_frames
 
 log = logging.getLogger(__name__)
 
@@ -109,18 +109,18 @@ def watch(recognizer: EmotionRecognizer, source: Pictures, stride: int) -> Itera
     """
     recognizer.check_stride(stride)
     settings = recognizer.settings
-    crops, landmarks = (deque(maxlen=settings.num_images) for _ in range(2))
-    box = probabilities = None
-    cropper = FaceCropper(settings)  # not that of the process, which `predict` uses
+    faces = deque(maxlen=settings.num_images)
+    probabilities = None
+    # Not the cropper of the process, which `predict` uses.
+    cropper = FaceCropper(settings, recognizer.face_model)
     for frame in crop_frames(source, cropper, settings.interval, by="time"):
-        covered = frame.number + settings.interval  # number of frames that the crops represent
+        covered = frame.number + settings.interval  # number of frames that the faces represent
         is_answer = frame.sampled and covered % stride == 0 and covered >= settings.min_frames
         if frame.sampled:
-            box = frame.box
-            crops.append(frame.crop)
-            landmarks.append(frame.landmarks)
+            faces.append(frame.face)
         if is_answer:
-            probabilities = recognizer.probabilities(list(crops), list(landmarks))
+            probabilities = recognizer.probabilities(list(faces))
+        box = faces[-1] and faces[-1].box  # frame 0 is sampled
         yield LiveFrame(frame.number, frame.picture, box, probabilities, is_answer)
 
 

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from emotion.clips.read_ahead import ReadAhead
-from emotion.clips.still import Still, open_clip
+from emotion.clips.still import Still
 from emotion.clips.video import Video, VideoError
 from emotion.errors import UserError
 from emotion.evaluation.personal import PERSON_SHARE
@@ -32,14 +32,17 @@ from emotion.inference.answer import (
 )
 from emotion.inference.backends import Backend, find_model, load_model
 from emotion.models.recipe import Recipe
-from emotion.stacks.cutter import face_cropper, one_at_a_time
+from emotion.stacks.cutter import face_cropper, one_at_a_time, open_sampled
+from emotion.stacks.face_crop import Face
+from emotion.stacks.face_model import find_face_model
+from emotion.stacks.face_values import PARTS, join_parts
 from emotion.stacks.sampling import NOMINAL_FPS
 from emotion.stacks.segment import Segment, crop_segments, unfit
-from emotion.stacks.stack import model_images, own_crops, stack_crops, take_images
+from emotion.stacks.stack import fill_gaps, model_images, own_crops, take_images
 
 log = logging.getLogger(__name__)
 
-Images = Sequence[np.ndarray | None]  # crops or landmarks of sampled frames; None without a face
+Faces = Sequence[Face | None]  # of sampled frames
 
 
 @dataclass(eq=False)
@@ -51,6 +54,7 @@ class EmotionRecognizer:
         recipe: how the model was trained.
         min_frames: shorter clips and tails are not classified; None as in training.
         unsure_below: a clip with a lower top probability is `unsure`; None as set in training.
+        face_model: the file of the face model; None to look for it, see `find_face_model`.
     """
 
     backend: Backend
@@ -58,6 +62,7 @@ class EmotionRecognizer:
     _: KW_ONLY
     min_frames: int | None = None
     unsure_below: float | None = None
+    face_model: str | PathLike | None = None
 
     def __post_init__(self) -> None:
         """Check the values and replace None by the recipe's."""
@@ -82,14 +87,16 @@ class EmotionRecognizer:
             path: the folder of a run, its checkpoint, or an ONNX file.
             num_threads: threads of the network. More than one helps the larger models, on
                 otherwise idle cores.
-            options: `min_frames` and `unsure_below`, see the class.
+            options: `min_frames`, `unsure_below` and `face_model`, see the class.
 
         Raises:
-            UserError: there is no model, it is damaged or foreign, or a value is out of range.
+            UserError: there is no model or no face model, it is damaged or foreign, or a value is
+                out of range.
         """
         backend, recipe = load_model(find_model(Path(path)), num_threads)
         for change in recipe.changed_packages():
             log.warning("warning: %s, which the model was trained with: crops may differ", change)
+        find_face_model(options.get("face_model"))
         return cls(backend, recipe, **options)
 
     def set_neutral(self, clips: Sequence[str | PathLike], share: float = PERSON_SHARE) -> None:
@@ -117,14 +124,14 @@ class EmotionRecognizer:
         for clip in clips:
             try:
                 with one_at_a_time:
-                    segments = list(self._segments(open_clip(Path(clip))))
+                    segments = list(self._segments(open_sampled(Path(clip), self.settings)))
             except VideoError as error:
                 raise UserError(f"neutral={clip}: {error}") from None
             fit = [segment for segment in segments if not unfit(segment, self.settings)]
             if not fit:
                 reasons = self._reasons([self._classify(segment) for segment in segments])
                 raise UserError(f"neutral={clip}: {'; '.join(reasons)}")
-            logits = [self._logits(segment.crops, segment.landmarks) for segment in fit]
+            logits = [self._logits(segment.faces) for segment in fit]
             means.append(np.mean(logits, axis=0))
         self._shift = share * (np.array(self.recipe.neutral) - np.mean(means, axis=0))
 
@@ -132,7 +139,7 @@ class EmotionRecognizer:
         settings = self.settings
         return crop_segments(
             video if parent_process() else ReadAhead(video),  # workers already use all cores
-            face_cropper(settings),
+            face_cropper(settings, self.face_model),
             settings.segment_frames,
             settings.interval,
             settings.by,
@@ -153,25 +160,23 @@ class EmotionRecognizer:
         """
         settings = self.settings
         self.check_stride(stride)
-        video = open_clip(Path(clip))
+        video = open_sampled(Path(clip), settings)
         segments: list[SegmentAnswer] = []
         windows: list[Window] = []
         faces: list[SampledFace] = []
-        crops, landmarks = [], []  # from the first frame of the next window on
+        following = []  # faces from the first frame of the next window on
         with one_at_a_time:
             for segment in self._segments(video):
                 segments.append(self._classify(segment))
                 faces += sampled_faces(segment, settings.interval)
                 if stride is None:
                     continue
-                crops += segment.crops
-                landmarks += segment.landmarks
-                while len(crops) >= (length := settings.num_images):
+                following += segment.faces
+                while len(following) >= (length := settings.num_images):
                     begin = segments[0].first_frame + len(windows) * stride
-                    probabilities = self.probabilities(crops[:length], landmarks[:length])
+                    probabilities = self.probabilities(following[:length])
                     windows.append(Window(begin, settings.segment_frames, probabilities))
-                    step = stride // settings.interval
-                    del crops[:step], landmarks[:step]
+                    del following[: stride // settings.interval]
         if stride is not None and not windows:  # shorter than a window: the padded segments
             windows = [Window(s.first_frame, s.num_frames, s.probabilities) for s in segments]
         of_stacks = [list(s.probabilities.values()) for s in segments if s.probabilities]
@@ -198,25 +203,24 @@ class EmotionRecognizer:
                 f"stride must be a multiple of {interval} up to {longest}, got {stride}"
             )
 
-    def probabilities(self, crops: Images, landmarks: Images) -> Probabilities | None:
-        """Classify a part of a clip by its sampled frames; None if too few of them show a face.
-
-        `crops` are (H, W) uint8 and `landmarks` (468, 3) float32, or None where there is no face.
-        """
-        found = sum(crop is not None for crop in crops)
-        if not self.settings.enough_faces(found, len(crops)):
+    def probabilities(self, faces: Faces) -> Probabilities | None:
+        """Classify a part of a clip by its sampled frames; None if too few of them show a face."""
+        found = sum(face is not None for face in faces)
+        if not self.settings.enough_faces(found, len(faces)):
             return None
-        logits = self._logits(crops, landmarks) + self._shift
+        logits = self._logits(faces) + self._shift
         return self._by_label(calibrate(logits[None], self.recipe.temperature)[0])
 
-    def _logits(self, crops: Images, landmarks: Images) -> np.ndarray:
-        num_images, step = self.settings.num_images, self.recipe.step
-        is_own = own_crops(crops, num_images)
-        if self.recipe.inputs == "landmarks":
-            inputs = stack_crops(landmarks, num_images)[take_images(is_own, step)]
+    def _logits(self, faces: Faces) -> np.ndarray:
+        num_images, step, recipe = self.settings.num_images, self.recipe.step, self.recipe
+        is_own = own_crops(faces, num_images)
+        faces = fill_gaps(faces, num_images)
+        if recipe.inputs == "stacks":
+            stack = np.stack([face.crop for face in faces])
+            inputs = model_images(stack, is_own, step, recipe.image_px)
         else:
-            stack = stack_crops(crops, num_images)
-            inputs = model_images(stack, is_own, step, self.recipe.image_px)
+            parts = ([getattr(face, part) for face in faces] for part in PARTS[recipe.inputs])
+            inputs = join_parts([np.stack(part) for part in parts])[take_images(is_own, step)]
         return self.backend.classify(inputs[None])[0].astype(np.float64)  # (C,)
 
     def _by_label(self, probabilities: np.ndarray) -> Probabilities:
@@ -228,7 +232,7 @@ class EmotionRecognizer:
         return SegmentAnswer(
             segment.first_frame,
             segment.num_frames,
-            None if flaw else self.probabilities(segment.crops, segment.landmarks),
+            None if flaw else self.probabilities(segment.faces),
             segment.number,
             segment.num_faces,
             segment.face_frames,
@@ -253,9 +257,13 @@ class EmotionRecognizer:
 
 def sampled_faces(segment: Segment, interval: int) -> list[SampledFace]:
     """List the faces of a segment's sampled frames."""
-    sampled = zip(count(segment.first_frame, interval), segment.crops, segment.boxes)
     return [
-        SampledFace(frame, box, float(cv2.Laplacian(crop, cv2.CV_64F).var()))
-        for frame, crop, box in sampled
-        if crop is not None
+        SampledFace(
+            frame,
+            face.box,
+            float(cv2.Laplacian(face.crop, cv2.CV_64F).var()),
+            tuple(face.blendshapes.tolist()),
+        )
+        for frame, face in zip(count(segment.first_frame, interval), segment.faces)
+        if face is not None
     ]

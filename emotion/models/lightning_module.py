@@ -1,6 +1,7 @@
 """Lightning modules: loss, optimizer and metrics around the two kinds of classifiers."""
 
 from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any
 
 import pytorch_lightning as pl
@@ -18,10 +19,10 @@ from torchmetrics.classification import (
 from emotion.data.augmentation import mix
 from emotion.data.batch import Batch
 from emotion.errors import UserError
-from emotion.models.landmark_classifier import LandmarkClassifier
+from emotion.models.face_classifier import FaceClassifier
 from emotion.models.optimizers import build_optimizer, build_schedule
 from emotion.models.stack_classifier import StackClassifier
-from emotion.stacks.landmarks import NUM_POINTS
+from emotion.stacks.face_values import PARTS, values_shape
 
 
 class UnweightedAverageRecall(MulticlassConfusionMatrix):
@@ -229,34 +230,42 @@ class EmotionModule(ClassifierModule):
                 )
 
 
-class LandmarkModule(ClassifierModule):
-    """Fits a `LandmarkClassifier` in closed form before the first epoch; it has no optimizer.
+class DiscriminantModule(ClassifierModule):
+    """Fits a `FaceClassifier` in closed form before the first epoch; it has no optimizer.
 
     Epochs change nothing; one gives a run the checkpoint, curves and scores of any other run.
     """
 
     def __init__(
-        self, num_images: int, labels: Sequence[str], components: int = 80, shrinkage: float = 0.6
+        self,
+        inputs: str,
+        num_images: int,
+        labels: Sequence[str],
+        components: int = 80,
+        shrinkage: float = 0.6,
     ) -> None:
+        """Build a classifier of the values of T faces; see `FaceClassifier` and its `fit`."""
         super().__init__(len(labels))
         self.save_hyperparameters(logger=False)
-        self.network = LandmarkClassifier(len(labels))
+        self.network = FaceClassifier(inputs, len(labels))
 
     def example(self, num: int, image_px: int) -> torch.Tensor:
-        """Return `num` times T landmarks of no face on the module's device."""
-        points = torch.linspace(-1, 1, NUM_POINTS * 3, device=self.device).sin()
-        return points.reshape(NUM_POINTS, 3).expand(num, self.hparams.num_images, -1, -1)
+        """Return `num` times the values of T faces that do not exist, on the module's device."""
+        shape = values_shape(self.hparams.inputs)
+        values = torch.linspace(-1, 1, prod(shape), device=self.device).sin()
+        return values.reshape(shape).expand(num, self.hparams.num_images, *shape)
 
     def setup(self, stage: str) -> None:
         """Refuse to be fitted in several processes."""
         if self.trainer.world_size > 1:
-            raise UserError("model=landmarks is fitted in one process: leave out trainer=ddp")
+            inputs = self.hparams.inputs
+            raise UserError(f"model={inputs} is fitted in one process: leave out trainer=ddp")
 
     def on_fit_start(self) -> None:
         """Fit the classifier on all train stacks."""
         loader = self.trainer.datamodule.evaluation_dataloader("train")
-        landmarks, targets = (torch.cat(each).numpy() for each in zip(*loader, strict=True))
-        self.network.fit(landmarks, targets, self.hparams.components, self.hparams.shrinkage)
+        values, targets = (torch.cat(each).numpy() for each in zip(*loader, strict=True))
+        self.network.fit(values, targets, self.hparams.components, self.hparams.shrinkage)
 
     def training_step(self, batch: Batch, _: int) -> None:
         """Score a batch; return no loss, so that nothing is optimized."""
@@ -266,7 +275,8 @@ class LandmarkModule(ClassifierModule):
         """Return no optimizer."""
 
 
-MODULES = {"stacks": EmotionModule, "landmarks": LandmarkModule}  # by Recipe.inputs
+# By Recipe.inputs
+MODULES = {"stacks": EmotionModule} | dict.fromkeys(PARTS, DiscriminantModule)
 
 
 def normalized(images: torch.Tensor, normalize: str) -> torch.Tensor:

@@ -5,6 +5,7 @@ from functools import lru_cache
 from http.client import HTTPException
 from pathlib import Path
 from urllib.request import Request, urlopen
+from zipfile import is_zipfile
 
 import timm
 import torch
@@ -14,7 +15,7 @@ from torch import nn
 
 from emotion.errors import DamagedFile, UserError, is_machine_fault
 from emotion.models.stack_classifier import StackClassifier
-from emotion.models.weights import load_weights
+from emotion.models.weights import check_archive, load_weights
 
 HUB_TIMEOUT_S = 5.0
 
@@ -58,6 +59,8 @@ def load_backbone(backbone: nn.Module, path: Path, stem: str) -> None:
     if not path.is_file():
         raise UserError(f"model.pretrained={path}: no such file (nor auto, true or false)")
     try:
+        if is_zipfile(path):  # torch's own format since 1.6; torch does not check it
+            check_archive(path)
         weights = load_state_dict(str(path), use_ema=False, weights_only=True)
         weights = {key: value for key, value in weights.items() if isinstance(value, torch.Tensor)}
     except Exception as error:  # torch, safetensors and timm have no common exception
@@ -71,7 +74,8 @@ def load_backbone(backbone: nn.Module, path: Path, stem: str) -> None:
     layers = backbone.pretrained_cfg.get("first_conv") or ()
     for layer in [layers] if isinstance(layers, str) else layers:
         key = f"{layer}.weight"
-        if key in weights and weights[key].shape[1] != own[key].shape[1]:
+        shape = weights[key].shape if key in weights else ()
+        if len(shape) == 4 and shape[1] != own[key].shape[1]:
             weights[key] = adapt_stem(weights[key], own[key].shape[1], stem)
     if backbone.pretrained_cfg.get("fixed_input_size"):
         # timm resizes position embeddings to the image size in a function beside each network.

@@ -38,7 +38,7 @@ class Recipe(BaseModel):
     interval: int  # frames from one image of the model's stacks to the next
     image_px: Annotated[int, Field(ge=1)]
     versions: Mapping[str, str]  # of the packages that may change crops or logits
-    inputs: Literal["stacks", "landmarks"] = "stacks"
+    inputs: Literal["stacks", "landmarks", "blendshapes", "face"] = "stacks"
     temperature: Annotated[Finite, Field(gt=0)] = 1.0  # logits are divided by it; 1: uncalibrated
     unsure_below: Annotated[Finite, Field(ge=0, le=1)] = 0.0  # top probability; 0: no threshold
     neutral_label: str | None = None  # the class of a resting face

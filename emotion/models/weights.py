@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 from zipfile import ZIP_STORED, ZipFile
 
 import torch
@@ -21,10 +21,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     try:
         with open(path, "rb", opener=open_regular) as file:
-            with ZipFile(file) as archive:
-                is_stored = all(each.compress_type == ZIP_STORED for each in archive.infolist())
-                if not is_stored or archive.testzip():
-                    raise ValueError("compressed, or not what was written")
+            check_archive(file)
             file.seek(0)
             checkpoint = torch.load(file, map_location="cpu", weights_only=True)
         if not isinstance(checkpoint["state_dict"], Mapping):
@@ -34,6 +31,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             raise
         raise DamagedFile(f"{path} is missing, damaged or no checkpoint of train.py") from None
     return checkpoint
+
+
+def check_archive(file: BinaryIO | Path) -> None:
+    """Raise an error if an archive of torch is compressed, or not what was written."""
+    with ZipFile(file) as archive:
+        is_stored = all(each.compress_type == ZIP_STORED for each in archive.infolist())
+        if not is_stored or archive.testzip():
+            raise ValueError("its checksums are wrong")
 
 
 def load_weights(module: nn.Module, weights: Mapping[str, Any], what: str) -> None:

@@ -15,7 +15,7 @@ from emotion import REPOSITORY
 from emotion.escape import for_markdown, for_terminal
 from emotion.evaluation.calibration import BINS, TEMPERATURES, min_clips
 from emotion.files import file_digest
-from emotion.stacks.landmarks import NUM_POINTS
+from emotion.stacks.face_values import values_shape
 from emotion.training.finished_run import Run
 
 CARD_FILE = "MODEL_CARD.md"
@@ -61,7 +61,7 @@ def model_card(run: Run, files: Sequence[ExportedFile]) -> str:
         subjects_known=any(part.subjects for part in record.parts.values()),
         majority=max(map(sum, clips.confusion)) / clips.num,
         levels={"stacks": record.reported.stacks, "clips": clips},
-        num_points=NUM_POINTS,
+        values_shape=None if run.recipe.inputs == "stacks" else values_shape(run.recipe.inputs),
         max_temperature=TEMPERATURES[1],
         bins=BINS,
         min_clips=min_clips(record.calibration.accuracy),

@@ -3,6 +3,8 @@
 MediaPipe's names, after Apple's ARKit; left and right are the person's own. `_neutral` is unused.
 """
 
+import numpy as np
+
 BLENDSHAPES = (
     "_neutral", "browDownLeft", "browDownRight", "browInnerUp", "browOuterUpLeft",
     "browOuterUpRight", "cheekPuff", "cheekSquintLeft", "cheekSquintRight", "eyeBlinkLeft",
@@ -16,3 +18,16 @@ BLENDSHAPES = (
     "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
     "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
+
+
+def stand_out(blendshapes: np.ndarray, typical: np.ndarray, number: int = 3) -> list[str]:
+    """Name the movements that a face makes most of all, compared with other faces.
+
+    Args:
+        blendshapes: (52,) float, mean over the images of a stack.
+        typical: (52,) float, mean over many stacks.
+        number: of names, without left or right, the strongest first.
+    """
+    order = np.argsort(typical - blendshapes, kind="stable")
+    names = (BLENDSHAPES[i].removesuffix("Left").removesuffix("Right") for i in order)
+    return list(dict.fromkeys(names))[:number]

@@ -23,8 +23,9 @@ from emotion.stacks.build_report import (
 )
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import ClipRecord
-from emotion.stacks.contact_sheet import write_sheet
+from emotion.stacks.contact_sheet import typical_blendshapes, write_sheet
 from emotion.stacks.cutter import Cutter, cut_in_worker
+from emotion.stacks.face_model import find_face_model
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.source import ClipSource
 from emotion.tables import write_rows, write_table
@@ -41,17 +42,19 @@ class CacheBuilder:
     source: ClipSource
     executor: Executor
     num_workers: int | None  # processes that render the demo's clips; None for one per core
+    face_model: str | None  # its file; None to look for it
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "CacheBuilder":
         """Read a composed config; access no file."""
         source = ClipSource.from_config(cfg)
-        return cls(Cache.from_config(cfg), source, instantiate(cfg.executor), cfg.num_workers)
+        executor = instantiate(cfg.executor)
+        return cls(Cache.from_config(cfg), source, executor, cfg.num_workers, cfg.face.model)
 
     @property
     def cutter(self) -> Cutter:
         """Cuts single clips."""
-        return Cutter(self.cache)
+        return Cutter(self.cache, face_model=self.face_model)
 
     def ensure(self) -> None:
         """Build the cache unless it is complete, current and as it was written; see `build`."""
@@ -151,7 +154,11 @@ class CacheBuilder:
             if record := self.cutter.made(clip_id):
                 digests |= {name: stamp.digest for name, stamp in record.files.items()}
         for row in rows:
-            named = {row.stack: row.stack_digest, row.landmarks: row.landmarks_digest}
+            named = {
+                row.stack: row.stack_digest,
+                row.landmarks: row.landmarks_digest,
+                row.blendshapes: row.blendshapes_digest,
+            }
             if not named.items() <= digests.items():
                 raise DamagedFile(f"{self.cache.record_path(row.clip)} is not of {row.stack}")
         return True
@@ -174,14 +181,16 @@ class CacheBuilder:
         for row in rows:
             by_label[row.label].append(row)
         sheets = {f"{label}.png": shown for label, shown in by_label.items() if shown}
-        for name, shown in sheets.items():
-            if changed or not (folder / name).exists():
-                write_sheet(folder / name, self.cache.directory, shown)
+        if changed or not all((folder / name).exists() for name in sheets):
+            typical = typical_blendshapes(self.cache.directory, rows)
+            for name, shown in sheets.items():
+                write_sheet(folder / name, self.cache.directory, shown, typical)
         log.info("contact sheets of the stacks: %s in %s", ", ".join(sheets), folder)
 
     def _cut(self, cutter: Cutter, clips: Sequence[Clip]) -> dict[str, ClipRecord]:
         if not clips:
             return {}  # and start no processes
+        find_face_model(self.face_model)  # or fail, before any process starts
         records: dict[str, ClipRecord] = {}
         with progress_bar("cutting clips", len(clips), unit="frames") as advance:
             cut = partial(cut_in_worker, cutter)
@@ -197,7 +206,7 @@ class CacheBuilder:
     def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
         rows = []
         for segment in record.segments:
-            (stack, stack_stamp), (_, landmarks_stamp), *_ = segment.files.items()
+            stack, stamps = next(iter(segment.files)), list(segment.files.values())
             row = StackRow(
                 stack=stack,
                 clip=clip.id,
@@ -211,8 +220,9 @@ class CacheBuilder:
                 face_frames=segment.has_face.count("1"),
                 sampled_frames=len(range(0, segment.num_frames, self.cache.settings.interval)),
                 fps=record.fps,
-                stack_digest=stack_stamp.digest,
-                landmarks_digest=landmarks_stamp.digest,
+                stack_digest=stamps[0].digest,
+                landmarks_digest=stamps[1].digest,
+                blendshapes_digest=stamps[2].digest,
             )
             rows.append(row)
         return rows

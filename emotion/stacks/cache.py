@@ -6,6 +6,7 @@
         settings.json                     what made the cache, see `CacheContents`
         stacks/<clip>_<segment>.tiff
         landmarks/<clip>_<segment>.npy    of the face in each image of the stack
+        blendshapes/<clip>_<segment>.npy  likewise
         clips/<clip>.json                 how a clip was cut; written after its stacks
         manifest.csv                      a row for each stack
         dropped.csv                       what made no stack, with the reason
@@ -25,7 +26,8 @@ from pydantic import BaseModel, TypeAdapter
 from emotion.clips.naming import Dropped
 from emotion.errors import DamagedFile, is_machine_fault
 from emotion.files import MAX_NAME_BYTES, digest, file_digest, read_sealed, write_sealed
-from emotion.stacks.landmarks import NUM_POINTS, read_landmarks
+from emotion.stacks.arrays import read_array
+from emotion.stacks.face_values import PART_SHAPES
 from emotion.stacks.manifest import StackRow, read_dropped, read_manifest
 from emotion.stacks.settings import CacheSettings
 from emotion.stacks.source import ClipSource
@@ -81,6 +83,10 @@ class Cache:
         """Return the landmarks file of a segment."""
         return self.directory / "landmarks" / f"{short(clip_id)}_{segment:04d}.npy"
 
+    def blendshapes_path(self, clip_id: str, segment: int) -> Path:
+        """Return the blendshapes file of a segment."""
+        return self.directory / "blendshapes" / f"{short(clip_id)}_{segment:04d}.npy"
+
     def record_path(self, clip_id: str) -> Path:
         """Return the record of a clip."""
         return self.directory / "clips" / f"{short(clip_id)}.json"
@@ -114,15 +120,24 @@ class Cache:
             DamagedFile: the file is missing, or not what was cut. Its digest is compared when this
                 process first reads it.
         """
-        shape = NUM_POINTS, 3
-        return self._read(row.landmarks, row.landmarks_digest, read_landmarks, shape, np.float32)
+        return self._read_values("landmarks", row.landmarks, row.landmarks_digest)
+
+    def blendshapes(self, row: StackRow) -> np.ndarray:
+        """Read the blendshapes of a stack's images, (T, 52) float32; (1, 52) of a still.
+
+        Raises as `landmarks`.
+        """
+        return self._read_values("blendshapes", row.blendshapes, row.blendshapes_digest)
+
+    def _read_values(self, part: str, name: str, expected: str) -> np.ndarray:
+        return self._read(name, expected, read_array, PART_SHAPES[part], np.float32)
 
     def _read(
         self,
         name: str,
         expected: str,
         read: Callable[[Path], np.ndarray],
-        shape: tuple[int, int],
+        shape: tuple[int, ...],
         dtype: type,
     ) -> np.ndarray:
         path = self.directory / name

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from emotion.files import unfinished
+from emotion.stacks.arrays import read_array
+from emotion.stacks.blendshapes import stand_out
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.stack import read_stack
 
@@ -15,14 +17,15 @@ MAX_ROWS = 60  # 60 rows of 56 px fill a tall screen twice
 IMAGES = 9
 TILE_PX = 56
 NAME_PX = 200  # width of the names beside the rows
-FONT = ImageFont.load_default(11)
+FONT, SMALL = ImageFont.load_default(11), ImageFont.load_default(9)
 
 
-def write_sheet(path: Path, directory: Path, rows: Sequence[StackRow]) -> None:
+def write_sheet(path: Path, directory: Path, rows: Sequence[StackRow], typical: np.ndarray) -> None:
     """Write the contact sheet of stacks (at least one) as a PNG, atomically.
 
-    A row shows nine images of a stack, or nine stills. Of more than 60 rows, 60 are shown, evenly
-    spaced.
+    A row shows nine images of a stack and names the three blendshapes that stand out from the
+    `typical` ones, (52,), of `typical_blendshapes`; or it shows nine stills. Of more than 60 rows,
+    60 are shown, evenly spaced.
     """
     in_row = IMAGES if len(read_stack(directory / rows[0].stack)) == 1 else 1
     places = np.linspace(0, len(rows) - 1, MAX_ROWS * in_row).round().astype(int)
@@ -33,14 +36,26 @@ def write_sheet(path: Path, directory: Path, rows: Sequence[StackRow]) -> None:
     for number, group in enumerate(groups):
         top = number * TILE_PX
         first, last = (shorten(row.clip) for row in (group[0], group[-1]))
-        below = f"segment {group[0].segment}" if len(group) == 1 else f"to {last}"
-        draw.text((6, top + 14), f"{first}\n{below}", fill=255, font=FONT)
+        if in_row == 1:
+            below = f"segment {group[0].segment}"
+            blendshapes = read_array(directory / group[0].blendshapes).mean(axis=0)
+            draw.text((6, top + 40), ", ".join(stand_out(blendshapes, typical)), 160, SMALL)
+        else:
+            below = f"to {last}"
+        draw.text((6, top + 6), f"{first}\n{below}", fill=255, font=FONT)
         images = np.concatenate([read_stack(directory / row.stack) for row in group])
         if in_row == 1:
             images = images[np.linspace(0, len(images) - 1, IMAGES).round().astype(int)]
         sheet.paste(Image.fromarray(strip(images, TILE_PX)), (NAME_PX, top))
     with unfinished(path) as temporary:
         sheet.save(temporary)
+
+
+def typical_blendshapes(directory: Path, rows: Sequence[StackRow]) -> np.ndarray:
+    """Return the mean blendshapes, (52,), of stacks; of more than 300, 300 evenly spaced ones."""
+    places = np.linspace(0, len(rows) - 1, min(len(rows), 300)).round().astype(int)
+    read = (read_array(directory / rows[place].blendshapes) for place in places)
+    return np.mean([blendshapes.mean(axis=0) for blendshapes in read], axis=0)
 
 
 def shorten(name: str) -> str:

@@ -3,14 +3,18 @@
 import threading
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from os import PathLike
 from pathlib import Path
+
+import numpy as np
 
 from emotion.clips.naming import Clip, Dropped, printable
 from emotion.clips.still import Still, open_clip
-from emotion.clips.video import VideoError
+from emotion.clips.video import Video, VideoError
 from emotion.errors import DamagedFile, is_machine_fault
 from emotion.executors import pixel_versions
+from emotion.stacks.arrays import write_array
 from emotion.stacks.cache import Cache
 from emotion.stacks.clip_record import (
     ClipRecord,
@@ -21,10 +25,10 @@ from emotion.stacks.clip_record import (
     write_clip_record,
 )
 from emotion.stacks.face_crop import FaceCropper
-from emotion.stacks.landmarks import write_landmarks
+from emotion.stacks.sampling import sampled_frames
 from emotion.stacks.segment import crop_segments, unfit
 from emotion.stacks.settings import CacheSettings
-from emotion.stacks.stack import own_crops, stack_crops, write_stack
+from emotion.stacks.stack import fill_gaps, own_crops, write_stack
 from emotion.watchdog import watchdog
 
 one_at_a_time = threading.Lock()  # a Dask worker may have many threads; the face mesh serves one
@@ -36,6 +40,7 @@ class Cutter:
 
     cache: Cache
     verify: bool = False  # compare the content of files even if their size and times agree
+    face_model: str | None = None  # its file; None to look for it
 
     def record(self, clip: Clip) -> ClipRecord | None:
         """Return the record of a clip; None if the clip has changed or was never cut.
@@ -118,29 +123,34 @@ class Cutter:
 
     def _cut_segments(self, clip: Clip, record: ClipRecord) -> None:
         settings, cache = self.cache.settings, self.cache
-        video = open_clip(clip.path)
+        video = open_sampled(clip.path, settings)
         num_images = 1 if isinstance(video, Still) else settings.num_images  # that are written
         record.fps = video.fps
+        cropper = face_cropper(settings, self.face_model)
         sampling = settings.segment_frames, settings.interval, settings.by, settings.start
-        for segment in crop_segments(video, face_cropper(settings), *sampling):
+        for segment in crop_segments(video, cropper, *sampling):
             if flaw := unfit(segment, settings):
                 record.dropped.append(Dropped(clip.id, *flaw, segment.number))
                 continue
-            stack_path = cache.stack_path(clip.id, segment.number)
-            landmarks_path = cache.landmarks_path(clip.id, segment.number)
-            write_stack(stack_path, stack_crops(segment.crops, num_images))
-            write_landmarks(landmarks_path, stack_crops(segment.landmarks, num_images))
+            paths = [
+                path_of(clip.id, segment.number)
+                for path_of in (cache.stack_path, cache.landmarks_path, cache.blendshapes_path)
+            ]
+            faces = fill_gaps(segment.faces, num_images)
+            write_stack(paths[0], np.stack([face.crop for face in faces]))
+            write_array(paths[1], np.stack([face.landmarks for face in faces]))
+            write_array(paths[2], np.stack([face.blendshapes for face in faces]))
             record.segments.append(
                 SegmentRecord(
                     number=segment.number,
                     num_frames=segment.num_frames,
                     num_faces=segment.num_faces,
                     has_face="".join(
-                        "01"[own] for own in own_crops(segment.crops, settings.num_images)
+                        "01"[own] for own in own_crops(segment.faces, settings.num_images)
                     ),
                     files={
                         path.relative_to(cache.directory).as_posix(): stamp_of(path)
-                        for path in (stack_path, landmarks_path)
+                        for path in paths
                     },
                 )
             )
@@ -154,9 +164,16 @@ def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
 
 
 @lru_cache(maxsize=1)
-def face_cropper(settings: CacheSettings) -> FaceCropper:
-    """Load the face mesh once per process: loading it for every clip would take 80 ms each."""
-    return FaceCropper(settings)
+def face_cropper(settings: CacheSettings, model: str | PathLike | None) -> FaceCropper:
+    """Load the face model once per process: loading it for every clip would take 80 ms each."""
+    return FaceCropper(settings, model)
+
+
+def open_sampled(path: Path, settings: CacheSettings) -> Video | Still:
+    """Open a clip of which only the frames that the face mesh sees need to be decoded."""
+    if settings.tracking == "every_frame":
+        return open_clip(path)
+    return open_clip(path, partial(sampled_frames, interval=settings.interval, by=settings.by))
 
 
 def differing_versions(packages: dict[str, str]) -> str:

@@ -1,5 +1,7 @@
 """Crop one person's face from the frames of a clip, as gray squares."""
 
+from dataclasses import dataclass
+
 import cv2
 import numpy as np
 
@@ -12,30 +14,29 @@ MOUTH = (61, 291)  # its corners, by their indices in the mesh
 PLACES = np.array([[0.31, 0.38], [0.69, 0.38], [0.5, 0.76]])
 
 
+@dataclass(frozen=True)
+class Face:
+    """The person's face in a frame: what the cache and the models take of it."""
+
+    crop: np.ndarray  # (size_px, size_px) uint8 gray
+    box: Box  # where it was cut out
+    landmarks: np.ndarray  # (468, 3) float32 of `normalize_landmarks`
+    blendshapes: np.ndarray  # (52,) float32, 0 to 1
+
+
 class FaceCropper(FaceMesh):
-    """Follows one person's face and crops it.
+    """Follows one person's face and crops it."""
 
-    `box` and normalized `landmarks` are those of the last crop; None if there was no face.
-    """
-
-    box: Box | None = None
-    landmarks: np.ndarray | None = None
-
-    def crop(self, frame: np.ndarray) -> np.ndarray | None:
-        """Crop the person's face from (H, W, 3) uint8 RGB, and set `box` and `landmarks`.
-
-        The crop is (size_px, size_px) uint8 gray; None if there is no face.
-        """
-        self.box = self.landmarks = None
-        landmarks = self.find(frame)
-        if landmarks is None:
+    def crop(self, frame: np.ndarray) -> Face | None:
+        """Crop the person's face from (H, W, 3) uint8 RGB; return None if there is no face."""
+        found = self.find(frame)
+        if found is None:
             return None
+        landmarks = found.landmarks
         margin, size_px = self.settings.margin, self.settings.size_px
         left, top, right, bottom = face_box(landmarks, margin, frame.shape)
         if left >= right or top >= bottom:  # the track has left the frame
             return None
-        self.box = left, top, right, bottom
-        self.landmarks = normalize_landmarks(landmarks)
         if self.settings.fit == "features":
             crop = crop_features(frame, landmarks, margin, size_px)
         elif self.settings.align:
@@ -43,7 +44,9 @@ class FaceCropper(FaceMesh):
         else:
             crop = cv2.cvtColor(frame[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
         # Shrunk by areas: a warp to the final size would skip pixels.
-        return cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_AREA)
+        crop = cv2.resize(crop, (size_px, size_px), interpolation=cv2.INTER_AREA)
+        box = left, top, right, bottom
+        return Face(crop, box, normalize_landmarks(landmarks), found.blendshapes)
 
 
 def face_box(landmarks: np.ndarray, margin: float, frame_shape: tuple[int, ...]) -> Box:

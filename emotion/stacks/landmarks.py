@@ -1,15 +1,10 @@
-"""The landmarks of faces: normalize, write and read them."""
-
-import io
-from pathlib import Path
+"""The landmarks of faces, free of position, size and roll."""
 
 import numpy as np
 
-from emotion.files import unfinished
-
 # Corners of the eyes on the left and on the right of the picture, by their indices in the mesh.
 LEFT_EYE, RIGHT_EYE = (33, 133), (362, 263)
-NUM_POINTS = 468  # of the mesh; a refined one has ten more, of the irises
+NUM_POINTS = 468  # of the mesh; the landmarker gives ten more, of the irises
 
 
 def normalize_landmarks(landmarks: np.ndarray) -> np.ndarray:
@@ -33,17 +28,3 @@ def normalize_landmarks(landmarks: np.ndarray) -> np.ndarray:
 def eye_centers(landmarks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the center of the eye on the left of the picture, and of the other, (2,) or (3,)."""
     return tuple(landmarks[list(eye)].mean(axis=0) for eye in (LEFT_EYE, RIGHT_EYE))
-
-
-def write_landmarks(path: Path, landmarks: np.ndarray) -> None:
-    """Write the landmarks of a stack's images, (T, 468, 3) float32, as a NumPy file, atomically."""
-    assert landmarks.ndim == 3 and landmarks.dtype == np.float32
-    content = io.BytesIO()  # in memory first: NumPy's own writer ignores a full disk
-    np.save(content, landmarks, allow_pickle=False)
-    with unfinished(path) as temporary:
-        temporary.write_bytes(content.getbuffer())
-
-
-def read_landmarks(path: Path) -> np.ndarray:
-    """Read the landmarks of a stack's images, (T, 468, 3) float32."""
-    return np.load(path, allow_pickle=False)

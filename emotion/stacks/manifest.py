@@ -32,6 +32,7 @@ class StackRow:
     fps: float  # by the clip's header; 0 if unknown
     stack_digest: str  # SHA-256 of the TIFF
     landmarks_digest: str
+    blendshapes_digest: str
 
     @property
     def crop_found(self) -> list[bool]:
@@ -41,7 +42,15 @@ class StackRow:
     @property
     def landmarks(self) -> str:
         """Path of its landmarks, relative to the cache: landmarks/x.npy for stacks/x.tiff."""
-        return f"landmarks{self.stack.removeprefix('stacks').removesuffix('.tiff')}.npy"
+        return self._beside("landmarks")
+
+    @property
+    def blendshapes(self) -> str:
+        """Path of its blendshapes, relative to the cache."""
+        return self._beside("blendshapes")
+
+    def _beside(self, folder: str) -> str:
+        return f"{folder}{self.stack.removeprefix('stacks').removesuffix('.tiff')}.npy"
 
 
 def read_manifest(path: Path) -> list[StackRow]:

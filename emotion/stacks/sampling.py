@@ -57,6 +57,18 @@ def number_frames(
         yield from enumerate(nearest_frames(mend_times(frames, 1 / fps), 1 / fps))
 
 
+def sampled_frames(times_s: Iterable[float], fps: float, interval: int, by: str) -> set[int]:
+    """Return which frames of a clip become images, numbered from 0 in the file.
+
+    Arguments are as in `number_frames`.
+
+    >>> sorted(sampled_frames([0.0, 0.1, 0.2, 0.3], 10, interval=6, by="time"))
+    [0, 2]
+    """
+    frames = ((time_s, place) for place, time_s in enumerate(times_s))
+    return {place for number, place in number_frames(frames, by, fps) if number % interval == 0}
+
+
 def mend_times(
     frames: Iterable[tuple[float | None, Frame]], gap_s: float
 ) -> Iterator[tuple[float, Frame]]:

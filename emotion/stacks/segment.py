@@ -3,43 +3,37 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from emotion.clips.video import Picture, Pictures
-from emotion.stacks.face_crop import Box, FaceCropper
+from emotion.stacks.face_crop import Face, FaceCropper
 from emotion.stacks.sampling import number_frames
 from emotion.stacks.settings import CacheSettings
 
 
 @dataclass(frozen=True)
 class CroppedFrame:
-    """A frame of a clip, and the face in it, if the frame is sampled and shows one."""
+    """A frame of a clip, and the person's face in it, if the frame is sampled and shows one."""
 
     number: int
     picture: Picture
     sampled: bool
-    crop: np.ndarray | None = None  # (H, W) uint8 gray
-    box: Box | None = None
-    num_faces: int = 0
-    landmarks: np.ndarray | None = None  # (468, 3) float32 of `normalize_landmarks`
+    face: Face | None = None
+    num_faces: int = 0  # seen at once
 
 
 @dataclass
 class Segment:
-    """A stretch of a clip, numbered from 1, with what each sampled `CroppedFrame` in it has."""
+    """A stretch of a clip, numbered from 1, with the face of each sampled frame in it."""
 
     number: int
     first_frame: int = 0
     num_frames: int = 0
     num_faces: int = 0  # seen at once, at most
-    crops: list[np.ndarray | None] = field(default_factory=list)
-    boxes: list[Box | None] = field(default_factory=list)
-    landmarks: list[np.ndarray | None] = field(default_factory=list)
+    faces: list[Face | None] = field(default_factory=list)
 
     @property
     def face_frames(self) -> int:
         """The number of sampled frames that show a face."""
-        return sum(crop is not None for crop in self.crops)
+        return sum(face is not None for face in self.faces)
 
 
 def crop_frames(
@@ -54,10 +48,8 @@ def crop_frames(
                 cropper.observe(picture.rgb())
             yield CroppedFrame(number, picture, sampled=False)
         else:
-            crop = cropper.crop(picture.rgb())
-            yield CroppedFrame(
-                number, picture, True, crop, cropper.box, cropper.num_seen, cropper.landmarks
-            )
+            face = cropper.crop(picture.rgb())
+            yield CroppedFrame(number, picture, True, face, cropper.num_seen)
 
 
 def crop_segments(
@@ -81,16 +73,14 @@ def crop_segments(
         index = frame.number
         if not frame.sampled:
             continue
-        if first is None and frame.crop is not None:
+        if first is None and frame.face is not None:
             first = index
             segment = Segment(1, first_frame=index, num_faces=segment.num_faces)
         if first is not None and index - first == segment.number * segment_frames:
             segment.num_frames = segment_frames
             yield segment
             segment = Segment(segment.number + 1, first_frame=index)
-        segment.crops.append(frame.crop)
-        segment.boxes.append(frame.box)
-        segment.landmarks.append(frame.landmarks)
+        segment.faces.append(frame.face)
         segment.num_faces = max(segment.num_faces, frame.num_faces)
     segment.num_frames = index + 1 - segment.first_frame
     yield segment
@@ -101,7 +91,7 @@ def unfit(segment: Segment, settings: CacheSettings) -> tuple[str, str] | None:
     if segment.num_frames < settings.min_frames:
         reason = f"fewer than data.min_frames={settings.min_frames} frames"
         return reason, f"{segment.num_frames} frames"
-    sampled = len(segment.crops)
+    sampled = len(segment.faces)
     if settings.enough_faces(segment.face_frames, sampled):
         return None
     reason = f"a face in less of it than sampling.min_face_fraction={settings.min_face_fraction}"

@@ -15,7 +15,8 @@ class CacheSettings:
     """Every setting that changes which stacks a clip gives, or their pixels.
 
     The names are those of the config: `min_frames` is in `data`, the next five are in `sampling`,
-    the others in `face`. `conf/stacks.yaml` documents them. pydantic checks them in what is read.
+    the others in `face`, whose `model` is always the same file. `conf/stacks.yaml` documents them.
+    pydantic checks them in what is read.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -32,13 +33,13 @@ class CacheSettings:
     align: bool
     size_px: Count
     min_confidence: Share
-    refine: bool = False
     fit: Literal["box", "features"] = "box"
 
     @classmethod
     def from_config(cls, cfg: DictConfig) -> "CacheSettings":
         """Read the settings from a composed config, whose schema has checked them."""
-        return cls(min_frames=cfg.data.min_frames, **cfg.sampling, **cfg.face)
+        face = {key: value for key, value in cfg.face.items() if key != "model"}
+        return cls(min_frames=cfg.data.min_frames, **cfg.sampling, **face)
 
     def __post_init__(self) -> None:
         """Raise a UserError if the interval does not divide the segment."""
@@ -60,5 +61,5 @@ class CacheSettings:
             f"{self.segment_frames}{self.by}-every{self.interval}-from_{self.start}"
             f"-min{self.min_frames}-faces{self.min_face_fraction}_{self.tracking}-{self.follow}"
             f"-margin{self.margin}{'-level' * self.align}{'-features' * (self.fit == 'features')}"
-            f"-{self.size_px}px-confidence{self.min_confidence}{'-refined' * self.refine}"
+            f"-{self.size_px}px-confidence{self.min_confidence}"
         )

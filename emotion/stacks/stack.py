@@ -7,12 +7,15 @@ these counts as a crop of its own frame.
 import io
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 import numpy as np
 import tifffile
 
 from emotion.files import unfinished
+
+Face = TypeVar("Face")
 
 
 def source_images(has_face: Sequence[bool]) -> np.ndarray:
@@ -30,19 +33,19 @@ def source_images(has_face: Sequence[bool]) -> np.ndarray:
     return found[np.maximum(before, 0)]
 
 
-def stack_crops(crops: Sequence[np.ndarray | None], num_images: int) -> np.ndarray:
-    """Stack the T crops of a segment, or their landmarks; fill gaps as `source_images` does.
+def fill_gaps(faces: Sequence[Face | None], num_images: int) -> list[Face]:
+    """Return the faces of a stack's T images; fill gaps as `source_images` does.
 
     Args:
-        crops: of each sampled frame, (H, W) uint8 or (468, 3) float32, or None; fewer in a tail.
+        faces: of each sampled frame; fewer in a tail.
         num_images: T.
     """
-    return np.stack([crops[i] for i in source_images(own_crops(crops, num_images))])
+    return [faces[i] for i in source_images(own_crops(faces, num_images))]
 
 
-def own_crops(crops: Sequence[np.ndarray | None], num_images: int) -> list[bool]:
+def own_crops(faces: Sequence[object | None], num_images: int) -> list[bool]:
     """Return which of a stack's images are crops of their own frames; a tail lacks the last."""
-    found = [crop is not None for crop in crops]
+    found = [face is not None for face in faces]
     return found + [False] * (num_images - len(found))
 
 

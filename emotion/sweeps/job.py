@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from emotion.cli import one_line
 from emotion.errors import is_machine_fault
 from emotion.files import claimed, holder
-from emotion.stopping import end_with
+from emotion.stopping import end_with, is_stopped
 from emotion.sweeps.estimate import SweepEstimate
 from emotion.training.cell import ERROR_FILE, LOCK, clear, describe_cell, why_run
 from emotion.training.checkpoint import LAST
@@ -29,6 +29,8 @@ def run_job(cfg: DictConfig) -> float | None:
 
     If another process runs the cell, a job of an earlier start for example, wait for it.
     """
+    if is_stopped():  # although something has swallowed the exception
+        raise KeyboardInterrupt
     run_dir = Path(HydraConfig.get().runtime.output_dir)
     if multiprocessing.get_start_method() == "loky":  # a joblib worker; cannot start more of them
         multiprocessing.set_start_method(None, force=True)  # the platform's method, for loaders

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 from emotion.cli import describe_data
 from emotion.data.datamodule import StackDataModule
 from emotion.evaluation.calibration import Calibration
-from emotion.models.lightning_module import ClassifierModule, EmotionModule, LandmarkModule
+from emotion.models.lightning_module import ClassifierModule, DiscriminantModule, EmotionModule
 from emotion.models.pretrained import load_pretrained
 from emotion.models.recipe import Recipe, package_versions
 from emotion.models.titles import model_title
@@ -47,8 +47,8 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> ClassifierModu
     """Build the module, its network with random weights."""
     model = OmegaConf.to_container(cfg.model)
     shared = {"num_images": datamodule.num_images, "labels": datamodule.labels}
-    if model["inputs"] == "landmarks":
-        return LandmarkModule(**shared, **model["discriminant"])
+    if model["inputs"] != "stacks":
+        return DiscriminantModule(model["inputs"], **shared, **model["discriminant"])
     weights = cfg.loss.class_weights
     return EmotionModule(
         **shared,
@@ -65,7 +65,7 @@ def build_module(cfg: DictConfig, datamodule: StackDataModule) -> ClassifierModu
 def start_backbone(cfg: DictConfig, module: ClassifierModule) -> PretrainedWeights:
     """Load the pretrained weights of the config, and compile the network if `model.compile`."""
     model = cfg.model
-    if model.inputs == "landmarks":
+    if model.inputs != "stacks":
         return PretrainedWeights(loaded=False, source="no backbone")
     loaded, source = load_pretrained(module.network, model.backbone, model.pretrained, model.stem)
     if model.pretrained == "auto" and not loaded:
@@ -80,8 +80,8 @@ def build_recipe(
 ) -> Recipe:
     """Return what inference needs besides the weights; `neutral` is from `mean_neutral`."""
     return Recipe(
-        title=f"{model_title(cfg.model.backbone)}, {datamodule.num_images} images, "
-        f"trained on {cfg.data.name}",
+        title=f"{model_title(cfg.model.backbone, cfg.model.inputs)}, "
+        f"{datamodule.num_images} images, trained on {cfg.data.name}",
         data=describe_data(cfg).removeprefix("data: "),
         labels=datamodule.labels,
         settings=datamodule.cache.settings,

@@ -91,7 +91,7 @@ def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> "RunHead":
         cell=cell_id(cfg),
         model=cfg.model.name,
         backbone=cfg.model.backbone,
-        model_title=model_title(cfg.model.backbone),
+        model_title=model_title(cfg.model.backbone, cfg.model.inputs),
         interval=cfg.interval.frames,
         seed=cfg.seed,
         data=cfg.data.name,

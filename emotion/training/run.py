@@ -136,7 +136,7 @@ def train_and_evaluate(
     pretrained = start_backbone(cfg, module)
     stacks = ", ".join(f"{len(rows)} {split}" for split, rows in datamodule.rows.items())
     log.info(
-        f"{model_title(cfg.model.backbone)}, {datamodule.num_images} images of "
+        f"{model_title(cfg.model.backbone, cfg.model.inputs)}, {datamodule.num_images} images of "
         f"{datamodule.image_px} px, {num_parameters(module):,} parameters; stacks: {stacks}"
     )
     loggers = build_loggers(cfg, datamodule, start, epochs_done)

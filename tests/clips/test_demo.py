@@ -5,7 +5,6 @@ from itertools import islice
 from pathlib import Path
 
 import cv2
-import mediapipe as mp
 import numpy as np
 import pytest
 
@@ -15,6 +14,7 @@ from emotion.clips.demo.motion import ACTION_UNITS, Pose, action_unit_curves
 from emotion.clips.demo.portrait import Portrait
 from emotion.clips.demo.render import Format
 from emotion.errors import UserError
+from tests.plain_mesh import PlainMesh
 
 SMALL = Format(num_frames=12, size_px=128, fps=25.0)
 # EMFACS prototypes, with the parted lips (25) of a dropped jaw.
@@ -29,12 +29,12 @@ PROTOTYPES = {
 Measure = Callable[[np.ndarray], float]
 
 
-def find_landmarks(mesh: mp.solutions.face_mesh.FaceMesh, frame: np.ndarray) -> np.ndarray | None:
+def find_landmarks(mesh: PlainMesh, frame: np.ndarray) -> np.ndarray | None:
     """Return upright (468, 2) landmarks in units of the distance of the outer eye corners."""
-    faces = mesh.process(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)).multi_face_landmarks
-    if not faces:
+    found = mesh.find(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
+    if found is None:
         return None
-    points = np.array([(point.x, point.y) for point in faces[0].landmark])
+    points = found[:, :2]
     across = points[263] - points[33]
     turn = np.array([across, (-across[1], across[0])]).T / (across @ across)
     return points @ turn
@@ -81,9 +81,8 @@ def brow_gap(points: np.ndarray) -> float:
 
 
 @pytest.fixture(scope="module")
-def mesh() -> Iterator[mp.solutions.face_mesh.FaceMesh]:
-    with mp.solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=1) as mesh:
-        yield mesh
+def mesh() -> PlainMesh:
+    return PlainMesh()
 
 
 GRAY = np.full((256, 256, 3), 128, np.uint8)
@@ -156,9 +155,9 @@ def test_one_sided_smile_lifts_one_corner(mesh, people):
 def test_face_is_tracked_and_shows_its_label(
     label: str, measure: Measure | None, sign: int, clip_id: int
 ):
-    with mp.solutions.face_mesh.FaceMesh(static_image_mode=False, max_num_faces=1) as tracker:
-        frames = islice(demo.render_frames(label, 0, clip_id), 0, None, 5)
-        found = [find_landmarks(tracker, frame) for frame in frames]
+    tracker = PlainMesh(step_ms=167)
+    frames = islice(demo.render_frames(label, 0, clip_id), 0, None, 5)
+    found = [find_landmarks(tracker, frame) for frame in frames]
     assert len(found) == 18 and not any(points is None for points in found)
     if measure:  # every expression is at its peak at 1.8 s, and absent at 0 s
         assert sign * (measure(found[11]) - measure(found[0])) > 0

@@ -330,9 +330,9 @@ def test_loading_changes_no_cached_file(make: Make, demo_cache: Cache):
     assert cv2.imreadmulti(str(next(iter(before))), flags=cv2.IMREAD_UNCHANGED)[0]
 
 
-def cached_landmarks(cache: Cache, split: str, step: int) -> np.ndarray:
-    """Read the landmarks of a split's stacks; every image of them has a face."""
-    paths = [f"landmarks/{row['clip']}_0001.npy" for row in rows_of(cache, split)]
+def cached_values(cache: Cache, split: str, step: int, part: str = "landmarks") -> np.ndarray:
+    """Read the values of a split's stacks; every image of them has a face."""
+    paths = [f"{part}/{row['clip']}_0001.npy" for row in rows_of(cache, split)]
     return np.array([np.load(cache.directory / path)[::step] for path in paths])
 
 
@@ -341,11 +341,18 @@ def test_batches_of_landmarks(make: Make, demo_cache: Cache, interval: int, step
     datamodule = make(interval, augmentation=VARIED, inputs="landmarks")
     landmarks, labels = epoch(datamodule.val_dataloader(), 0)
     assert landmarks.dtype == torch.float32
-    np.testing.assert_array_equal(landmarks, cached_landmarks(demo_cache, "val", step))
+    np.testing.assert_array_equal(landmarks, cached_values(demo_cache, "val", step))
     assert torch.equal(labels, epoch(make(interval).val_dataloader(), 0)[1])
     varied, _ = epoch(datamodule.train_dataloader(), 0)  # landmarks are never augmented
-    expected = cached_landmarks(demo_cache, "train", step)
+    expected = cached_values(demo_cache, "train", step)
     assert {each.numpy().tobytes() for each in varied} == {each.tobytes() for each in expected}
+
+
+def test_values_of_a_face_are_landmarks_then_blendshapes(make: Make, demo_cache: Cache):
+    values, _ = epoch(make(15, inputs="face").val_dataloader(), 0)
+    landmarks = cached_values(demo_cache, "val", 3).reshape(*values.shape[:2], -1)
+    blendshapes = cached_values(demo_cache, "val", 3, "blendshapes")
+    np.testing.assert_array_equal(values, np.concatenate([landmarks, blendshapes], axis=2))
 
 
 def test_a_dataset_of_landmarks_loads_images_too(make: Make):
@@ -375,7 +382,7 @@ def test_a_still_fills_its_whole_stack(
         np.testing.assert_array_equal(stack, np.broadcast_to(image, (num_images, 224, 224)))
         (points,) = np.load(cache.directory / row.landmarks)
         np.testing.assert_array_equal(
-            faces.landmarks(index), np.broadcast_to(points, (num_images, 468, 3))
+            faces.values(index), np.broadcast_to(points, (num_images, 468, 3))
         )
     varied = make(interval, VARIED, **settings).train_dataloader()
     for stack in epoch(varied, 0)[0]:

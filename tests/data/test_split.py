@@ -29,7 +29,7 @@ LABELS = ("Anger", "Happy", "Neutral", "Sad", "Shock")
 
 def row(clip: str, label: str = "Sad", subject: str = "", split: str = "train", segment: int = 1):
     stack = f"stacks/{clip}_{segment:04d}.tiff"
-    digests = ("", "")
+    digests = ("", "", "")
     return StackRow(
         stack, clip, segment, label, subject, split, 90, 1, "1" * 18, 18, 18, 30.0, *digests
     )

@@ -55,7 +55,7 @@ def test_file_says_what_is_true_and_what_was_predicted(tmp_path: Path):
 
 def test_rows_of_the_manifest_stand_beside_their_probabilities():
     rows = [
-        StackRow("", clip, segment, label, "ann", "val", 90, 1, "1", 1, 1, 30.0, "", "")
+        StackRow("", clip, segment, label, "ann", "val", 90, 1, "1", 1, 1, 30.0, "", "", "")
         for clip, segment, label in (("a", 1, "Sad"), ("a", 2, "Sad"), ("b", 1, "Happy"))
     ]
     probabilities = np.array([[0.1, 0.9], [0.2, 0.8], [0.3, 0.7]], dtype=np.float32)

@@ -13,9 +13,10 @@ from emotion import REPOSITORY
 from emotion.inference.backends import OnnxBackend
 from emotion.inference.export import largest_difference, main, to_onnx
 from emotion.inference.onnx_file import write_onnx
-from emotion.models.lightning_module import EmotionModule, LandmarkModule
+from emotion.models.lightning_module import DiscriminantModule, EmotionModule
 from emotion.models.recipe import Recipe
 from emotion.reports.model_card import ExportedFile
+from emotion.stacks.face_values import PARTS, values_shape
 from emotion.training.finished_run import Run
 
 pytestmark = pytest.mark.slow
@@ -81,21 +82,25 @@ def test_every_model_gives_the_same_probabilities(model: str, compose, run_dir, 
     assert expected.std(axis=0).max() > 0.1  # or else anything would have passed
 
 
-def landmarks_of(recipe: Recipe, num: int) -> np.ndarray:
-    """Draw a face that moves."""
-    face = np.random.default_rng(99).normal(size=(468, 3))
-    moves = np.random.default_rng(num).normal(size=(num, recipe.num_images, 468, 3))
-    return (face + 0.2 * moves).astype(np.float32)
+def values_of(recipe: Recipe, num: int) -> np.ndarray:
+    """Draw values of a face that moves; its last images repeat one another, as in a tail."""
+    shape = values_shape(recipe.inputs)
+    face = np.random.default_rng(99).normal(size=shape)
+    moves = np.random.default_rng(num).normal(size=(num, recipe.num_images, *shape))
+    values = face + 0.2 * moves
+    values[:, -2:] = values[:, -3:-2]
+    return values.astype(np.float32)
 
 
-def test_a_landmark_classifier_is_exported(run_dir, tmp_path: Path):
-    recipe = Recipe.read(run_dir / "recipe.json").model_copy(update={"inputs": "landmarks"})
-    module = LandmarkModule(recipe.num_images, recipe.labels).eval()
-    module.network.fit(landmarks_of(recipe, 20), np.arange(20) % 5, 80, 0.6)
+@pytest.mark.parametrize("inputs", PARTS)
+def test_discriminants_are_exported(run_dir, tmp_path: Path, inputs: str):
+    recipe = Recipe.read(run_dir / "recipe.json").model_copy(update={"inputs": inputs})
+    module = DiscriminantModule(inputs, recipe.num_images, recipe.labels).eval()
+    module.network.fit(values_of(recipe, 20), np.arange(20) % 5, 80, 0.6)
     write_onnx(to_onnx(module, recipe), tmp_path / "model.onnx", {"recipe": recipe.to_json()})
     runtime = OnnxBackend(tmp_path / "model.onnx")
     for num in (1, 2, 7):
-        inputs = landmarks_of(recipe, num)
+        inputs = values_of(recipe, num)
         expected = module(torch.from_numpy(inputs)).softmax(dim=1).numpy()
         np.testing.assert_allclose(softmax(runtime.classify(inputs), axis=1), expected, atol=1e-4)
     assert expected.std(axis=0).max() > 0.05  # or else anything would have passed

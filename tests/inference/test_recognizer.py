@@ -25,6 +25,7 @@ from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.cache import Cache
 from emotion.stacks.cutter import Cutter
+from emotion.stacks.face_values import values_shape
 from emotion.stacks.stack import read_stack
 
 
@@ -74,13 +75,14 @@ def beside(happy: Path, sad: Path, write_video: Callable[..., Path], tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("inputs", "in_worker"), [("stacks", False), ("stacks", True), ("landmarks", True)]
+    ("inputs", "in_worker"),
+    [("stacks", False), ("stacks", True), ("landmarks", True), ("face", True)],
 )
 def test_the_inputs_of_a_training_clip_are_those_of_training_bit_for_bit(
     demo_cache, recipe: Recipe, monkeypatch: pytest.MonkeyPatch, inputs: str, in_worker: bool
 ):
     monkeypatch.setattr("emotion.inference.recognizer.parent_process", lambda: in_worker)
-    shape = (9, 64, 64) if inputs == "stacks" else (9, 468, 3)
+    shape = (9, 64, 64) if inputs == "stacks" else (9, *values_shape(inputs))
     recipe = changed(recipe, inputs=inputs)
     rows = demo_cache.manifest()[:4]
     dataset = StackDataset(demo_cache, rows, recipe.labels, recipe.step, recipe.image_px, inputs)
@@ -114,7 +116,7 @@ def test_a_real_clips_stacks_are_the_cached_files_images(
             np.testing.assert_array_equal(stack[:sampled], cached[::step][:sampled])
 
 
-@pytest.mark.parametrize("inputs", ["stacks", "landmarks"])
+@pytest.mark.parametrize("inputs", ["stacks", "landmarks", "blendshapes"])
 def test_the_inputs_of_a_still_are_those_of_training(
     cache_of: Callable, stills: Path, recipe: Recipe, inputs: str
 ):
@@ -127,7 +129,8 @@ def test_the_inputs_of_a_still_are_those_of_training(
         answer = recognizer.predict(stills / f"{row.clip}.png")
         assert answer.label is not None and (answer.num_frames, answer.reasons) == (1, [])
         (actual,) = backend.stacks
-        expected = cache.stack(row) if inputs == "stacks" else cache.landmarks(row)
+        read = {"landmarks": cache.landmarks, "blendshapes": cache.blendshapes}
+        expected = read.get(inputs, cache.stack)(row)
         np.testing.assert_array_equal(actual, np.broadcast_to(expected, (9, *expected.shape[1:])))
 
 

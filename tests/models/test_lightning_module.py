@@ -11,10 +11,10 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch.utils.data import DataLoader
 
 from emotion.errors import UserError
-from emotion.models.landmark_classifier import LandmarkClassifier
+from emotion.models.face_classifier import FaceClassifier
 from emotion.models.lightning_module import (
+    DiscriminantModule,
     EmotionModule,
-    LandmarkModule,
     normalized,
 )
 from emotion.models.stack_classifier import num_parameters
@@ -244,14 +244,17 @@ class Landmarks(pl.LightningDataModule):
 
 
 def test_landmarks_are_fitted_in_closed_form_and_evaluated_like_a_network(tmp_path):
-    module, data = LandmarkModule(6, ["a", "b", "c"], components=5, shrinkage=0.5), Landmarks()
+    module, data = (
+        DiscriminantModule("landmarks", 6, ["a", "b", "c"], components=5, shrinkage=0.5),
+        Landmarks(),
+    )
     best = ModelCheckpoint(tmp_path, "best", monitor="val/accuracy", mode="max")
     trainer = pl.Trainer(
         max_epochs=1, logger=False, accelerator="cpu", enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, callbacks=[best],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
-    direct = LandmarkClassifier(3)
+    direct = FaceClassifier("landmarks", 3)
     landmarks, targets = (torch.cat(each) for each in zip(*data.batches, strict=True))
     direct.fit(landmarks.numpy(), targets.numpy(), 5, 0.5)
     torch.testing.assert_close(module(landmarks), direct(landmarks))
@@ -259,7 +262,7 @@ def test_landmarks_are_fitted_in_closed_form_and_evaluated_like_a_network(tmp_pa
     for phase in ("train", "val"):
         torch.testing.assert_close(trainer.callback_metrics[f"{phase}/accuracy"], accuracy)
         assert f"{phase}/loss" in trainer.callback_metrics
-    loaded = LandmarkModule.load_from_checkpoint(tmp_path / "best.ckpt")
+    loaded = DiscriminantModule.load_from_checkpoint(tmp_path / "best.ckpt")
     torch.testing.assert_close(loaded(landmarks), direct(landmarks))
     assert num_parameters(module) == 0
     assert module.example(2, 32).shape == (2, 6, 468, 3)

@@ -132,11 +132,11 @@ def test_damaged_file_without_scores_is_named(tmp_path: Path):
 
 def test_loops_of_links_and_pipes_do_not_hang(sweep: Path):
     (sweep / "loop").symlink_to(sweep)
-    (sweep / "pipe").mkdir()
-    os.mkfifo(sweep / "pipe" / RECORD_FILE)
+    (sweep / "alone" / "pipe").mkdir(parents=True)
+    os.mkfifo(sweep / "alone" / "pipe" / RECORD_FILE)
     results = results_of(sweep)
     assert len(results.runs) == 4
-    assert any(note.startswith(f"damaged: {sweep / 'pipe'}") for note in notes(results))
+    assert any(note.startswith(f"damaged: {sweep / 'alone'}") for note in notes(results))
 
 
 def test_record_of_another_cell_is_damaged(sweep: Path):

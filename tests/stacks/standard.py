@@ -15,6 +15,5 @@ STANDARD = CacheSettings(
     align=False,
     size_px=224,
     min_confidence=0.5,
-    refine=False,
     fit="box",
 )

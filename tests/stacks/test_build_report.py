@@ -40,6 +40,7 @@ def row(clip_id: str, segment: int, faces: int, sampled: int, num_faces: int = 1
         fps=30.0,
         stack_digest="",
         landmarks_digest="",
+        blendshapes_digest="",
     )
 
 

@@ -222,9 +222,9 @@ def test_nothing_unfinished_is_left(demo_cache: BuildableCache):
     sheets = [f"sheets/{label}.png" for label in demo_cache.scheme.labels]
     assert names == ["dropped.csv", "manifest.csv", "report.csv", *sheets]
     assert not [p for p in files if p.name.startswith(".")]
-    for kind, suffix in (("stacks", ".tiff"), ("landmarks", ".npy")):
-        found = [p for p in files if p.suffix == suffix]
-        assert len(found) == 30 and {p.parts[0] for p in found} == {kind}
+    for kind, suffix in (("stacks", ".tiff"), ("landmarks", ".npy"), ("blendshapes", ".npy")):
+        found = [p for p in files if p.parts[0] == kind and p.suffix]
+        assert len(found) == 30 and {p.suffix for p in found} == {suffix}
     assert len([p for p in files if p.suffix == ".json"]) == 31  # one a clip, and the settings
 
 
@@ -714,7 +714,7 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
         clip = f"Happy_{number:04d}"
         copy = Path(shutil.copy(clips / "Happy_0000.mp4", clips / f"{clip}.mp4"))
         files = {}
-        for path_of in (cache.stack_path, cache.landmarks_path):
+        for path_of in (cache.stack_path, cache.landmarks_path, cache.blendshapes_path):
             path = Path(shutil.copy(path_of("Happy_0000", 1), path_of(clip, 1)))
             files[path.relative_to(cache.directory).as_posix()] = stamp_of(path)
         changes = {
@@ -733,7 +733,7 @@ def test_many_cached_clips_are_neither_opened_nor_cut_nor_hashed(
         "emotion.stacks.clip_record.file_digest",
         "emotion.stacks.cutter.face_cropper",
         "emotion.stacks.cutter.write_stack",
-        "emotion.stacks.cutter.write_landmarks",
+        "emotion.stacks.cutter.write_array",
         "emotion.executors.LocalExecutor.run",
         "emotion.stacks.build.write_sheet",
     ):
@@ -910,6 +910,7 @@ def test_stills_make_stacks_of_one_image_and_its_landmarks(cache_of: CutCache, s
         landmarks = np.load(cache.directory / row.landmarks)
         assert (stack.shape, stack.dtype) == ((1, 224, 224), np.uint8) and stack.std() > 10
         assert (landmarks.shape, landmarks.dtype) == ((1, 468, 3), np.float32)
+        assert np.load(cache.directory / row.blendshapes).shape == (1, 52)
     reasons = {name: (row["reason"], row["detail"]) for name, row in dropped(cache).items()}
     assert set(reasons) == {"Sad/text", "Sad/gray"} and reasons["Sad/text"][0]
     assert "sampling.min_face_fraction=0.5" in reasons["Sad/gray"][0]
@@ -927,7 +928,7 @@ def test_a_stills_crop_depends_on_it_alone(cache_of: CutCache, stills: Path):
     alone = cache_of(stills, f"paths.cache={stills}/cache", data="stills")
     alone.build()
     for row in alone.manifest():
-        for path in (row.stack, row.landmarks):
+        for path in (row.stack, row.landmarks, row.blendshapes):
             content = (alone.directory / path).read_bytes()
             assert content == (every.directory / path).read_bytes()
 

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from emotion.stacks.contact_sheet import IMAGES, NAME_PX, TILE_PX, write_sheet
+from emotion.stacks.arrays import write_array
+from emotion.stacks.blendshapes import BLENDSHAPES, stand_out
+from emotion.stacks.contact_sheet import (
+    IMAGES,
+    NAME_PX,
+    TILE_PX,
+    typical_blendshapes,
+    write_sheet,
+)
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.stack import write_stack
 
@@ -17,11 +25,13 @@ def sheet(tmp_path):
             images = np.asarray(of_images, np.uint8)[:, None, None]
             path = f"stacks/{number}.tiff"
             write_stack(tmp_path / path, np.broadcast_to(images, (len(images), 8, 8)).copy())
+            blendshapes = np.random.default_rng(number).random((len(images), 52), np.float32)
+            write_array(tmp_path / f"blendshapes/{number}.npy", blendshapes)
             rows.append(
-                StackRow(path, clip, 1, "Happy", "", "train", 90, 1, "1" * 18, 18, 18, 30.0, "", "")
+                StackRow(path, clip, 1, "Happy", "", "train", 90, 1, "1" * 18, 18, 18, 30, *"abc")
             )
         path = tmp_path / "sheets" / "Happy.png"
-        write_sheet(path, tmp_path, rows)
+        write_sheet(path, tmp_path, rows, typical_blendshapes(tmp_path, rows))
         pixels = np.asarray(Image.open(path))
         assert pixels.dtype == np.uint8 and pixels.shape[1] == NAME_PX + IMAGES * TILE_PX
         return pixels[:, :NAME_PX], pixels[
@@ -54,3 +64,12 @@ def test_nine_stills_make_a_row(sheet):
     assert images[1].tolist() == [10, 11, *[0] * 7]
     _, images = sheet(["still"] * 541, [[number % 251] for number in range(541)])
     assert images.shape == (60, 9) and images[-1, -1] == 540 % 251
+
+
+def test_movements_that_stand_out_are_named_once_for_both_sides():
+    typical = np.linspace(0.1, 0.5, 52)
+    face = typical.copy()
+    strongest = {"mouthSmileRight": 0.4, "jawOpen": 0.3, "mouthSmileLeft": 0.35, "cheekPuff": 0.1}
+    for name, more in strongest.items():
+        face[BLENDSHAPES.index(name)] += more
+    assert stand_out(face, typical) == ["mouthSmile", "jawOpen", "cheekPuff"]

@@ -18,9 +18,9 @@ from emotion.clips.demo.render import Format, render_frames
 from emotion.clips.naming import Clip
 from emotion.clips.video import Video
 from emotion.errors import DamagedFile
+from emotion.stacks.arrays import read_array
 from emotion.stacks.cache import Cache
 from emotion.stacks.cutter import Cutter, face_cropper
-from emotion.stacks.landmarks import read_landmarks
 from emotion.stacks.settings import CacheSettings
 from emotion.stacks.stack import read_stack
 from tests.stacks.standard import STANDARD
@@ -184,23 +184,27 @@ def test_wrong_frame_count_in_the_header_does_not_matter(
 # Landmarks
 
 
-def test_every_image_has_the_landmarks_of_its_own_face(
+def test_every_image_has_the_values_of_its_own_face(
     happy: Path, cutter: Callable, encode_video: Callable
 ):
     frames = [picture.rgb() for picture in Video(happy).pictures()]
     black = np.zeros_like(frames[0])
     path = encode_video(happy.with_name("late.mp4"), [black] * 12 + frames[12:80])
     (stack,) = stacks_of(cutter(tracking="none"), path)
-    landmarks = read_landmarks(cutter(tracking="none").cache.landmarks_path("late", 1))
+    cache = cutter(tracking="none").cache
+    landmarks = read_array(cache.landmarks_path("late", 1))
+    blendshapes = read_array(cache.blendshapes_path("late", 1))
+    assert blendshapes.shape == (18, 52) and blendshapes.dtype == np.float32
     assert landmarks.shape == (18, 468, 3) and landmarks.dtype == np.float32
-    cropper = face_cropper(cutter(tracking="none").cache.settings)
+    cropper = face_cropper(cutter(tracking="none").cache.settings, None)
     cropper.start_clip()
     for place, picture in enumerate(list(Video(path).pictures())[::5]):
-        crop = cropper.crop(picture.rgb())
-        assert (crop is None) == (place < 3)
-        if crop is not None:
-            np.testing.assert_array_equal(stack[place], crop)
-            np.testing.assert_array_equal(landmarks[place], cropper.landmarks)
+        face = cropper.crop(picture.rgb())
+        assert (face is None) == (place < 3)
+        if face is not None:
+            np.testing.assert_array_equal(stack[place], face.crop)
+            np.testing.assert_array_equal(landmarks[place], face.landmarks)
+            np.testing.assert_array_equal(blendshapes[place], face.blendshapes)
     assert (landmarks[:3] == landmarks[3]).all()  # as the crops: the first one leads
     assert (landmarks[16:] == landmarks[15]).all()  # and the last one pads the tail
     assert (landmarks[3] != landmarks[15]).any()
@@ -208,7 +212,7 @@ def test_every_image_has_the_landmarks_of_its_own_face(
 
 def test_smiles_are_wider_than_sad_mouths_in_landmarks(demo_cache: Cache):
     def mouth(name: str) -> float:  # the distance of its corners in units of that of the eyes
-        landmarks = read_landmarks(demo_cache.landmarks_path(name, 1))
+        landmarks = read_array(demo_cache.landmarks_path(name, 1))
         return np.linalg.norm(landmarks[:, 291] - landmarks[:, 61], axis=1).max()
 
     for number in ("0001", "0002"):
@@ -223,9 +227,9 @@ def cutting(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Give the names of the clips that are opened from now on."""
     opened = []
 
-    def note(self: Video, path: Path) -> None:
+    def note(self: Video, path: Path, *arguments: object) -> None:
         opened.append(path.name)
-        original(self, path)
+        original(self, path, *arguments)
 
     original = Video.__init__
     monkeypatch.setattr(Video, "__init__", note)
@@ -239,7 +243,11 @@ def test_a_clip_is_cut_once(happy: Path, cutter: Callable, cutting: list[str]):
     (segment,) = first.segments
     assert (segment.number, segment.num_frames, segment.num_faces) == (1, 90, 1)
     assert segment.has_face == "1" * 18
-    assert list(segment.files) == ["stacks/Happy_0001_0001.tiff", "landmarks/Happy_0001_0001.npy"]
+    assert list(segment.files) == [
+        "stacks/Happy_0001_0001.tiff",
+        "landmarks/Happy_0001_0001.npy",
+        "blendshapes/Happy_0001_0001.npy",
+    ]
     for name, stamp in segment.files.items():
         content = (cutter().cache.directory / name).read_bytes()
         assert stamp.digest == hashlib.sha256(content).hexdigest()
@@ -312,11 +320,11 @@ def test_clip_that_shrinks_leaves_no_stack_of_what_it_was(
     encode_video(happy, frames)
     assert len(stacks_of(cutter(), happy)) == 1
     assert [p.name for p in cutter().cache.directory.rglob("*.tiff")] == ["Happy_0001_0001.tiff"]
-    assert [p.name for p in cutter().cache.directory.rglob("*.npy")] == ["Happy_0001_0001.npy"]
+    assert [p.name for p in cutter().cache.directory.rglob("*.npy")] == 2 * ["Happy_0001_0001.npy"]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("part", ["write_stack", "write_landmarks", "open_clip"])
+@pytest.mark.parametrize("part", ["write_stack", "write_array", "open_clip"])
 def test_fault_of_the_machine_is_no_clips(
     happy: Path, cutter: Callable, monkeypatch: pytest.MonkeyPatch, part: str, code: int
 ):

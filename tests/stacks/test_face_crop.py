@@ -4,26 +4,39 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import cv2
-import mediapipe as mp
 import numpy as np
 import pytest
 
 from emotion.stacks.cache import Cache
-from emotion.stacks.cutter import face_cropper
 from emotion.stacks.face_crop import MOUTH, PLACES, FaceCropper, crop_features, face_box
-from emotion.stacks.face_mesh import LOOK_EVERY, quiet_mediapipe
+from emotion.stacks.face_mesh import LOOK_EVERY, MeshFace, quiet_mediapipe
 from emotion.stacks.landmarks import eye_centers, normalize_landmarks
+from tests.plain_mesh import PlainMesh
 from tests.stacks.standard import STANDARD
 
 NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), np.uint8)
 TRACKING = ("every_frame", "sampled", "none")
 
 
-def cropper_of(tracking: str, size_px: int, **settings: object) -> FaceCropper:
-    return FaceCropper(replace(STANDARD, tracking=tracking, size_px=size_px, **settings))
+class ImageCropper(FaceCropper):
+    """Gives the image of a face alone, and keeps its landmarks."""
+
+    landmarks = None
+
+    def crop(self, frame: np.ndarray) -> np.ndarray | None:
+        face = super().crop(frame)
+        self.landmarks = face and face.landmarks
+        return face and face.crop
+
+
+def cropper_of(tracking: str, size_px: int, **settings: object) -> ImageCropper:
+    return ImageCropper(replace(STANDARD, tracking=tracking, size_px=size_px, **settings))
+
+
+def mesh_of(landmarks: np.ndarray) -> MeshFace:
+    return MeshFace(landmarks, np.zeros(52, np.float32))
 
 
 def turned(frame: np.ndarray, deg: float) -> np.ndarray:
@@ -92,10 +105,7 @@ def test_crop_is_a_gray_square_of_the_size(searching: FaceCropper, frames: list[
 
 def test_crop_is_what_the_mesh_alone_would_cut_out(frames: list[np.ndarray]):
     frame = frames[3]
-    with mp.solutions.face_mesh.FaceMesh(static_image_mode=True, max_num_faces=1) as mesh:
-        face = mesh.process(frame).multi_face_landmarks[0]
-    xs = [256 * point.x for point in face.landmark]
-    ys = [256 * point.y for point in face.landmark]
+    xs, ys = (256 * PlainMesh().find(frame)[:, :2]).T
     wide, high = max(xs) - min(xs), max(ys) - min(ys)
     left, right = int(min(xs) - 0.1 * wide), int(max(xs) + 0.1 * wide)
     top, bottom = int(min(ys) - 0.1 * high), int(max(ys) + 0.1 * high)
@@ -116,15 +126,15 @@ def test_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyPatch):
     cropper = cropper_of("sampled", 64)
     for offset in [(-200, 0), (400, 0), (0, -200), (0, 400)]:
         landmarks = np.array([(10.0, 10.0), (90.0, 110.0)]) + offset
-        monkeypatch.setattr(cropper, "find", lambda frame, found=landmarks: found)
+        monkeypatch.setattr(cropper, "find", lambda frame, found=landmarks: mesh_of(found))
         assert cropper.crop(NOISE) is None
 
 
 def test_landmarks_are_pixels_of_the_frame(searching: FaceCropper, frames: list[np.ndarray]):
-    small = searching.observe(frames[0])
+    small = searching.observe(frames[0]).landmarks
     assert small.shape == (468, 3)
     wide = cv2.copyMakeBorder(frames[0], 0, 0, 128, 0, cv2.BORDER_REPLICATE)  # (256, 384, 3)
-    moved = searching.observe(wide) - small
+    moved = searching.observe(wide).landmarks - small
     assert np.median(moved, axis=0) == pytest.approx((128, 0, 0), abs=6)
 
 
@@ -174,10 +184,10 @@ def test_faces_are_found_on_real_clips(shared_data: Path, searching: FaceCropper
     assert sum(searching.crop(frame) is not None for frame in frames) >= 3
 
 
-def plain_crop(frame: np.ndarray, landmarks: list) -> np.ndarray:
+def plain_crop(frame: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     """Cut a face out as the seed does, with nothing of ours."""
     height, width = frame.shape[:2]
-    xs, ys = [point.x * width for point in landmarks], [point.y * height for point in landmarks]
+    xs, ys = (landmarks[:, :2] * (width, height)).T
     wide, high = max(xs) - min(xs), max(ys) - min(ys)
     left, right = max(0, int(min(xs) - 0.1 * wide)), min(width, int(max(xs) + 0.1 * wide))
     top, bottom = max(0, int(min(ys) - 0.1 * high)), min(height, int(max(ys) + 0.1 * high))
@@ -188,11 +198,10 @@ def plain_crop(frame: np.ndarray, landmarks: list) -> np.ndarray:
 def test_one_face_gives_the_crops_of_a_mesh_for_one_to_the_last_bit(frames: list[np.ndarray]):
     cropper = cropper_of("sampled", 224)
     cropper.start_clip()
-    with mp.solutions.face_mesh.FaceMesh(max_num_faces=1) as mesh:
-        for frame in frames * 3:  # 27 frames: it is looked for a second face within
-            (face,) = mesh.process(frame).multi_face_landmarks
-            np.testing.assert_array_equal(cropper.crop(frame), plain_crop(frame, face.landmark))
-            assert cropper.num_seen == 1
+    mesh = PlainMesh(step_ms=167)
+    for frame in frames * 3:  # 27 frames: it is looked for a second face within
+        np.testing.assert_array_equal(cropper.crop(frame), plain_crop(frame, mesh.find(frame)))
+        assert cropper.num_seen == 1
 
 
 @pytest.mark.slow
@@ -200,13 +209,13 @@ def test_real_face_gives_the_crops_of_a_mesh_for_one_to_the_last_bit(shared_data
     cropper = cropper_of("sampled", 224)
     cropper.start_clip()
     compared = 0
-    with mp.solutions.face_mesh.FaceMesh(max_num_faces=1) as mesh:
-        for frame in frames_of(shared_data / "javanese" / "06-02-06_01.mp4", 130)[::5]:
-            faces, crop = mesh.process(frame).multi_face_landmarks, cropper.crop(frame)
-            assert (crop is None) == (faces is None)
-            if crop is not None:
-                np.testing.assert_array_equal(crop, plain_crop(frame, faces[0].landmark))
-                compared += 1
+    mesh = PlainMesh(step_ms=167)
+    for frame in frames_of(shared_data / "javanese" / "06-02-06_01.mp4", 130)[::5]:
+        landmarks, crop = mesh.find(frame), cropper.crop(frame)
+        assert (crop is None) == (landmarks is None)
+        if crop is not None:
+            np.testing.assert_array_equal(crop, plain_crop(frame, landmarks))
+            compared += 1
     assert compared > 15
 
 
@@ -327,22 +336,21 @@ def test_the_other_is_not_taken_though_nobody_has_looked_since_they_came(pair: t
 
 
 class ShuffledMesh:
-    """Stands in for the face mesh: gives the same two faces in one order, then in the other."""
+    """Stands in for a landmarker: gives the same two faces in one order, then in the other."""
 
     def __init__(self) -> None:
         self.calls = 0
 
-    def process(self, frame: np.ndarray) -> SimpleNamespace:
+    def find(self, frame: np.ndarray) -> list[MeshFace]:
         if frame.shape == (8, 8, 3):  # the end of a clip
-            return SimpleNamespace(multi_face_landmarks=None)
+            return []
         self.calls += 1
-        faces = [self.face(0.1 + 0.005 * self.calls, 0.3), self.face(0.6, 0.3 + 0.01 * self.calls)]
-        return SimpleNamespace(multi_face_landmarks=faces[:: (-1) ** self.calls])
+        faces = [self.face(10 + 0.5 * self.calls, 30), self.face(60, 30 + self.calls)]
+        return faces[:: (-1) ** self.calls]
 
     @staticmethod
-    def face(left: float, size: float) -> SimpleNamespace:
-        corners = [(left, 0.2), (left + size, 0.2 + size)]
-        return SimpleNamespace(landmark=[SimpleNamespace(x=x, y=y, z=0.0) for x, y in corners])
+    def face(left: float, size: float) -> MeshFace:
+        return mesh_of(np.array([(left, 20.0, 0), (left + size, 20 + size, 0)]))
 
 
 @pytest.mark.parametrize(("follow", "left"), [("largest", 0.6), ("central", 0.105)])
@@ -354,7 +362,7 @@ def test_the_order_in_which_the_mesh_gives_faces_does_not_matter(
     monkeypatch.setattr(cropper, "_several", ShuffledMesh())
     cropper.start_clip()
     cropper._crowded = True
-    lefts = [cropper.observe(np.zeros((100, 100, 3), np.uint8))[0, 0] for _ in range(20)]
+    lefts = [cropper.observe(np.zeros((100, 100, 3), np.uint8)).landmarks[0, 0] for _ in range(20)]
     moves = 0.5 if follow == "central" else 0
     assert lefts == pytest.approx([100 * left + moves * number for number in range(20)])
 
@@ -408,7 +416,7 @@ def test_a_crop_leaves_the_landmarks_of_its_face(frames: list[np.ndarray], align
     cropper.start_clip()
     cropper.crop(frames[2])
     found = cropper.landmarks
-    np.testing.assert_array_equal(found, normalize_landmarks(cropper.observe(frames[2])))
+    np.testing.assert_array_equal(found, normalize_landmarks(cropper.observe(frames[2]).landmarks))
     chin, nose, left_ear, right_ear = found[[152, 4, 234, 454]]
     assert chin[1] > 1 and abs(chin[0]) < 0.3  # y goes down
     assert left_ear[0] < -0.5 and right_ear[0] > 0.5  # x goes to the right
@@ -423,11 +431,9 @@ def test_a_crop_leaves_the_landmarks_of_its_face(frames: list[np.ndarray], align
 
 def eyes_deg(picture: np.ndarray) -> float:
     """Measure by how much the line through the outer corners of the eyes is turned."""
-    with mp.solutions.face_mesh.FaceMesh(static_image_mode=True) as mesh:
-        (face,) = mesh.process(picture).multi_face_landmarks
-    left, right = face.landmark[33], face.landmark[263]
     height, width = picture.shape[:2]
-    return float(np.degrees(np.arctan2((right.y - left.y) * height, (right.x - left.x) * width)))
+    x, y = (PlainMesh().find(picture)[[33, 263], :2] * (width, height)).T
+    return float(np.degrees(np.arctan2(y[1] - y[0], x[1] - x[0])))
 
 
 def with_border(crop: np.ndarray) -> np.ndarray:
@@ -461,10 +467,7 @@ def test_eyes_are_levelled_only_if_asked_for(compose: Callable):
 @pytest.mark.parametrize("margin", [0.0, 0.1, 0.3])
 def test_margin_is_the_room_beside_the_face(frames: list[np.ndarray], align: bool, margin: float):
     crop = cropper_of("none", 300, align=align, margin=margin).crop(turned(frames[2], 15))
-    with mp.solutions.face_mesh.FaceMesh(static_image_mode=True) as mesh:
-        (face,) = mesh.process(with_border(crop)).multi_face_landmarks
-    for axis in "xy":
-        places = 420 * np.array([getattr(point, axis) for point in face.landmark]) - 60
+    for places in (420 * PlainMesh().find(with_border(crop))[:, :2] - 60).T:
         room = 300 * margin / (1 + 2 * margin)
         assert places.min() == pytest.approx(room, abs=15)
         assert places.max() == pytest.approx(300 - room, abs=15)
@@ -473,7 +476,7 @@ def test_margin_is_the_room_beside_the_face(frames: list[np.ndarray], align: boo
 def test_aligned_face_at_the_edge_is_whole_beyond_it_the_edge_goes_on(frames: list[np.ndarray]):
     """Of the box, a fifth lies outside the frame: the crop's columns there repeat the edge's."""
     cropper = cropper_of("none", 224, align=True)
-    landmarks = cropper.observe(frames[2])
+    landmarks = cropper.observe(frames[2]).landmarks
     left, width = landmarks[:, 0].min(), np.ptp(landmarks[:, 0])
     cut = frames[2][:, int(left + 0.1 * width) :]
     crop = cropper.crop(cut)
@@ -485,7 +488,7 @@ def test_aligned_face_beside_the_frame_gives_no_crop(monkeypatch: pytest.MonkeyP
     cropper = cropper_of("sampled", 64, align=True)
     for offset in [(-600, 0), (800, 0), (0, -600), (0, 800)]:
         landmarks = np.random.default_rng(0).uniform(10, 90, (468, 2)) + offset
-        monkeypatch.setattr(cropper, "find", lambda frame, found=landmarks: found)
+        monkeypatch.setattr(cropper, "find", lambda frame, found=landmarks: mesh_of(found))
         assert cropper.crop(NOISE) is None
 
 
@@ -502,39 +505,12 @@ def test_without_tracking_the_sampled_frames_need_not_begin_with_the_clip(
             np.testing.assert_array_equal(some, every[start::step])
 
 
-@pytest.mark.slow
-def test_a_refined_mesh_has_the_same_points_in_better_places(shared_data: Path):
-    (frame,) = frames_of(shared_data / "javanese" / "06-02-06_01.mp4", 30)[29:]
-    found = {}
-    for refine in (False, True):
-        cropper = cropper_of("none", 64, refine=refine)
-        cropper.start_clip()
-        assert cropper.crop(frame).shape == (64, 64)
-        found[refine] = cropper.landmarks
-    assert found[True].shape == found[False].shape == (468, 3)
-    width = np.ptp(found[False][:, 0])
-    apart = np.linalg.norm(found[True] - found[False], axis=1)[:, None] / width
-    assert 0 < np.median(apart) < 0.05
-
-
-def test_refined_landmarks_have_a_cache_of_their_own(compose: Callable, tmp_path: Path):
-    plain, refined = (
-        Cache.from_config(compose("preprocess", ["data=demo", f"face.refine={refine}"]))
-        for refine in ("false", "true")
-    )
-    assert refined.directory == plain.directory.with_name(plain.directory.name + "-refined")
-    assert refined.settings.refine and face_cropper(refined.settings).settings.refine
-    assert not face_cropper(plain.settings).settings.refine
-
-
 # Eyes and mouth at fixed places
 
 
 def features_of(crop: np.ndarray) -> np.ndarray:
     """Find both eyes and the mouth in a crop, as (3, 2) fractions of its side."""
-    with mp.solutions.face_mesh.FaceMesh(static_image_mode=True) as mesh:
-        (face,) = mesh.process(with_border(crop)).multi_face_landmarks
-    points = np.array([[point.x, point.y] for point in face.landmark])
+    points = PlainMesh().find(with_border(crop))[:, :2]
     points = (points * (len(crop) + 120) - 60) / len(crop)
     return np.stack([*eye_centers(points), points[list(MOUTH)].mean(axis=0)])
 
@@ -569,8 +545,8 @@ def test_the_map_is_the_similarity_of_least_squares(monkeypatch: pytest.MonkeyPa
 def test_a_large_face_is_made_smaller_by_areas(frames: list[np.ndarray]):
     """Of a face in fine stripes, a warp alone would take some and skip others."""
     cropper = cropper_of("none", 24, fit="features", margin=0.0)
-    landmarks = cropper.observe(frames[2])
-    cropper.find = lambda _: landmarks
+    found = cropper.observe(frames[2])
+    cropper.find = lambda _: found
     stripes = np.zeros_like(frames[2])
     stripes[:, ::2] = 255
     crop = cropper.crop(stripes)
@@ -579,13 +555,13 @@ def test_a_large_face_is_made_smaller_by_areas(frames: list[np.ndarray]):
 
 def test_an_open_mouth_moves_no_eye(frames: list[np.ndarray]):
     """The box around the face grows by the chin, and squeezes everything above it."""
-    landmarks = cropper_of("none", 224).observe(frames[2])
+    landmarks = cropper_of("none", 224).observe(frames[2]).landmarks
     low = landmarks.copy()
     low[152, 1] += 60  # the chin
     for fit, same in (("features", True), ("box", False)):
         crops = []
         for points in (landmarks, low):
             cropper = cropper_of("none", 224, fit=fit)
-            cropper.find = lambda frame, points=points: points
+            cropper.find = lambda frame, points=points: mesh_of(points)
             crops.append(cropper.crop(frames[2]))
         assert np.array_equal(*crops) == same

@@ -26,6 +26,7 @@ PLAIN = StackRow(
     fps=30000 / 1001,
     stack_digest="0e" * 32,
     landmarks_digest="f" * 64,
+    blendshapes_digest="1" * 64,
 )
 AWKWARD = StackRow(
     stack='stacks/a, "b"/Glück 笑_0001.tiff',
@@ -42,11 +43,13 @@ AWKWARD = StackRow(
     fps=0.0,
     stack_digest="1" * 64,
     landmarks_digest="2" * 64,
+    blendshapes_digest="3" * 64,
 )
 
 
 def test_landmarks_lie_beside_the_stack():
     assert PLAIN.landmarks == "landmarks/Happy_0001_0002.npy"
+    assert PLAIN.blendshapes == "blendshapes/Happy_0001_0002.npy"
     assert AWKWARD.landmarks == 'landmarks/a, "b"/Glück 笑_0001.npy'
     assert (
         replace(PLAIN, stack="stacks/take.v2_0001.tiff").landmarks == "landmarks/take.v2_0001.npy"

@@ -1,6 +1,7 @@
 """Stacks: which crop stands where, against plain loops, and a TIFF that any reader opens."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -12,15 +13,18 @@ import pytest
 import tifffile
 
 from emotion.clips.video import Picture, Video, VideoError
-from emotion.stacks.landmarks import read_landmarks, write_landmarks
-from emotion.stacks.segment import crop_segments
+from emotion.stacks.arrays import read_array, write_array
+from emotion.stacks.cutter import open_sampled
+from emotion.stacks.face_crop import Face
+from emotion.stacks.segment import Segment, crop_segments
 from emotion.stacks.stack import (
+    fill_gaps,
     read_stack,
     source_images,
-    stack_crops,
     take_images,
     write_stack,
 )
+from tests.stacks.standard import STANDARD
 
 RNG = np.random.default_rng(0)
 
@@ -34,7 +38,6 @@ class NumberReader:
         self.seen: list[int] = []
         self.clips = 0
         self.num_seen = 0
-        self.box = self.landmarks = None
 
     def start_clip(self) -> None:
         self.clips += 1
@@ -43,12 +46,17 @@ class NumberReader:
         eights, ones = (round(half.mean() / 32) for half in np.hsplit(frame, 2))
         self.seen.append(8 * eights + ones)
 
-    def crop(self, frame: np.ndarray) -> np.ndarray | None:
+    def crop(self, frame: np.ndarray) -> Face | None:
         self.observe(frame)
         has_face = self.first_face <= self.seen[-1] < 60
         self.num_seen = int(has_face)
-        self.landmarks = np.full((468, 3), self.seen[-1], np.float32) if has_face else None
-        return np.full((2, 2), self.seen[-1], np.uint8) if has_face else None
+        return numbered_face(self.seen[-1]) if has_face else None
+
+
+def numbered_face(number: float) -> Face:
+    """Give a face whose values are all this number."""
+    values = np.full((468, 3), number, np.float32), np.full(52, number, np.float32)
+    return Face(np.full((2, 2), number), (0, 0, 1, 1), *values)
 
 
 def fill_by_hand(crops: list[int | None]) -> list[int]:
@@ -90,25 +98,17 @@ def test_missing_faces_take_the_crop_before_and_leading_ones_the_first(
     assert source_images([bool(flag) for flag in has_face]).tolist() == expected
 
 
-def test_crops_are_stacked_in_order_and_a_tail_repeats_its_last():
-    crops = [np.full((3, 4), level, np.uint8) for level in (10, 20, 30)]
-    stack = stack_crops([None, crops[0], None, crops[1], crops[2], None], num_images=8)
-    assert stack.shape == (8, 3, 4)
-    assert stack.dtype == np.uint8
-    levels = [10, 10, 10, 20, 30, 30, 30, 30]
-    np.testing.assert_array_equal(stack, np.broadcast_to(np.c_[levels][..., None], (8, 3, 4)))
-
-
-def test_landmarks_are_filled_in_as_their_crops_are():
-    landmarks = [np.full((468, 3), level, np.float32) for level in (1, 2, 3)]
-    found = [None, landmarks[0], None, landmarks[1], landmarks[2], None]
-    stack = stack_crops(found, num_images=8)
-    assert stack.shape == (8, 468, 3) and stack.dtype == np.float32
-    assert stack[:, 7, 1].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
+def test_faces_stay_in_order_and_a_tail_repeats_its_last():
+    found = [None, 1, None, 2, 3, None]
+    filled = fill_gaps(found, num_images=8)
+    assert filled == [1, 1, 1, 2, 3, 3, 3, 3]
     has_face = [place is not None for place in [*found, None, None]]
-    assert stack[take_images(has_face, 1)][:, 0, 0].tolist() == [1, 1, 1, 2, 3, 3, 3, 3]
-    assert stack[take_images(has_face, 2)][:, 0, 0].tolist() == [3, 3, 3, 3]  # of place 4
-    assert stack[take_images(has_face, 3)][:, 0, 0].tolist() == [2, 2, 2]  # of place 3
+    taken = {step: [filled[i] for i in take_images(has_face, step)] for step in (1, 2, 3)}
+    assert taken == {
+        1: [1, 1, 1, 2, 3, 3, 3, 3],
+        2: [3, 3, 3, 3],  # of place 4
+        3: [2, 2, 2],  # of place 3
+    }
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 4, 6, 12])
@@ -141,7 +141,7 @@ def test_segments_hold_the_sampled_frames_of_the_clip(
     segments = list(crop_segments(Video(counting_clip(num_frames)), cropper, 20, 5))
     assert [segment.number for segment in segments] == list(range(1, len(lengths) + 1))
     assert [segment.num_frames for segment in segments] == lengths
-    numbers = [[crop.mean() for crop in segment.crops] for segment in segments]
+    numbers = [[face.crop.mean() for face in segment.faces] for segment in segments]
     assert numbers == [
         list(range(start, start + length, 5))
         for start, length in zip((0, 20, 40), lengths, strict=False)
@@ -149,12 +149,13 @@ def test_segments_hold_the_sampled_frames_of_the_clip(
 
 
 @pytest.mark.parametrize("start", ["clip", "first_face"])
-def test_segments_hold_the_landmarks_of_each_crop(counting_clip: Callable[..., Path], start: str):
+def test_segments_hold_the_values_of_each_crop(counting_clip: Callable[..., Path], start: str):
     reader = NumberReader("none", first_face=12)
     segments = list(crop_segments(Video(counting_clip(64)), reader, 30, 5, start=start))
     for segment in segments:
-        numbers = [None if each is None else each[9, 1] for each in segment.landmarks]
-        assert numbers == numbers_of(segment)
+        for part in ("landmarks", "blendshapes"):
+            values = [face and getattr(face, part).ravel()[9] for face in segment.faces]
+            assert values == numbers_of(segment)
     assert any(number is not None for number in numbers_of(segments[0]))
 
 
@@ -173,7 +174,7 @@ def test_tracking_decides_which_frames_the_mesh_sees(counting_clip: Callable[...
 
 def test_a_sampled_frame_without_a_face_keeps_its_place(counting_clip: Callable[..., Path]):
     (segment,) = crop_segments(Video(counting_clip(64)), NumberReader("none"), 90, 10)
-    assert [crop is not None for crop in segment.crops] == [True] * 6 + [False]
+    assert [face is not None for face in segment.faces] == [True] * 6 + [False]
     assert segment.face_frames == 6
 
 
@@ -235,17 +236,17 @@ def test_seeds_stacks_are_read_as_image_height_width(shared_data: Path):
 def test_landmarks_come_back_and_any_reader_opens_them(tmp_path: Path):
     landmarks = RNG.normal(size=(18, 468, 3)).astype(np.float32)
     path = tmp_path / "deep" / "Happy_0001_0001.npy"
-    write_landmarks(path, landmarks)
-    np.testing.assert_array_equal(read_landmarks(path), landmarks)
+    write_array(path, landmarks)
+    np.testing.assert_array_equal(read_array(path), landmarks)
     np.testing.assert_array_equal(np.load(path), landmarks)
-    assert read_landmarks(path).dtype == np.float32
+    assert read_array(path).dtype == np.float32
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
 def test_landmarks_that_would_run_code_are_not_read(tmp_path: Path):
     np.save(tmp_path / "bad.npy", np.array([{"an": "object"}]), allow_pickle=True)
     with pytest.raises(ValueError, match="allow_pickle=False"):
-        read_landmarks(tmp_path / "bad.npy")
+        read_array(tmp_path / "bad.npy")
 
 
 def test_landmarks_that_fail_half_way_leave_nothing(
@@ -257,7 +258,7 @@ def test_landmarks_that_fail_half_way_leave_nothing(
 
     monkeypatch.setattr(Path, "write_bytes", fill_the_disk)
     with pytest.raises(OSError, match="no space"):
-        write_landmarks(tmp_path / "a.npy", np.zeros((18, 468, 3), np.float32))
+        write_array(tmp_path / "a.npy", np.zeros((18, 468, 3), np.float32))
     assert not list(tmp_path.iterdir())
 
 
@@ -300,7 +301,7 @@ def test_a_stack_appears_only_once_it_is_whole(tmp_path: Path, monkeypatch: pyte
 
 
 def numbers_of(segment) -> list[int | None]:
-    return [None if crop is None else int(crop[0, 0]) for crop in segment.crops]
+    return [face and int(face.crop[0, 0]) for face in segment.faces]
 
 
 def test_segments_may_begin_at_the_first_face(counting_clip: Callable[..., Path]):
@@ -341,23 +342,27 @@ class MomentReader:
 
     tracking = "none"
     num_seen = 1
-    box = landmarks = None
 
     def start_clip(self) -> None:
         pass
 
-    def crop(self, frame: np.ndarray) -> np.ndarray:
+    def crop(self, frame: np.ndarray) -> Face:
         assert frame.shape == (16, 672, 3)
         light = frame.mean(axis=(0, 2))
         light[light < 60] = 0
         middle = (light * (np.arange(672) + 0.5)).sum() / light.sum()
-        return np.array((middle - 4 - 10) / SPEED_PX)
+        return numbered_face((middle - 4 - 10) / SPEED_PX)
+
+
+def moments_of(segment: Segment) -> list[float]:
+    return [float(face.crop[0, 0]) for face in segment.faces]
 
 
 def shown_moments(path: Path, interval: int = 5) -> list[list[float]]:
     """Give the moments that the images of each segment show."""
-    segments = crop_segments(Video(path), MomentReader(), 90, interval, by="time")
-    return [[float(crop) for crop in segment.crops] for segment in segments]
+    video = open_sampled(path, replace(STANDARD, by="time", interval=interval))
+    segments = crop_segments(video, MomentReader(), 90, interval, by="time")
+    return [moments_of(segment) for segment in segments]
 
 
 READING_S = 0.001  # how far the moment read off a compressed picture may be wrong
@@ -499,7 +504,7 @@ def test_by_frames_shows_every_fifth_frame_whatever_its_time(
     times_s = ways_of_showing()["half of the frames dropped"]
     path = encode_video(tmp_path / "clip.mp4", [picture_of(time_s) for time_s in times_s], times_s)
     first, *_ = crop_segments(Video(path), MomentReader(), 90, 5, by="frames")
-    np.testing.assert_allclose(np.array(first.crops), times_s[:90:5], atol=READING_S)
+    np.testing.assert_allclose(np.array(moments_of(first)), times_s[:90:5], atol=READING_S)
 
 
 def test_only_sampled_frames_have_their_colours_converted(
@@ -510,3 +515,15 @@ def test_only_sampled_frames_have_their_colours_converted(
     monkeypatch.setattr(Picture, "rgb", lambda self: converted.append(self.time_s) or convert(self))
     list(crop_segments(Video(path), MomentReader(), 90, 5, by="time"))
     assert converted == pytest.approx([number / 6 for number in range(18)])
+
+
+@pytest.mark.parametrize("tracking", ["sampled", "none", "every_frame"])
+def test_frames_are_skipped_unless_the_mesh_sees_every_one(
+    tmp_path: Path, encode_video: Callable, tracking: str
+):
+    frames = [picture_of(number / 30) for number in range(30)]
+    path = encode_video(tmp_path / "a.mp4", frames, preset="veryfast", b_strategy="0", bf="3")
+    video = open_sampled(path, replace(STANDARD, tracking=tracking, interval=10))
+    decoded = [n for n, picture in enumerate(video.pictures()) if picture.frame is not None]
+    assert {0, 10, 20} <= set(decoded)
+    assert (len(decoded) == video.num_frames == 30) == (tracking == "every_frame")

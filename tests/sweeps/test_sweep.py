@@ -1,5 +1,6 @@
 """Sweeps that fail, stop and continue: quickly with cheap cells, slowly with real processes."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -146,6 +147,27 @@ def test_signal_in_a_cell_stops_the_sweep_and_is_no_failure(cells, sweep, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         sweep("seed=0,1,2", NO_REPORT)
     assert cells.ran == [0, 1] and list(cell_folders(tmp_path / "sweeps" / "s")) == [0]
+
+
+def test_full_disk_stops_the_sweep_and_is_no_failure_of_its_cell(cells, sweep, tmp_path):
+    cells.fails[1] = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "best.ckpt")
+    message = sweep("seed=0,1,2", NO_REPORT)
+    assert message.startswith("error: ") and "best.ckpt" in message
+    assert cells.ran == [0, 1] and list(cell_folders(tmp_path / "sweeps" / "s")) == [0]
+    cells.fails.clear()
+    assert sweep("seed=0,1,2", NO_REPORT) == "" and cells.ran == [0, 1, 1, 2]
+
+
+def test_damaged_cell_runs_again_and_a_damaged_plan_is_made_again(cells, sweep, tmp_path):
+    assert sweep("seed=0,1", NO_REPORT) == ""
+    folder = tmp_path / "sweeps" / "s"
+    cell = cell_folders(folder)[1]
+    (cell / "metrics.json").write_text("{}")
+    (cell / "train.log").unlink()
+    os.mkfifo(cell / "train.log")
+    (folder / "sweep.json").write_text("[]")
+    assert sweep("seed=0,1", NO_REPORT) == ""
+    assert cells.ran == [0, 1, 1] and sorted(cell_folders(folder)) == [0, 1]
 
 
 def test_job_waits_for_a_cell_that_another_process_runs(cells, sweep, tmp_path):

@@ -1,5 +1,7 @@
 """Resuming after an interruption gives the curves and scores of an undisturbed run."""
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from emotion import REPOSITORY
 from emotion.errors import DamagedFile, UserError
 from emotion.files import file_digest
 from emotion.models.lightning_module import EmotionModule
+from emotion.training import checkpoint
 from emotion.training.checkpoint import (
     WholeCheckpoints,
     best_beside,
@@ -167,3 +170,14 @@ def test_an_interrupted_write_leaves_the_previous_checkpoint(tmp_path, monkeypat
         WholeCheckpoints().save_checkpoint({"epoch": 2}, str(path))
     assert torch.load(path, weights_only=True) == {"epoch": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_full_disk_is_an_error_that_names_the_checkpoint(tmp_path, monkeypatch):
+    class FullDisk(io.BytesIO):
+        def write(self, _: bytes) -> int:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoint, "open", lambda *_: FullDisk(), raising=False)
+    with pytest.raises(OSError) as full:
+        WholeCheckpoints().save_checkpoint({"weight": torch.ones(9)}, str(tmp_path / "last.ckpt"))
+    assert (full.value.errno, full.value.filename) == (errno.ENOSPC, str(tmp_path / "last.ckpt"))

@@ -1,4 +1,4 @@
-"""The landmark classifier against NumPy and scikit-learn."""
+"""The classifier of landmarks and blendshapes against NumPy and scikit-learn."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,15 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from emotion.models.landmark_classifier import LandmarkClassifier, align, describe, inverse, is_new
+from emotion.models.face_classifier import (
+    FaceClassifier,
+    align,
+    inverse,
+    is_new,
+    mean_and_deviation,
+    percentile,
+)
+from emotion.stacks.face_values import PARTS, values_shape
 
 
 def faces(num: int, num_images: int = 4, num_classes: int = 3, seed: int = 0):
@@ -21,7 +29,17 @@ def faces(num: int, num_images: int = 4, num_classes: int = 3, seed: int = 0):
     return landmarks.astype(np.float32), targets
 
 
-def classify(classifier: LandmarkClassifier, landmarks: np.ndarray) -> np.ndarray:
+def values_of(inputs: str, num: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Draw values of faces, blendshapes of which move as the landmarks do, and targets."""
+    landmarks, targets = faces(num, seed=seed)
+    blendshapes = (landmarks[:, :, :52, 0] / 10 + 0.5).clip(0, 1)
+    joined = np.concatenate([landmarks.reshape(num, 4, -1), blendshapes], axis=2)
+    parts = {"landmarks": landmarks, "blendshapes": blendshapes, "face": joined}
+    assert parts[inputs].shape[2:] == values_shape(inputs)
+    return parts[inputs], targets
+
+
+def classify(classifier: FaceClassifier, landmarks: np.ndarray) -> np.ndarray:
     with torch.no_grad():
         return classifier(torch.from_numpy(landmarks)).numpy()
 
@@ -51,37 +69,74 @@ def test_alignment_is_the_least_squares_solution():
     np.testing.assert_allclose(aligned, with_ones @ solution, atol=1e-9)
 
 
-def test_features_are_means_and_deviations_of_x_and_y():
-    landmarks = np.random.default_rng(2).normal(size=(2, 5, 7, 3))
-    expected = [
-        np.concatenate([stack[..., :2].mean(axis=0).ravel(), stack[..., :2].std(axis=0).ravel()])
-        for stack in landmarks
-    ]
+def test_means_and_deviations_equal_numpys():
+    values = np.random.default_rng(2).normal(size=(2, 5, 7))
     counts = torch.ones(2, 5, dtype=float)
-    np.testing.assert_allclose(describe(torch.from_numpy(landmarks), counts).numpy(), expected)
+    mean, deviation = mean_and_deviation(torch.from_numpy(values), counts)
+    np.testing.assert_allclose(mean.numpy(), values.mean(axis=1))
+    np.testing.assert_allclose(deviation.numpy(), values.std(axis=1))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.37, 0.9, 1.0])
+def test_percentiles_equal_numpys_over_the_images_that_count(share: float):
+    values = np.random.default_rng(3).normal(size=(3, 6, 4))
+    counts = np.array([[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 0], [1, 0, 0, 0, 0, 0]], float)
+    actual = percentile(torch.from_numpy(values), torch.from_numpy(counts), share)
+    expected = [
+        np.percentile(stack[own > 0], 100 * share, axis=0)
+        for stack, own in zip(values, counts, strict=True)
+    ]
+    np.testing.assert_allclose(actual.numpy(), expected)
 
 
 def test_repeated_images_have_no_weight():
-    stacks = faces(6)[0]  # (6, 4, 468, 3)
-    own = torch.from_numpy(stacks)
+    own = torch.from_numpy(values_of("face", 6)[0])  # (6, 4, 1456)
     filled = own[:, [0, 0, 1, 2, 3, 3, 3]]
     assert is_new(own).all()
     assert is_new(filled).tolist() == [[1, 0, 1, 1, 1, 0, 0]] * 6
-    torch.testing.assert_close(describe(filled, is_new(filled)), describe(own, is_new(own)))
-    still = own[:, [2, 2, 2]]  # no deviation
-    assert is_new(still).sum() == 6 and not describe(still, is_new(still))[:, 936:].any()
+    classifier = FaceClassifier("face", 3)
+    classifier.fit(own.numpy(), np.arange(6) % 3, 80, 0.6)
+    torch.testing.assert_close(classifier.features(filled), classifier.features(own))
+    still = own[:, [2, 2, 2]]
+    assert is_new(still).sum() == 6
+    assert not classifier.features(still)[:, 936:1872].any()  # no deviation of a landmark
+
+
+def test_features_of_each_part_have_a_total_variance_of_1():
+    values, targets = values_of("face", 30)
+    classifier = FaceClassifier("face", 3)
+    classifier.fit(values, targets, 80, 0.6)
+    features = classifier.features(torch.from_numpy(values)).numpy()
+    parts = features[:, :1872], features[:, 1872:]
+    assert [part.var(axis=0).sum() for part in parts] == pytest.approx([1, 1], rel=1e-4)
+    blendshapes = parts[1]
+    assert np.ptp(blendshapes.std(axis=0)) < 1e-4  # each divided by its own deviation
+    summary = values[:, :, 1404:]
+    raw = np.concatenate(
+        [summary.mean(1), summary.std(1), *np.percentile(summary, [10, 90], axis=1)], axis=1
+    )
+    scale = np.sqrt(208) * raw.std(axis=0)
+    np.testing.assert_allclose(blendshapes, raw / scale, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("inputs", PARTS)
+def test_classes_are_learned_from_any_values(inputs: str):
+    values, targets = values_of(inputs, 60)
+    others, expected = values_of(inputs, 40, seed=1)
+    classifier = FaceClassifier(inputs, 3)
+    classifier.fit(values, targets, 80, 0.6)
+    assert (classify(classifier, others).argmax(axis=1) == expected).mean() > 0.9
 
 
 @pytest.mark.parametrize(("components", "shrinkage"), [(10, 0.6), (25, 0.2), (80, 1.0), (500, 0.5)])
 def test_logits_equal_scikit_learns_discriminant(components: int, shrinkage: float):
     landmarks, targets = faces(60)
     others, _ = faces(40, seed=1)
-    classifier = LandmarkClassifier(3)
+    classifier = FaceClassifier("landmarks", 3)
     classifier.fit(landmarks, targets, components, shrinkage)
 
     def features(stacks: np.ndarray) -> np.ndarray:
-        aligned = align(torch.from_numpy(stacks), classifier.reference)
-        return describe(aligned, torch.ones(stacks.shape[:2])).double().numpy()
+        return classifier.features(torch.from_numpy(stacks)).double().numpy()
 
     pca = PCA(min(components, 59), svd_solver="full").fit(features(landmarks))
     discriminant = LinearDiscriminantAnalysis(solver="lsqr", shrinkage=shrinkage)
@@ -102,7 +157,7 @@ def test_logits_equal_scikit_learns_discriminant(components: int, shrinkage: flo
 
 def test_a_class_without_stacks_is_never_predicted():
     landmarks, targets = faces(30)
-    classifier = LandmarkClassifier(5)
+    classifier = FaceClassifier("landmarks", 5)
     classifier.fit(landmarks, 2 * targets, 80, 0.6)  # classes 0, 2, 4
     logits = classify(classifier, 100 * faces(200, seed=1)[0])
     assert set(logits.argmax(axis=1)) <= {0, 2, 4} and np.isfinite(logits).all()
@@ -112,14 +167,14 @@ def test_a_class_without_stacks_is_never_predicted():
 
 def test_fit_with_one_stack_of_each_class():
     landmarks, targets = faces(3)
-    classifier = LandmarkClassifier(3)
+    classifier = FaceClassifier("landmarks", 3)
     classifier.fit(landmarks, targets, 80, 0.6)
     assert classify(classifier, landmarks).argmax(axis=1).tolist() == targets.tolist()
 
 
 def test_logits_do_not_change_with_pose_and_proportions():
     landmarks, targets = faces(30)
-    classifier = LandmarkClassifier(3)
+    classifier = FaceClassifier("landmarks", 3)
     classifier.fit(landmarks, targets, 80, 0.6)
     turn = np.float32([[0.8, -0.6, 0.0], [0.6, 0.8, 0.1], [0.0, 0.1, 1.3]])
     expected = classify(classifier, landmarks)
