@@ -6,12 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion.stacks.blendshapes import BLENDSHAPES
+from emotion.stacks.blendshapes import BLENDSHAPES, NOISE_SCORE
 from emotion.tables import read_table
 
 TABLE = Path(__file__).with_name("movements.csv")
-# Scores near 0 differ by factors: without the logarithm a few movements would decide alone.
-OFFSET = 0.02  # added to scores before the logarithm: smaller ones are noise
 STATISTICS = ("mean", "deviation", "low", "high")  # over the images; low, high: 10 %, 90 %
 SIDES = ("Left", "Right")
 ASYMMETRIC = ("jaw", "mouth")  # `jawLeft` is a movement of its own, not a side of one
@@ -62,6 +60,6 @@ def movement_of(blendshape: str) -> str:
 
 def describe_blendshapes(scores: np.ndarray) -> np.ndarray:
     """Return the (208,) `STATISTICS` over the images of the logarithms of (T, 52) scores."""
-    logs = np.log(np.asarray(scores, np.float64) + OFFSET)
+    logs = np.log(np.asarray(scores, np.float64) + NOISE_SCORE)
     low, high = np.percentile(logs, [10, 90], axis=0)
     return np.concatenate([logs.mean(axis=0), logs.std(axis=0), low, high])

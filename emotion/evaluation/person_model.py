@@ -28,7 +28,11 @@ about b only, because a class offset learned from guessed classes confirms the g
 and the class shares pi of the history, under a Dirichlet prior that shrinks pi to uniform. The
 features are dependent in ways that W misses, so distances exaggerate the evidence; the E-step
 divides them by a temperature (deterministic annealing EM: Ueda and Nakano, Neural Networks 11,
-1998). Each iteration increases `Fit.objective` or leaves it as it is.
+1998). How much the shares of the history differ from pi remains unknown: they move the mean of n
+clips by an error of variance kappa var_c(mu_c), which does not fall with n. Each clip therefore
+counts with the precision 1 / (gamma + eps + n kappa var_c(mu_c)), so that many neutral clips do not
+pass for a person with a neutral face. Each iteration increases `Fit.objective` or leaves it as it
+is.
 
 **Prediction.** A clip of class c is N(m_c, eps + var(m_c)). The mean of these variances over the
 classes is used for all of them: few observations give flat probabilities, and the classifier stays
@@ -54,6 +58,9 @@ NOISE_RANGE = (0.05, 0.95)  # of estimates of eps
 PRIOR_CLIPS = 20.0  # weight of uniform class shares in a history of unknown emotions, in clips
 TEMPERATURE = 5.0  # of predictions, where there are too few people to fit it
 GUESS_TEMPERATURE = 15.0  # of the E-step
+# kappa, sum_c (s_c - 1/C)^2 / (1 - 1/C) of class shares s: 1/6 for half neutral, a quarter happy
+# and the rest the same for three other classes.
+COMPOSITION = 1 / 6
 OUTLIERS = 0.1  # share of clips whose features say nothing of their class
 MAX_ITERATIONS = 200
 TOLERANCE = 1e-10  # of the objective, relative
@@ -178,7 +185,9 @@ class PersonModel:
         shares = np.full(size, 1 / size)
         if not len(coordinates):
             return prior, precision, shares, []
-        clip_precision = 1 / (self.noise + self.person_class)
+        clip_precision = 1 / (
+            self.noise + self.person_class + len(coordinates) * COMPOSITION * self.means.var(axis=0)
+        )
         updated = precision + len(coordinates) * clip_precision
         total, mean, objective = coordinates.sum(axis=0), prior, []
         for _ in range(MAX_ITERATIONS):

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from emotion.evaluation.movements import OFFSET, STATISTICS, read_movements
+from emotion.evaluation.movements import STATISTICS, read_movements
 from emotion.evaluation.person_model import PersonModel
-from emotion.stacks.blendshapes import BLENDSHAPES
+from emotion.stacks.blendshapes import BLENDSHAPES, NOISE_SCORE
 from emotion.tables import read_table
 
 RULES = Path(__file__).with_name("starter.csv")
@@ -63,7 +63,7 @@ def starter_model() -> PersonModel:
         sides[movement.places, place] = 1 / len(movement.places)
         for row, statistic in enumerate(STATISTICS):
             typical[row, place] = (
-                np.log(movement.typical + OFFSET) + TYPICAL[statistic]
+                np.log(movement.typical + NOISE_SCORE) + TYPICAL[statistic]
                 if statistic in TYPICAL
                 else TYPICAL_DEVIATION
             )

@@ -12,6 +12,7 @@ from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from emotion.errors import UserError
 from emotion.evaluation.person_model import (
+    COMPOSITION,
     GUESS_TEMPERATURE,
     OUTLIERS,
     PRIOR_CLIPS,
@@ -103,12 +104,14 @@ def test_em_never_lowers_its_objective_and_ends_at_a_maximum(seed: int, num_know
     prior = known.means[unseen] - model.means[unseen]
     prior_variance = known.variances[unseen] - model.person_class
     coordinates = (features[num_known:] - model.center) @ model.projection
+    composition = len(coordinates) * COMPOSITION * model.means.var(axis=0)
+    variance = model.noise + model.person_class + composition
 
     def loss(parameters: np.ndarray) -> float:
         offset, scores = parameters[: len(prior)], parameters[len(prior) :]
         log_shares = scores - logsumexp(scores)
         squares = (coordinates[:, None] - model.means - offset) ** 2
-        distances = (squares / (model.noise + model.person_class)).sum(axis=2)
+        distances = (squares / variance).sum(axis=2)
         mixture = logsumexp(log_shares - distances / (2 * GUESS_TEMPERATURE), axis=1).sum()
         shares_prior = PRIOR_CLIPS / len(LABELS) * log_shares.sum()
         of_offset = ((offset - prior) ** 2 / prior_variance).sum() / 2
@@ -128,6 +131,19 @@ def test_a_clip_of_unknown_emotion_moves_all_classes_alike():
     moved = person.means - model.means
     assert np.abs(moved).max() > 0.05
     np.testing.assert_allclose(moved, np.broadcast_to(moved[0], moved.shape), atol=1e-12)
+
+
+def test_a_skewed_history_without_end_does_not_decide_where_a_person_is():
+    """Clips of one class, forever: the offset that they suggest is never believed in full."""
+    model = fit(1, spread=3)
+    neutral = model.center + model.means[0] @ model.lift
+    moved = [
+        model.adapt(np.tile(neutral, (num, 1)), np.full(num, UNKNOWN)).means - model.means
+        for num in (10, 1000)
+    ]
+    suggested = model.means[0] - model.means.mean(axis=0)
+    assert np.linalg.norm(moved[1][0]) < 0.5 * np.linalg.norm(suggested)
+    np.testing.assert_allclose(moved[0], moved[1], atol=0.2)
 
 
 def test_more_clips_narrow_the_posterior():

@@ -4,23 +4,22 @@ import numpy as np
 import pytest
 
 from emotion.evaluation.movements import (
-    OFFSET,
     describe_blendshapes,
     movement_of,
     read_movements,
 )
 from emotion.evaluation.reasons import reasons
 from emotion.evaluation.starter import LABELS, STEP, read_rules, starter_model
-from emotion.stacks.blendshapes import BLENDSHAPES
+from emotion.stacks.blendshapes import BLENDSHAPES, NOISE_SCORE
 
 
 def clip_of(emotion: str, strength: float = 1.0) -> np.ndarray:
     """(18, 52) scores of a typical face that follows the rules of an emotion."""
-    typical = {movement.name: movement.typical + OFFSET for movement in read_movements()}
+    typical = {movement.name: movement.typical + NOISE_SCORE for movement in read_movements()}
     for rule in read_rules():
         if rule.emotion == emotion:
             typical[rule.movement] *= np.exp(strength * STEP * rule.steps)
-    scores = [typical.get(movement_of(name), OFFSET) - OFFSET for name in BLENDSHAPES]
+    scores = [typical.get(movement_of(name), NOISE_SCORE) - NOISE_SCORE for name in BLENDSHAPES]
     return np.tile(np.clip(scores, 0, 1), (18, 1))
 
 
@@ -60,7 +59,7 @@ def test_left_and_right_count_alike():
 def test_features_are_statistics_of_logarithms():
     scores = np.random.default_rng(0).uniform(size=(11, 52)).astype(np.float32)
     features = describe_blendshapes(scores).reshape(4, 52)
-    ordered = np.sort(np.log(scores[:, 7].astype(float) + OFFSET))
+    ordered = np.sort(np.log(scores[:, 7].astype(float) + NOISE_SCORE))
     expected = [ordered.sum() / 11, np.sqrt(ordered.var()), ordered[1], ordered[9]]
     np.testing.assert_allclose(features[:, 7], expected)
 
