@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from emotion.stacks.blendshapes import BLENDSHAPES
+from emotion.stacks.blendshapes import BLENDSHAPES, NOISE_SCORE
 from emotion.stacks.face_values import PART_SHAPES, PARTS
 from emotion.stacks.landmarks import NUM_POINTS
 
@@ -108,27 +108,30 @@ class LandmarkFeatures(nn.Module):
 
 
 class BlendshapeFeatures(nn.Module):
-    """Mean, standard deviation, 10th and 90th percentile over the images of each blendshape."""
+    """Mean, deviation, 10th and 90th percentile over the images of each blendshape's logarithm.
+
+    Without the logarithm, which makes equal ratios equal steps, movements whose scores are small
+    (brows lowered, eyes wide) would hardly count beside those of large ones.
+    """
 
     num_features = 4 * len(BLENDSHAPES)
 
     def __init__(self) -> None:
         """Build features that are not scaled until `fit` is called."""
         super().__init__()
-        self.register_buffer("scale", torch.ones(self.num_features))
+        self.register_buffer("scale", torch.ones(()))
 
     def forward(self, blendshapes: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
         """Return the (N, F) features of (N, T, 52) float; `counts` as for `LandmarkFeatures`."""
-        mean, deviation = mean_and_deviation(blendshapes, counts)
-        tails = [percentile(blendshapes, counts, share) for share in (0.1, 0.9)]
+        logs = (blendshapes.clamp(min=0) + NOISE_SCORE).log()
+        mean, deviation = mean_and_deviation(logs, counts)
+        tails = [percentile(logs, counts, share) for share in (0.1, 0.9)]
         return self.scale * torch.cat([mean, deviation, *tails], dim=1)
 
     def fit(self, blendshapes: torch.Tensor, counts: torch.Tensor) -> None:
-        """Fit the scale: each feature is divided by its standard deviation."""
+        """Fit the scale."""
         self.scale.fill_(1)
-        deviation = self(blendshapes, counts).std(dim=0, correction=0)
-        self.scale.copy_(torch.where(deviation > 0, 1 / deviation, 1.0))
-        self.scale.div_(total_deviation(self(blendshapes, counts)))
+        self.scale.copy_(1 / total_deviation(self(blendshapes, counts)))
 
 
 def discriminant(

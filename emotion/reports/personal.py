@@ -1,93 +1,115 @@
-"""Score runs on unseen subjects, without and with a neutral clip of each subject.
+"""Print and draw the learning curve of runs: their scores on unseen people, by known clips.
 
-python -m emotion.reports.personal RUN_DIR ...               of one cell, all its folds and seeds
-python -m emotion.reports.personal RUN_DIR ... --share 0.5   with another share of the difference
+python -m emotion.reports.personal RUN_DIR ...                 of one cell, all its folds
+python -m emotion.reports.personal RUN_DIR ... --picture FILE  and a picture of it
 """
 
 import argparse
-from collections import defaultdict
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
+import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
 
-from emotion.cli import exit_on_error
 from emotion.errors import UserError
-from emotion.evaluation.metrics import SCORES, bootstrap, judge
-from emotion.evaluation.personal import PERSON_SHARE, mean_of, with_baselines
-from emotion.evaluation.predictions import Predictions
+from emotion.evaluation.learning_curve import (
+    DRAWS,
+    FEATURES_FILE,
+    KINDS,
+    NUMS,
+    ClipFeatures,
+    CurvePoint,
+    learning_curve,
+)
+from emotion.evaluation.metrics import SCORES
+from emotion.files import unfinished
+from emotion.reports.charts import MODEL_COLORS, PALETTE, STYLE
 from emotion.tables import markdown_table
 
 
-def personal_table(run_dirs: Sequence[Path], share: float = PERSON_SHARE) -> str:
-    """Score the clips of finished runs of one cell on the splits that they report on.
-
-    Returns:
-        A Markdown table: without a baseline, with one (see `with_baselines`), and both with the
-        mean of the seeds' probabilities.
-    """
-    from emotion.training.finished_run import Run  # after --help
-
-    if not 0 <= share <= 1:
-        raise UserError(f"--share must be 0 to 1, got {share}")
-    plain: dict[int, list[Predictions]] = defaultdict(list)
-    based: dict[int, list[Predictions]] = defaultdict(list)
-    cells = set()
-    for run_dir in run_dirs:
-        run = Run.read(run_dir)
-        record, recipe = run.record, run.recipe
-        cells.add(f"{record.model_title}, interval {record.interval}")
-        if len(cells) > 1:
-            raise UserError(f"all runs must be of one cell, got {' and '.join(sorted(cells))}")
-        raw = run.predictions.of_split(record.reported_on)
-        if not all(raw.subjects):
+def read_folds(run_dirs: Sequence[Path]) -> list[ClipFeatures]:
+    """Read the features of the clips of runs, which must have the same classes and features."""
+    folds = [ClipFeatures.read(run_dir / FEATURES_FILE) for run_dir in run_dirs]
+    for run_dir, fold in zip(run_dirs, folds, strict=True):
+        if (fold.labels, fold.blocks) != (folds[0].labels, folds[0].blocks):
+            raise UserError(f"{run_dir} must be a run of the same cell as {run_dirs[0]}")
+        if "" in fold.subjects:
             raise UserError(f"{run_dir}: the subjects of its clips are unknown")
-        if not recipe.neutral or recipe.neutral_label is None:
-            raise UserError(f"{run_dir}: its model has no neutral class")
-        temperature = record.calibration.temperature
-        plain[record.seed].append(raw.calibrated(temperature))
-        based[record.seed].append(
-            with_baselines(raw, recipe.neutral, recipe.neutral_label, temperature, share)
-        )
-    rows = []
-    for title, by_seed in (("without a baseline", plain), ("with one neutral clip", based)):
-        pooled = [Predictions.joined(folds).of_clips() for folds in by_seed.values()]
-        rows.append(table_row(title, pooled))
-        if len(pooled) > 1:
-            rows.append(table_row(f"{title}, mean of the seeds", [mean_of(pooled)]))
-    return markdown_table(["clips of unseen subjects", *SCORES], rows)
+    return folds
 
 
-def table_row(title: str, runs: Sequence[Predictions]) -> list[str]:
-    """Format the mean over seeds of each score, and its 95 % interval over subjects.
+def curve_table(points: Sequence[CurvePoint]) -> str:
+    """Format a learning curve as a Markdown table, in percent."""
+    rows = [
+        [
+            KINDS[point.kind],
+            str(point.num),
+            *(
+                f"{100 * point.scores[key]:.1f} [{100 * low:.1f}, {100 * high:.1f}]"
+                for key in SCORES
+                for low, high in [point.bounds[key]]
+            ),
+            f"{100 * point.ece:.1f}",
+            f"{100 * point.gain:+.1f}",
+        ]
+        for point in points
+    ]
+    headings = ["known clips of the person", "n", *SCORES.values(), "ECE", "gain in accuracy"]
+    return markdown_table(headings, rows)
 
-    Subjects are resampled however few they are, because the clips of one are not independent.
+
+@matplotlib.rc_context(STYLE)
+def draw_curve(points: Sequence[CurvePoint], path: Path) -> None:
+    """Draw accuracy and ECE of a learning curve over the number of known clips.
+
+    The bands are the 95 % intervals over people, of `corrected` only, so that they do not overlap.
     """
-    scores = [judge(run) for run in runs]
-    bounds = bootstrap(runs, min_subjects=2).bounds
-    cells = []
-    for key in SCORES:
-        mean = 100 * np.mean([getattr(score, key) for score in scores])
-        cells.append(f"{mean:.1f} [{100 * bounds[key][0]:.1f}, {100 * bounds[key][1]:.1f}]")
-    return [title, *cells]
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    accuracy, ece = figure.subplots(1, 2, width_ratios=(3, 2))
+    for kind, color in zip(KINDS, MODEL_COLORS, strict=False):
+        curve = [point for point in points if point.kind == kind]
+        nums = [point.num for point in curve]
+        style = {"color": PALETTE[color], "marker": "o", "markersize": 4, "linewidth": 1.6}
+        accuracy.plot(nums, [point.scores["accuracy"] for point in curve], **style)
+        ece.plot(nums, [point.ece for point in curve], **style, label=KINDS[kind])
+        if kind == "corrected":
+            bounds = zip(*(point.bounds["accuracy"] for point in curve), strict=True)
+            accuracy.fill_between(nums, *bounds, color=PALETTE[color], alpha=0.12, linewidth=0)
+    accuracy.set_title("accuracy of the other clips, %")
+    ece.set(title="expected calibration error, %", ylim=(0, None))
+    for axes in (accuracy, ece):
+        axes.set(xlabel="known clips of the person", xticks=NUMS)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, 0, ""))
+        axes.grid(axis="y")
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    with unfinished(path) as temporary:
+        figure.savefig(temporary, dpi=120, format=path.suffix[1:] or "png")
 
 
 def main() -> None:
-    """Print the table of the runs that the command line names."""
+    """Print the learning curve of the runs that the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m emotion.reports.personal",
-        description="Score runs on unseen subjects, without and with a neutral clip of each.",
+        description="Score runs on unseen people, by the number of known clips of each.",
     )
     parser.add_argument("run_dirs", type=Path, nargs="+", help="folders of finished runs")
     parser.add_argument(
-        "--share",
-        type=float,
-        default=PERSON_SHARE,
-        help="of a neutral clip's difference that is subtracted; 0 to 1 (%(default)s)",
+        "--draws",
+        type=int,
+        default=DRAWS,
+        help="random histories of each person (%(default)s)",
     )
+    parser.add_argument("--picture", type=Path, help="draw it to this PNG or SVG file, too")
     arguments = parser.parse_args()
-    with exit_on_error():
-        print(personal_table(arguments.run_dirs, arguments.share))
+    try:
+        points = learning_curve(read_folds(arguments.run_dirs), draws=arguments.draws)
+        print(curve_table(points))
+        if arguments.picture:
+            draw_curve(points, arguments.picture)
+    except UserError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ BLENDSHAPES = (
     "mouthStretchLeft", "mouthStretchRight", "mouthUpperUpLeft", "mouthUpperUpRight",
     "noseSneerLeft", "noseSneerRight",
 )  # fmt: skip
+NOISE_SCORE = 0.02  # scores below it are noise; added before a logarithm
 
 
 def stand_out(blendshapes: np.ndarray, typical: np.ndarray, number: int = 3) -> list[str]:

@@ -6,12 +6,15 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 
+from emotion.clips.naming import SPLITS
 from emotion.data.datamodule import StackDataModule
 from emotion.errors import UserError
 from emotion.evaluation.calibration import Calibration, min_clips
+from emotion.evaluation.learning_curve import ClipFeatures
 from emotion.evaluation.metrics import LevelScores
+from emotion.evaluation.person_model import class_means
 from emotion.evaluation.predictions import Predictions
-from emotion.models.lightning_module import ClassifierModule
+from emotion.models.lightning_module import ClassifierModule, DiscriminantModule
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +39,30 @@ def predict_splits(
                 )
             parts.append(Predictions.of_rows(rows, datamodule.labels, probabilities))
     return Predictions.joined(parts)
+
+
+def clip_features(module: DiscriminantModule, datamodule: StackDataModule) -> ClipFeatures:
+    """Return the features of all clips: the mean of their stacks'."""
+    rows, parts = [], []
+    for split in SPLITS:
+        for values, _ in datamodule.evaluation_dataloader(split) if datamodule.rows[split] else ():
+            with torch.inference_mode():
+                parts.append(module.network.features(values.to(module.device)).double().cpu())
+        rows += datamodule.rows[split]
+    features = torch.cat(parts).numpy()
+    clips, first, clip_of = np.unique(
+        [r.clip for r in rows], return_index=True, return_inverse=True
+    )
+    of_clips = [rows[place] for place in first]
+    return ClipFeatures(
+        tuple(datamodule.labels),
+        tuple(part.num_features for part in module.network.parts.values()),
+        class_means(features, clip_of),
+        np.array([datamodule.labels.index(row.label) for row in of_clips]),
+        np.array([row.subject for row in of_clips]),
+        clips,
+        np.array([row.split for row in of_clips]),
+    )
 
 
 def log_scores(scores: LevelScores, split: str, best_epoch: int) -> None:

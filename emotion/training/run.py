@@ -25,11 +25,12 @@ from emotion.data.datamodule import StackDataModule
 from emotion.data.split import count_parts
 from emotion.errors import UserError
 from emotion.evaluation.calibration import fit_calibration
+from emotion.evaluation.learning_curve import FEATURES_FILE
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
 from emotion.files import file_digest, unfinished
-from emotion.models.lightning_module import ClassifierModule
+from emotion.models.lightning_module import ClassifierModule, DiscriminantModule
 from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
 from emotion.models.sync_batch_norm import TimmSyncBatchNorm
@@ -46,7 +47,7 @@ from emotion.training.checkpoint import (
     load_checkpoint,
     starting_checkpoint,
 )
-from emotion.training.evaluate import log_calibration, log_scores, predict_splits
+from emotion.training.evaluate import clip_features, log_calibration, log_scores, predict_splits
 from emotion.training.loggers import Curves, Wandb, finish_wandb
 from emotion.training.ranks import announce_main_process, run_alone
 from emotion.training.record import FinishedRun, Throughput, read_record, write_record
@@ -168,6 +169,9 @@ def train_and_evaluate(
     written = [PREDICTIONS_FILE, RECIPE_FILE, checkpoint.name]
     if (run_dir / CURVES_FILE).is_file():
         written.append(CURVES_FILE)
+    if isinstance(module, DiscriminantModule):
+        clip_features(module, datamodule).write(run_dir / FEATURES_FILE)
+        written.append(FEATURES_FILE)
     wandb_loggers = [logger for logger in loggers if isinstance(logger, Wandb)]
     record = FinishedRun(
         **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),

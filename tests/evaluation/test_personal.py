@@ -1,9 +1,9 @@
-"""A person's own baseline, computed by hand."""
+"""Mean log-probabilities of neutral stacks, computed by hand."""
 
 import numpy as np
 import pytest
 
-from emotion.evaluation.personal import mean_neutral, with_baselines
+from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import Predictions, Sample
 
 LABELS = ("Anger", "Happy", "Neutral")
@@ -39,33 +39,3 @@ def test_without_neutral_stacks_there_is_none():
     assert mean_neutral(predictions.take([2, 4]), "Neutral") == []
     assert mean_neutral(predictions, None) == mean_neutral(predictions, "Calm") == []
     assert mean_neutral(predictions, "Happy") != []
-
-
-def test_each_neutral_clip_is_once_the_baseline_of_its_persons_other_clips():
-    answered = with_baselines(predictions_of(STACKS), [0.0, 0.0, 0.0], "Neutral", 1.0)
-    assert sorted((sample.clip, sample.segment) for sample in answered.samples) == [
-        ("a-h given a-n1", 1),
-        ("a-h given a-n2", 1),
-        ("a-n1 given a-n2", 1),
-        ("a-n1 given a-n2", 2),
-        ("a-n2 given a-n1", 1),
-        ("b-a given b-n", 1),
-    ]
-    assert set(answered.subjects) == {"a", "b"}  # c has no baseline
-    targets = dict(zip(answered.clips, answered.targets.tolist(), strict=True))
-    assert targets["a-h given a-n2"] == HAPPY and targets["b-a given b-n"] == ANGER
-
-
-@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
-def test_a_share_of_the_difference_is_subtracted_before_calibration(share: float):
-    neutral = np.log([0.2, 0.2, 0.6])
-    answered = with_baselines(predictions_of(STACKS), neutral.tolist(), "Neutral", 2.0, share)
-    baseline = (np.log([0.6, 0.1, 0.3]) + np.log([0.2, 0.4, 0.4])) / 2  # both segments of a-n1
-    powers = np.exp((np.log([0.5, 0.4, 0.1]) + share * (neutral - baseline)) / 2.0)
-    actual = answered.probabilities[answered.clips.index("a-h given a-n1")]
-    np.testing.assert_allclose(actual, powers / powers.sum(), rtol=1e-5)
-
-
-def test_a_single_clip_has_no_baseline_to_predict():
-    answered = with_baselines(predictions_of(STACKS[3:4]), [0.0, 0.0, 0.0], "Neutral", 1.0)
-    assert len(answered) == 0 and answered.probabilities.shape == (0, 3)
