@@ -4,6 +4,11 @@ python -m emotion.reports.personal RUN_DIR ...               of one cell, all it
 python -m emotion.reports.personal RUN_DIR ... --share 0.5   with another share of the difference
 """
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":  # before the other imports, which take a second
+    stop_on_signals("stopped; the same command prints the table")
+
 import argparse
 from collections import defaultdict
 from collections.abc import Sequence
