@@ -4,6 +4,11 @@ python -m emotion.reports.personal RUN_DIR ...                 of one cell, all 
 python -m emotion.reports.personal RUN_DIR ... --picture FILE  and a picture of it
 """
 
+from emotion.stopping import stop_on_signals
+
+if __name__ == "__main__":  # before the other imports, which take a second
+    stop_on_signals("stopped; the same command prints the table")
+
 import argparse
 import sys
 from collections.abc import Sequence

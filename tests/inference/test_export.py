@@ -138,7 +138,8 @@ def metadata_of(path: Path) -> dict[str, str]:
 def test_the_metadata_has_versions_and_no_paths(exported: Path):
     metadata = metadata_of(exported / "model.onnx")
     metrics = json.loads((exported / "metrics.json").read_text())
-    assert metadata["recipe"] == (exported / "recipe.json").read_text()
+    recipe = Recipe.from_json(metadata["recipe"], "model.onnx")
+    assert recipe == Recipe.read(exported / "recipe.json")
     assert metadata["precision"] == "float32"
     assert metadata["trained_by"] == (metrics["provenance"]["commit"] or "unknown commit")
     assert json.loads(metadata["exported_with"])["torch"] == torch.__version__.split("+")[0]
