@@ -16,6 +16,7 @@ from pydantic_core import CoreSchema, core_schema
 
 from emotion.errors import UserError
 
+MAX_LABELS = 100  # also of foreign records, whose charts would take hours
 YAML_NAMES = {"None": "null", "True": "true", "False": "false"}
 # Interpolations whose values are known only within a run, where they are texts
 KNOWN_IN_A_RUN = re.compile(r"\$\{(hydra|cell_name|sweep_name):[^{}]*\}")
@@ -37,6 +38,7 @@ class Must:
 
 
 Count = Annotated[int, Field(gt=0), Must("a positive integer")]
+Frames = Annotated[int, Field(gt=0, le=100_000), Must("an integer from 1 to 100000")]
 CountOrNull = Annotated[Count | None, Must("a positive integer or null")]
 Natural = Annotated[int, Field(ge=0), Must("an integer of at least 0")]
 Seed = Annotated[int, Field(ge=0, lt=2**32), Must("an integer from 0 to 4294967295")]
@@ -54,7 +56,9 @@ Texts = Annotated[list[Text], Must("a list of texts")]
 Paths = Annotated[Text | list[Text] | None, Must("a path, a list of paths or null")]
 Names = Annotated[list[str], Must('a list of names, numbers in quotes: ["03","17-20"]')]
 Dropout = Annotated[list[ShareBelow1], Field(min_length=2, max_length=2)]
-Labels = Annotated[list[str], Field(min_length=2), Must("a list of at least two class names")]
+Labels = Annotated[
+    list[str], Field(min_length=2, max_length=MAX_LABELS), Must("a list of 2 to 100 class names")
+]
 LabelMap = Annotated[
     dict[str, str | None], Must("a mapping from names (numbers in quotes) to class names or null")
 ]
@@ -109,7 +113,7 @@ class Data(Section):
 
 
 class Sampling(Section):
-    segment_frames: Count
+    segment_frames: Frames
     interval: Count
     by: Literal["frames", "time"]
     start: Literal["clip", "first_face"]

@@ -10,12 +10,12 @@ MARKDOWN = re.compile(r"([\\`*_{}\[\]#|$~!])")
 
 
 def for_terminal(text: str) -> str:
-    r"""Write control characters, and bytes that are not UTF-8, as escapes; keep line breaks.
+    r"""Write control characters and bytes that are not UTF-8 as escapes; keep line ends and tabs.
 
     >>> print(for_terminal("a\x1b[31m"))
     a\x1b[31m
     """
-    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def for_markdown(text: str) -> str:

@@ -16,7 +16,7 @@ from multiprocessing import parent_process
 from pathlib import Path
 from typing import TypeVar
 
-from emotion.errors import UserError
+from emotion.errors import UserError, is_machine_fault
 from emotion.stopping import end_with
 
 Item = TypeVar("Item")
@@ -123,6 +123,8 @@ class DaskExecutor:
                     yield item, future.result()
                 elif isinstance(error, KilledWorker):
                     yield item, run_alone(function, item)
+                elif is_machine_fault(error):
+                    raise error
                 else:
                     raise UserError(
                         f"the Dask cluster can't run our code ({' '.join(str(error).split())}): "

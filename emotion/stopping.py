@@ -36,14 +36,14 @@ def stop_on_signals(line: str) -> None:
     it. Worker processes never outlive it.
     """
     Stop.line = line
+    sys.excepthook, sys.unraisablehook = map(unless_stopped, (sys.excepthook, sys.unraisablehook))
+    atexit.register(end_if_stopped)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     reader, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # C code writes each signal's number
     threading.Thread(target=watch, args=(reader,), daemon=True).start()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, interrupt)
-    sys.excepthook, sys.unraisablehook = map(unless_stopped, (sys.excepthook, sys.unraisablehook))
-    atexit.register(end_if_stopped)
     os.register_at_fork(after_in_child=leave_signals_to_parent)
 
 
@@ -71,7 +71,9 @@ def watch(reader: int) -> None:
 
 def end_if_stopped() -> None:
     """End a stopped process and its children at once; the last function that it calls at exit."""
-    if not Stop.signal:
+    if not Stop.signal:  # it has done its work: a signal comes too late
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
         return
     Stop.ending.acquire()  # never released
     with suppress(Exception):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from multiprocessing import parent_process
 
 PATIENCE_S = 60.0
+REASON = f"its decoder crashes, or gives no frame for {PATIENCE_S:.0f} s"
 
 
 class Watchdog:

@@ -21,7 +21,7 @@ from emotion.cli import REPOSITORY
 from emotion.errors import UserError
 from emotion.executors import DaskExecutor, LocalExecutor, fingerprint, unfit_worker
 from emotion.stacks.sampling import num_images
-from tests.caches import BuildableCache
+from tests.caches import BuildableCache, without_times
 
 # Functions without a name travel as they are: no process has to import this module.
 square = lambda number: number**2  # noqa: E731
@@ -199,11 +199,7 @@ def build(compose: Callable, clips: Path) -> Callable[..., dict[str, bytes]]:
             ["data=scrapping", f"data.root={clips}", f"paths.cache={folder}", *overrides],
         )
         BuildableCache.from_config(cfg).build()
-        return {
-            str(path.relative_to(folder)): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
+        return without_times(folder)
 
     return cut
 

@@ -135,16 +135,12 @@ def rounded(probabilities: Probabilities | None) -> dict[str, float] | None:
 def json_lines(path: Path) -> Iterator[Callable[["Answer"], None]]:
     """Yield a function that writes the answer of a clip to a file at once, as a line of JSON."""
     # a surrogate, which stands for a byte of a name that is not UTF-8, is an escape of JSON then
-    with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
-
-        def write(answer: Answer) -> None:
-            try:
-                print(answer.to_json(), file=file, flush=True)
-            except OSError as error:
-                error.filename = str(path)
-                raise
-
-        yield write
+    try:
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as file:
+            yield lambda answer: print(answer.to_json(), file=file, flush=True)
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
 
 
 def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> None:

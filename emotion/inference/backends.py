@@ -12,7 +12,7 @@ from typing import Protocol
 
 import numpy as np
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError, is_machine_fault
 from emotion.inference.onnx_file import OUTPUT, read_onnx
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.face_values import values_shape
@@ -46,7 +46,7 @@ class PyTorchBackend:
         recipe = read_recipe(path)
         own = tuple(settings["labels"]), settings["num_images"]
         if own != (recipe.labels, recipe.num_images):
-            raise UserError(f"{path} and {RECIPE_FILE} beside it are not of the same run")
+            raise DamagedFile(f"{path} and {RECIPE_FILE} beside it are not of the same run")
         self.module = MODULES[recipe.inputs](**settings).eval()
         load_weights(self.module, checkpoint["state_dict"], str(path))
 
@@ -80,12 +80,12 @@ class OnnxBackend:
         name = self.recipe.inputs
         type_ = "tensor(uint8)" if name == "stacks" else "tensor(float)"
         expected = [
-            (name, type_, list(random_inputs(self.recipe, 1).shape[1:])),
+            (name, type_, list(input_shape(self.recipe, 1)[1:])),
             (OUTPUT, "tensor(float)", [len(self.recipe.labels)]),
         ]
         nodes = *self._session.get_inputs(), *self._session.get_outputs()
         if [(node.name, node.type, node.shape[1:]) for node in nodes] != expected:
-            raise UserError(f"{path} is damaged: its model does not match its recipe")
+            raise DamagedFile(f"{path} is damaged: its model does not match its recipe")
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
         """See `Backend.classify`."""
@@ -101,17 +101,23 @@ def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
         record.check_files(path.parent, RECIPE_FILE, path.name)
     with one_line_errors(path):
         backend = {".ckpt": PyTorchBackend, ".onnx": OnnxBackend}[path.suffix](path, num_threads)
-        backend.classify(random_inputs(recipe, 1))
+        if not np.isfinite(backend.classify(random_inputs(recipe, 1))).all():
+            raise DamagedFile(f"{path} has weights that are not finite")
     return backend, recipe
+
+
+def input_shape(recipe: Recipe, num: int) -> tuple[int, ...]:
+    """Return the shape of `num` stacks or values of faces, see `Backend.classify`."""
+    if recipe.inputs != "stacks":
+        return num, recipe.num_images, *values_shape(recipe.inputs)
+    return num, recipe.num_images, recipe.image_px, recipe.image_px
 
 
 def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> np.ndarray:
     """Draw `num` random stacks or values of faces, as `Backend.classify` takes them."""
-    generator = np.random.default_rng(seed)
+    generator, shape = np.random.default_rng(seed), input_shape(recipe, num)
     if recipe.inputs != "stacks":
-        shape = (num, recipe.num_images, *values_shape(recipe.inputs))
         return generator.normal(size=shape).astype(np.float32)
-    shape = (num, recipe.num_images, recipe.image_px, recipe.image_px)
     return generator.integers(256, size=shape, dtype=np.uint8)
 
 
@@ -168,5 +174,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
     except ImportError as error:
         raise UserError(f"{path}: {error}: pip install -r requirements-onnx.txt") from None
     except Exception as error:  # torch, timm and ONNX Runtime each have exceptions of their own
+        if is_machine_fault(error):
+            raise
         reason = f"{type(error).__name__}: {error}".partition("\n")[0][:200]
-        raise UserError(f"{path} is damaged, or not a model of this project: {reason}") from error
+        raise DamagedFile(f"{path} is damaged, or no model of ours: {reason}") from error

@@ -15,6 +15,7 @@ from emotion.files import unfinished
 from emotion.inference.answer import Answer, json_lines
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.progress import progress_bar
+from emotion.watchdog import REASON, watchdog
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Predictor:
             return
         with progress_bar("predicting clips", len(clips)) as advance:
             for (clip, _), answer in LocalExecutor(num_workers).run(self.predict, named, Path()):
-                yield clip, answer or failed(clip, "reading it kills the process")
+                yield clip, answer or failed(clip, REASON)
                 advance()
 
     def predict_to_file(
@@ -66,7 +67,8 @@ class Predictor:
         recognizer = loaded(self)
         recognizer.check_stride(self.stride)
         try:
-            answer = recognizer.predict(clip, self.stride)
+            with watchdog.watch():
+                answer = recognizer.predict(clip, self.stride)
             if self.rendered is not None:
                 from emotion.inference.drawing import render  # Matplotlib takes 0.3 s
 

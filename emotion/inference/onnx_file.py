@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile
+from emotion.files import read_whole
 from emotion.models.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -21,6 +22,25 @@ OUTPUT = "logits"  # the model's output; its input is named like the recipe's `i
 # and a value (field 2) of 64 hexadecimal digits. It comes after all other entries, so that it
 # covers every byte before it.
 DIGEST_ENTRY = b"\x72\x4a\x0a\x06sha256\x12\x40"
+MAX_BYTES = (1 << 31) - 1  # of a protobuf message
+MAX_NODES = 20_000  # the quantized EfficientNetV2-M has 4,000
+# What exports of the three models, of landmarks and of timm's convolutional networks and
+# transformers have, in float32 and quantized, and operators of the same kinds. Each of them ends by
+# itself: there is no Loop, If, Scan or SequenceMap.
+OPERATORS = frozenset([
+    *("Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "AveragePool", "MaxPool"),
+    *("GlobalAveragePool", "GlobalMaxPool", "BatchNormalization", "GroupNormalization"),
+    *("InstanceNormalization", "LayerNormalization", "Clip", "Elu", "Erf", "Exp", "Gelu"),
+    *("HardSigmoid", "HardSwish", "LeakyRelu", "Log", "Mish", "PRelu", "Relu", "Selu", "Sigmoid"),
+    *("Softmax", "Softplus", "Softsign", "Tanh", "Abs", "Add", "And", "Cast", "Ceil", "Cos", "Div"),
+    *("Equal", "Floor", "Greater", "GreaterOrEqual", "Identity", "Less", "LessOrEqual", "Max"),
+    *("Min", "Mod", "Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Round", "Sin", "Sqrt", "Sub"),
+    *("Sum", "Where", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
+    *("ReduceSum", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten"),
+    *("Gather", "GatherElements", "Pad", "Range", "Reshape", "Resize", "Shape", "Slice"),
+    *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    *("DequantizeLinear", "QuantizeLinear"),
+])  # fmt: skip
 EXPORT = "python -m emotion.inference.export RUN_DIR"
 
 
@@ -28,32 +48,36 @@ def read_onnx(path: Path) -> tuple[bytes, Recipe]:
     """Check an exported model, and return its content and its recipe.
 
     Raises:
-        UserError: the file is missing, damaged, not of this project or of an older version of it,
-            or refers to data outside itself.
+        DamagedFile: the file is missing, damaged, not of this project or of an older version of
+            it, refers to data outside itself, or may run for ever.
     """
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from None
+        data = read_whole(path, MAX_BYTES)
+    except FileNotFoundError:
+        raise DamagedFile(f"{path} is missing") from None
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except DecodeError:
         model.Clear()
     if not model.HasField("graph"):
-        raise UserError(f"{path} is not an ONNX model, or damaged")
-    # ONNX Runtime would follow such a reference to any file, also by an absolute path.
-    tensors = (each for each in messages_of(model) if isinstance(each, onnx.TensorProto))
-    if any(each.external_data or each.data_location for each in tensors):
-        raise UserError(f"{path} refers to data outside itself, which exported models never do")
+        raise DamagedFile(f"{path} is not an ONNX model, or damaged")
+    for part in messages_of(model):
+        # ONNX Runtime would follow such a reference to any file, also by an absolute path.
+        if isinstance(part, onnx.TensorProto) and (part.external_data or part.data_location):
+            raise DamagedFile(f"{path} refers to data outside itself, as no exported model does")
+        if isinstance(part, onnx.NodeProto) and (part.domain or part.op_type not in OPERATORS):
+            raise DamagedFile(f"{path} has the operator {part.op_type}, as no exported model does")
+    if model.functions or len(model.graph.node) > MAX_NODES:
+        raise DamagedFile(f"{path} has functions or too many operators")
     metadata = {entry.key: entry.value for entry in model.metadata_props}
     if RECIPE_KEY not in metadata:
-        raise UserError(f"{path} has no recipe: it was not exported by {EXPORT}")
+        raise DamagedFile(f"{path} has no recipe: it was not exported by {EXPORT}")
     if with_digest(data[: -len(DIGEST_ENTRY) - 64]) != data:
-        raise UserError(f"{path} is damaged, or was changed after its export")
+        raise DamagedFile(f"{path} is damaged, or was changed after its export")
     return data, Recipe.from_json(metadata[RECIPE_KEY], f"the recipe in {path}")
 
 

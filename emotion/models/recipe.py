@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
+from emotion.config import MAX_LABELS
 from emotion.errors import DamagedFile, UserError, first_problem
 from emotion.executors import pixel_versions
 from emotion.files import read_sealed, write_sealed
@@ -18,6 +19,7 @@ from emotion.stacks.sampling import interval_step, num_images
 from emotion.stacks.settings import CacheSettings
 
 RECIPE_FILE = "recipe.json"
+MAX_PIXELS = 1 << 28  # of a stack: 256 MB
 VERSION = 3  # of the JSON; counts up when a key changes its meaning
 
 REMEDY = f"damaged, or not of version {VERSION}: train or export the model again"
@@ -33,7 +35,8 @@ class Recipe(BaseModel):
     version: Literal[3] = VERSION
     title: str
     data: str  # the training data, and what a reader must know of it
-    labels: Annotated[tuple[str, ...], Field(min_length=1)]  # in the order of their indices
+    # In the order of their indices
+    labels: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LABELS)]
     settings: CacheSettings
     interval: int  # frames from one image of the model's stacks to the next
     image_px: Annotated[int, Field(ge=1)]
@@ -47,7 +50,13 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
         """Check the fields against each other."""
-        interval_step(self.interval, self.settings.interval, self.settings.segment_frames)
+        settings = self.settings
+        interval_step(self.interval, settings.interval, settings.segment_frames)
+        largest = max(settings.size_px, self.image_px)
+        if settings.num_images * largest**2 > MAX_PIXELS:
+            raise UserError(f"a stack must have at most {MAX_PIXELS} pixels")
+        if settings.min_frames > settings.segment_frames:
+            raise UserError(f"min_frames must be at most {settings.segment_frames}")
         if len(set(self.labels)) < len(self.labels):
             raise UserError("labels must be unique")
         if self.neutral_label is not None and self.neutral_label not in self.labels:

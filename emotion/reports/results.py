@@ -129,8 +129,9 @@ def read_runs(sweep_dir: Path) -> tuple[list[SweepRun], list[UserError]]:
     runs = [run for run in found if isinstance(run, SweepRun)]
     errors = [*damaged, *(run.error for run in runs if run.status == "damaged")]
     if not runs or (errors and all(run.status != "finished" for run in runs)):
-        reason = errors[0] if errors else "give the folder of a sweep or of a run"
-        raise UserError(f"no readable {RECORD_FILE} in {sweep_dir} or below: {reason}")
+        if errors:
+            raise UserError(f"{sweep_dir} holds no finished run that is whole: {errors[0]}")
+        raise UserError(f"{sweep_dir} holds no {RECORD_FILE}: give the folder of a sweep or run")
     return runs, damaged
 
 

@@ -29,7 +29,7 @@ from emotion.stacks.face_model import find_face_model
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.source import ClipSource
 from emotion.tables import write_rows, write_table
-from emotion.watchdog import PATIENCE_S
+from emotion.watchdog import REASON
 
 log = logging.getLogger(__name__)
 
@@ -197,8 +197,7 @@ class CacheBuilder:
             # The largest first, so that no process is left alone with one of them at the end.
             clips = sorted(clips, key=size_bytes, reverse=True)
             for clip, record in self.executor.run(cut, clips, self.cache.directory):
-                reason = f"its decoder crashes, or gives no frame for {PATIENCE_S:.0f} s"
-                killed = Dropped(clip.id, reason)
+                killed = Dropped(clip.id, REASON)
                 records[clip.id] = record or ClipRecord(clip=clip.id, failed=True, dropped=[killed])
                 advance(records[clip.id].num_frames)
         return records

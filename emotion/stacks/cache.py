@@ -28,12 +28,14 @@ from emotion.errors import DamagedFile, is_machine_fault
 from emotion.files import MAX_NAME_BYTES, digest, file_digest, read_sealed, write_sealed
 from emotion.stacks.arrays import read_array
 from emotion.stacks.face_values import PART_SHAPES
-from emotion.stacks.manifest import StackRow, read_dropped, read_manifest
+from emotion.stacks.manifest import StackRow
 from emotion.stacks.settings import CacheSettings
 from emotion.stacks.source import ClipSource
 from emotion.stacks.stack import read_stack
+from emotion.tables import read_rows
 
 CACHE_VERSION = 2  # counts up when a file of the cache changes its meaning
+REMEDY = "run preprocess.py to make it"
 TABLES = ("manifest.csv", "dropped.csv", "report.csv")
 
 _known: set[tuple[Path, str]] = set()  # files whose digest this process has compared
@@ -96,8 +98,8 @@ class Cache:
         return path is not None and Path(path).is_relative_to(self.directory)
 
     def manifest(self) -> list[StackRow]:
-        """Read the rows of all stacks; see `read_manifest`."""
-        return read_manifest(self.manifest_path)
+        """Read the rows of all stacks; see `read_rows`."""
+        return read_rows(self.manifest_path, StackRow, REMEDY)
 
     def manifest_sha256(self) -> str | None:
         """Return the digest of the manifest, 64 hexadecimal digits; None if there is none."""
@@ -105,8 +107,8 @@ class Cache:
         return file_digest(path) if path.is_file() else None
 
     def dropped(self) -> list[Dropped]:
-        """Read what made no stack, and why; see `read_dropped`."""
-        return read_dropped(self.directory / "dropped.csv")
+        """Read what made no stack, and why; see `read_rows`."""
+        return read_rows(self.directory / "dropped.csv", Dropped, REMEDY)
 
     def stack(self, row: StackRow) -> np.ndarray:
         """Read a stack, (T, H, W) uint8; (1, H, W) of a still; raises as `landmarks`."""

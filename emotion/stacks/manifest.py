@@ -1,12 +1,6 @@
 """The manifest: one row for each stack of a cache, in a CSV file."""
 
 from dataclasses import dataclass
-from pathlib import Path
-
-from emotion.clips.naming import Dropped
-from emotion.tables import read_rows
-
-REMEDY = "run preprocess.py to make it"
 
 
 @dataclass(frozen=True)
@@ -51,13 +45,3 @@ class StackRow:
 
     def _beside(self, folder: str) -> str:
         return f"{folder}{self.stack.removeprefix('stacks').removesuffix('.tiff')}.npy"
-
-
-def read_manifest(path: Path) -> list[StackRow]:
-    """Read a manifest; see `read_rows`."""
-    return read_rows(path, StackRow, REMEDY)
-
-
-def read_dropped(path: Path) -> list[Dropped]:
-    """Read the table of what made no stack, and why; see `read_rows`."""
-    return read_rows(path, Dropped, REMEDY)

@@ -6,7 +6,7 @@ from typing import Literal
 from omegaconf import DictConfig
 from pydantic import ConfigDict
 
-from emotion.config import Count, NonNegative, Share
+from emotion.config import Count, Frames, NonNegative, Share
 from emotion.stacks.sampling import num_images
 
 
@@ -22,7 +22,7 @@ class CacheSettings:
     __pydantic_config__ = ConfigDict(extra="forbid")
 
     min_frames: Count
-    segment_frames: Count
+    segment_frames: Frames
     interval: Count
     by: Literal["frames", "time"]
     start: Literal["clip", "first_face"]

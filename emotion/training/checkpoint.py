@@ -14,6 +14,7 @@ from emotion.models.weights import load_weights, read_checkpoint
 from emotion.training.record import FinishedRun, read_record
 
 LAST = "last.ckpt"
+STATE_OF_TRAINING = {"callbacks", "epoch", "hyper_parameters", "loops", "lr_schedulers"}
 
 
 class RunCheckpoint(ModelCheckpoint):
@@ -93,7 +94,9 @@ def load_checkpoint(path: Path, module: pl.LightningModule) -> dict[str, Any]:
             f"{what} holds weights only, and training cannot resume from it; "
             f"to start anew with its weights set model.pretrained={path}"
         )
-    theirs = checkpoint.get("hyper_parameters", {})
+    if missing := STATE_OF_TRAINING - checkpoint.keys():
+        raise DamagedFile(f"{what} is no checkpoint of train.py: it has no {min(missing)}")
+    theirs = checkpoint["hyper_parameters"]
     for key, value in module.hparams.items():
         if key in theirs and theirs[key] != value:
             raise UserError(
@@ -114,4 +117,7 @@ def best_beside(checkpoint: dict[str, Any], path: Path) -> Path:
     except (OSError, LookupError, ValueError, TypeError, AttributeError) as error:
         if is_machine_fault(error):
             raise
-    raise DamagedFile(f"ckpt_path={path}: the best checkpoint beside it is missing or damaged")
+    raise DamagedFile(
+        f"ckpt_path={path}: the best checkpoint of its run, beside it, is missing or damaged; "
+        "ckpt_path=null trains anew"
+    )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator
 
+from emotion.config import MAX_LABELS
 from emotion.data.split import PartCounts
 from emotion.errors import DamagedFile
 from emotion.evaluation.calibration import Calibration
@@ -49,7 +50,8 @@ class RunHead(Part):
     interval: int  # frames from one image of a stack to the next
     seed: int
     data: str
-    labels: Annotated[tuple[str, ...], Field(min_length=1)]  # in the order of their indices
+    # In the order of their indices
+    labels: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LABELS)]
     split: SplitSettings
     overrides: tuple[str, ...] = ()
 

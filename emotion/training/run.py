@@ -23,7 +23,7 @@ from rich.console import Console
 from emotion.cli import config_tree, describe_data
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import count_parts
-from emotion.errors import DamagedFile, UserError
+from emotion.errors import UserError
 from emotion.evaluation.calibration import fit_calibration
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
@@ -242,8 +242,8 @@ def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tupl
             log.info("resumes after epoch %d of %s", epochs_done, start)
         elif cfg.ckpt_path == "last":
             log.info("no %s yet: starts with epoch 1", run_dir / LAST)
-    except DamagedFile as error:
-        if hydra.mode != RunMode.MULTIRUN:  # else nobody has asked for this file
+    except UserError as error:
+        if hydra.mode != RunMode.MULTIRUN or cfg.ckpt_path != "last":
             raise
         log.warning("WARNING: starts with epoch 1: %s", error)
         start = None

@@ -6,8 +6,10 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from emotion.errors import is_machine_fault
 from emotion.inference.answer import Answer, answers_table, json_lines, write_csv
 
 FOREIGN = os.fsdecode(b"clips/\x1b[31m[bold]caf\xe9.mp4")  # the last byte is not UTF-8
@@ -38,3 +40,10 @@ def test_the_terminal_shows_names_as_they_are():
     console.print(answers_table(ANSWERS, [answer.clip for answer in ANSWERS], ["=Happy"]))
     shown = console.file.getvalue()
     assert r"\x1b[31m[bold]caf\udce9.mp4" in shown and "[/]" in shown and "\x1b[31m" not in shown
+
+
+def test_a_full_disk_names_the_file():
+    with pytest.raises(OSError, match="/dev/full") as caught:  # noqa: SIM117
+        with json_lines(Path("/dev/full")) as write:
+            write(ANSWERS[0])
+    assert is_machine_fault(caught.value)

@@ -1,6 +1,7 @@
 """ONNX files: anything but a whole file of this project is an error in one line."""
 
 import hashlib
+import os
 import re
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.inference.backends import OnnxBackend, load_model
 from emotion.inference.onnx_file import read_onnx, with_digest
 from emotion.models.recipe import Recipe
@@ -161,6 +162,36 @@ def test_custom_operators_are_an_error(model, write):
     model.graph.node[2].domain = "custom.ops"
     model.opset_import.append(onnx.helper.make_opsetid("custom.ops", 1))
     refused(write(model))
+
+
+def test_an_endless_loop_is_an_error(model, write):
+    helper, types = onnx.helper, onnx.TensorProto
+    names = ("step", types.INT64), ("go", types.BOOL)
+    inputs = [helper.make_tensor_value_info(name, kind, []) for name, kind in names]
+    outputs = [helper.make_tensor_value_info("on", types.BOOL, [])]
+    body = helper.make_graph([helper.make_node("Identity", ["go"], ["on"])], "b", inputs, outputs)
+    model.graph.initializer.append(helper.make_tensor("true", types.BOOL, [], [True]))
+    model.graph.node.insert(0, helper.make_node("Loop", ["", "true"], [], body=body))
+    refused(write(model), "Loop")
+
+
+def test_functions_are_an_error(model, write):
+    body = [onnx.helper.make_node("Relu", ["x"], ["y"])]
+    opsets = [onnx.helper.make_opsetid("", 17)]
+    model.functions.append(onnx.helper.make_function("f", "Mine", ["x"], ["y"], body, opsets))
+    refused(write(model), "functions")
+
+
+def test_a_model_of_weights_that_are_not_finite_is_an_error(model, write):
+    weights = np.full((9, 5), np.inf, np.float32)
+    model.graph.initializer[0].CopyFrom(onnx.numpy_helper.from_array(weights, "weights"))
+    with pytest.raises(DamagedFile, match="finite"):
+        load_model(write(model))
+
+
+def test_a_pipe_is_an_error(tmp_path: Path):
+    os.mkfifo(tmp_path / "model.onnx")
+    refused(tmp_path / "model.onnx")
 
 
 def test_without_onnx_runtime_the_error_names_the_requirements(model, write, monkeypatch):

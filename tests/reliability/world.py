@@ -26,15 +26,15 @@ class World:
         """Make everything once, and keep a copy."""
         self.folder = folder / "world"
         self._copy = folder / "copy"
-        self._runner = Commands()
-        (self.folder / "outputs").mkdir(parents=True)
+        self.runner = Commands()
+        self.folder.mkdir(parents=True, exist_ok=True)
         self.commands = commands(self.folder)
         runs = self.folder / "outputs" / "runs"
         first = "preprocess", "resume", "train", "sweep", "export"
         for name in first:
             command = self.commands[name]
             until = runs / "cut" / "last.ckpt" if name == "resume" else None
-            outcome = self._runner.run(command.script, *command.arguments, until=until)
+            outcome = self.runner.run(command.script, *command.arguments, until=until)
             assert outcome.status == (None if until else 0), outcome.output
             if name == "train":
                 (runs / "new").rename(runs / "one")
@@ -42,16 +42,20 @@ class World:
 
     def run(self, command: Command) -> Outcome:
         """Run a command."""
-        return self._runner.run(command.script, *command.arguments)
+        return self.runner.run(command.script, *command.arguments)
 
-    def restore(self) -> None:
-        """Make the folder again as it was."""
-        shutil.rmtree(self.folder)
-        shutil.copytree(self._copy, self.folder)
+    def restore(self, without: str | None = None) -> None:
+        """Make the folder again as it was, but for one path in it; it may be a mounted disk."""
+        for path in self.folder.iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.copytree(self._copy, self.folder, dirs_exist_ok=True)
+        if without:
+            path = self.folder / without
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """End the process that runs the commands."""
-        self._runner.close()
+        self.runner.close()
 
 
 def data(folder: Path) -> list[str]:

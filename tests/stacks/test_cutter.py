@@ -196,7 +196,7 @@ def test_every_image_has_the_values_of_its_own_face(
     blendshapes = read_array(cache.blendshapes_path("late", 1))
     assert blendshapes.shape == (18, 52) and blendshapes.dtype == np.float32
     assert landmarks.shape == (18, 468, 3) and landmarks.dtype == np.float32
-    cropper = face_cropper(cutter(tracking="none").cache.settings, None)
+    cropper = face_cropper(cutter(tracking="none").cache.settings)
     cropper.start_clip()
     for place, picture in enumerate(list(Video(path).pictures())[::5]):
         face = cropper.crop(picture.rgb())

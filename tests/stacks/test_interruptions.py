@@ -1,7 +1,6 @@
 """What a killed, crashed or doubled run of preprocess.py leaves behind."""
 
 import os
-import re
 import shutil
 import signal
 import subprocess
@@ -19,7 +18,7 @@ from emotion.files import MACHINE
 from emotion.stacks.build import CacheBuilder
 from emotion.stacks.clip_record import ClipRecord
 from emotion.stacks.cutter import Cutter
-from tests.caches import BuildableCache
+from tests.caches import BuildableCache, without_times
 
 pytestmark = pytest.mark.slow
 
@@ -53,15 +52,8 @@ def wait_for_stacks(cache: Path, number: int, patience_s: float = 240) -> None:
 
 
 def contents(cache: Path) -> dict[str, bytes]:
-    """Read all files of a cache, hidden ones too; of the records only what holds no times."""
     (root,) = cache.glob("scrapping-*")
-    found = {str(p.relative_to(root)): p for p in root.rglob("*") if p.is_file()}
-    return {
-        name: re.sub(rb'"(modified|changed)_ns": \d+|"digest": "\w+"\n}', b"", path.read_bytes())
-        if "/clips/" in name
-        else path.read_bytes()
-        for name, path in found.items()
-    }
+    return without_times(root)
 
 
 @pytest.fixture(scope="module")

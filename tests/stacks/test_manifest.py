@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from emotion.errors import UserError
-from emotion.stacks.manifest import StackRow, read_manifest
-from emotion.tables import read_table, write_rows, write_table
+from emotion.stacks.manifest import StackRow
+from emotion.tables import read_rows, read_table, write_rows, write_table
 
 PLAIN = StackRow(
     stack="stacks/Happy_0001_0002.tiff",
@@ -59,7 +59,7 @@ def test_landmarks_lie_beside_the_stack():
 def test_rows_come_back_as_they_were(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     write_rows(path, StackRow, [AWKWARD, PLAIN, AWKWARD])
-    back = read_manifest(path)
+    back = read_rows(path, StackRow, "make it")
     assert back == [AWKWARD, PLAIN, AWKWARD]
     for row in back:
         for field in fields(StackRow):
@@ -96,7 +96,7 @@ def test_damaged_manifest_is_refused_with_file_line_and_column(
     assert old in content
     path.write_text(content.replace(old, new, 1))
     with pytest.raises(UserError) as refusal:
-        read_manifest(path)
+        read_rows(path, StackRow, "make it")
     message = str(refusal.value)
     assert all(text in message for text in [str(path), *named]) and "\n" not in message
 
@@ -104,17 +104,17 @@ def test_damaged_manifest_is_refused_with_file_line_and_column(
 def test_missing_or_binary_manifest_is_refused_with_its_file(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     with pytest.raises(UserError, match="manifest"):
-        read_manifest(path)
+        read_rows(path, StackRow, "make it")
     path.write_bytes(bytes(range(256)))
     with pytest.raises(UserError, match="manifest"):
-        read_manifest(path)
+        read_rows(path, StackRow, "make it")
 
 
 def test_a_manifest_of_no_stacks_keeps_its_columns(tmp_path: Path):
     path = tmp_path / "manifest.csv"
     write_rows(path, StackRow, [])
     assert path.read_text().startswith("stack,clip,segment,label,subject,split,")
-    assert read_manifest(path) == []
+    assert read_rows(path, StackRow, "make it") == []
 
 
 def test_crop_found_reads_a_letter_for_every_place():

@@ -17,6 +17,7 @@ from emotion.files import file_digest
 from emotion.models.lightning_module import EmotionModule
 from emotion.training import checkpoint
 from emotion.training.checkpoint import (
+    STATE_OF_TRAINING,
     WholeCheckpoints,
     best_beside,
     load_checkpoint,
@@ -141,6 +142,8 @@ def test_a_file_that_training_cannot_resume_from_is_named(tmp_path):
     torch.save(saved, path)
     assert_refused("model.pretrained")
     torch.save(saved | {"optimizer_states": []}, path)
+    assert_refused("callbacks")
+    torch.save(dict.fromkeys(STATE_OF_TRAINING) | saved | {"optimizer_states": []}, path)
     assert_refused("hidden=64")
     assert load_checkpoint(path, module(hidden=64))["hyper_parameters"] == settings
 

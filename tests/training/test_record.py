@@ -35,6 +35,14 @@ def test_a_folder_without_a_record_has_none(tmp_path: Path):
     assert read_record(tmp_path / "missing") is None
 
 
+@pytest.mark.parametrize("num", [0, 101])
+def test_a_record_without_labels_or_with_too_many_is_refused(tmp_path: Path, num: int):
+    labels = tuple(map(str, range(num)))
+    write_record(tmp_path, FAILED.model_copy(update={"labels": labels}))
+    with pytest.raises(UserError, match="labels"):
+        read_record(tmp_path)
+
+
 def test_a_failed_run_is_read_back(tmp_path: Path):
     write_record(tmp_path, FAILED)
     assert read_record(tmp_path) == FAILED
