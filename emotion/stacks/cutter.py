@@ -164,7 +164,7 @@ def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
 
 
 @lru_cache(maxsize=1)
-def face_cropper(settings: CacheSettings, model: str | PathLike | None) -> FaceCropper:
+def face_cropper(settings: CacheSettings, model: str | PathLike | None = None) -> FaceCropper:
     """Load the face model once per process: loading it for every clip would take 80 ms each."""
     return FaceCropper(settings, model)
 

@@ -72,7 +72,7 @@ def another(value: float | str | bool) -> float | str | bool:
 
 def test_settings_are_those_of_the_config(compose: Callable):
     standard = compose("preprocess", ["data=demo"])
-    keys = {"min_frames", *standard.sampling, *standard.face}
+    keys = {"min_frames", *standard.sampling, *standard.face} - {"model"}
     assert keys == {field.name for field in fields(CacheSettings)}
     assert CacheSettings.from_config(standard) == STANDARD
     other = compose("preprocess", ["data=demo", "face.margin=0.2"])
@@ -196,7 +196,7 @@ def test_every_image_has_the_values_of_its_own_face(
     blendshapes = read_array(cache.blendshapes_path("late", 1))
     assert blendshapes.shape == (18, 52) and blendshapes.dtype == np.float32
     assert landmarks.shape == (18, 468, 3) and landmarks.dtype == np.float32
-    cropper = face_cropper(cutter(tracking="none").cache.settings, None)
+    cropper = face_cropper(cutter(tracking="none").cache.settings)
     cropper.start_clip()
     for place, picture in enumerate(list(Video(path).pictures())[::5]):
         face = cropper.crop(picture.rgb())
