@@ -76,11 +76,7 @@ def processor_s(way: str, cutter: Cutter, clip: Clip) -> float:
 
 def warm_up(cutter: Cutter) -> None:
     """Import MediaPipe and load the face mesh."""
-<<<<<<< HEAD
     face_cropper(cutter.cache.settings, None).observe(np.zeros((64, 64, 3), np.uint8))
-=======
-    face_cropper(cutter.cache.settings).observe(np.zeros((64, 64, 3), np.uint8))
->>>>>>> e
     time.sleep(0.2)  # so that every process does it itself
 
 
