@@ -29,7 +29,8 @@ def happy(share: float) -> dict[str, float]:
 
 
 def faces(*found: tuple[int, float]) -> list[SampledFace]:
-    return [SampledFace(frame, (0, 0, 10, 10), sharpness, (0.0,) * 52) for frame, sharpness in found]
+    still = (0.0,) * 52
+    return [SampledFace(frame, (0, 0, 10, 10), sharpness, still) for frame, sharpness in found]
 
 
 # The cover frame
