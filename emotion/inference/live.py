@@ -63,7 +63,7 @@ class Camera:
 
     def __init__(self, number: int) -> None:
         """Open a camera by the system's number, from 0, or raise a UserError."""
-        cv2.setLogLevel(0)  # OpenCV prints every backend that it has tried
+        cv2.utils.logging.setLogLevel(0)  # OpenCV prints every backend that it has tried
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened() or not self._capture.read()[0]:
             raise UserError(

@@ -6,7 +6,9 @@ blendshapes (Grishchenko et al., "Blendshapes GHUM", 2023, https://arxiv.org/abs
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -112,6 +114,11 @@ class Landmarker:
         """Load the model; between two frames that it sees are `step` frames of the clip."""
         import mediapipe  # 1 s, and only cutting needs it
         from mediapipe.tasks.python import BaseOptions, vision
+
+        # MediaPipe ignores this signal of its profiler behind Python's back, and Lightning restores
+        # what Python knows after each run: the default, which kills the process.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGPROF, signal.SIG_IGN)
 
         class SilentOptions(BaseOptions):
             """Options that let MediaPipe send no usage metrics (docs/face_mesh.md)."""

@@ -29,7 +29,8 @@ def happy(share: float) -> dict[str, float]:
 
 
 def faces(*found: tuple[int, float]) -> list[SampledFace]:
-    return [SampledFace(frame, (0, 0, 10, 10), sharpness) for frame, sharpness in found]
+    still = (0.0,) * 52
+    return [SampledFace(frame, (0, 0, 10, 10), sharpness, still) for frame, sharpness in found]
 
 
 # The cover frame
@@ -146,7 +147,7 @@ def test_pictures_of_a_clip(run_dir: Path, late_face: Path, tmp_path: Path):
     answer = recognizer.predict(late_face, stride=15)
     render(answer, recognizer.settings, 0.0, tmp_path / "out")
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
-    assert names == ["annotated.mp4", "cover.jpg", "timeline.png"]
+    assert names == ["annotated.mp4", "blendshapes.png", "cover.jpg", "timeline.png"]
 
     cover = cover_frame(answer)
     assert 30 <= cover < answer.num_frames == 120
@@ -161,6 +162,7 @@ def test_pictures_of_a_clip(run_dir: Path, late_face: Path, tmp_path: Path):
     annotated = [picture.rgb() for picture in Video(tmp_path / "out" / "annotated.mp4").pictures()]
     assert len(annotated) == 120 and annotated[0].shape[1] == 480
     assert cv2.imread(str(tmp_path / "out" / "timeline.png")).shape[1] > 900
+    assert cv2.imread(str(tmp_path / "out" / "blendshapes.png")).shape[1] > 900
 
 
 def test_a_clip_without_an_answer_has_no_cover(

@@ -1,6 +1,8 @@
 """Faces: the box by hand, the crop's form, what tracking sees, and no chatter."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from emotion import REPOSITORY
 from emotion.stacks.cache import Cache
 from emotion.stacks.face_crop import MOUTH, PLACES, FaceCropper, crop_features, face_box
 from emotion.stacks.face_mesh import LOOK_EVERY, MeshFace, quiet_mediapipe
@@ -176,6 +179,25 @@ def test_only_what_mediapipe_says_is_kept_off_the_screen(capfd):
         raise RuntimeError("comes through")
     os.write(2, b"after an error\n")
     assert capfd.readouterr().err == "afterwards\nafter an error\n"
+
+
+@pytest.mark.slow
+def test_signals_that_python_restores_do_not_kill_a_process_with_a_mesh():
+    """Lightning sets the handler of every signal to what Python knew of it before a run."""
+    code = """
+import signal
+import numpy as np
+from emotion.stacks.face_mesh import FaceMesh
+from tests.stacks.standard import STANDARD
+mesh = FaceMesh(STANDARD)
+for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
+    if signal.getsignal(number) is not None:
+        signal.signal(number, signal.getsignal(number))
+for _ in range(300):
+    mesh.observe(np.zeros((300, 300, 3), np.uint8))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
 
 
 @pytest.mark.slow
