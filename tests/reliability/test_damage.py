@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 # Part of the world -> commands that read its files.
 READERS = {
-    "cache": ("preprocess", "verify", "train", "report", "export"),
+    "cache": ("preprocess", "verify", "train", "export"),
     "outputs/runs/one": ("report run", "export", "predict", "predict onnx"),
     "outputs/runs/cut": ("resume",),
     "outputs/sweeps": ("sweep", "report"),

@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.xdist_grou
 MAKES = {
     "preprocess": "cache",
     "train": "outputs/runs/new",
-    "resume": "outputs/runs/cut/best.ckpt",
+    "resume": "outputs/runs/cut/train.log",
     "sweep": "outputs/sweeps",
     "report": "outputs/reports",
     "export": "outputs/runs/one/model.onnx",
