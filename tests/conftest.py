@@ -279,3 +279,14 @@ def finished_run(demo_cache: "BuildableCache", tmp_path_factory: pytest.TempPath
         train()
         root.handlers[:], root.level = before  # else the logs of later tests go to this run's file
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what came of the damages of tests/reliability, also of those run by xdist."""
+    reports = [
+        report for kind in ("passed", "failed") for report in terminalreporter.getreports(kind)
+    ]
+    counts = [dict(report.user_properties).get("damages") for report in reports]
+    if lines := [line for line in counts if line]:
+        terminalreporter.section("damaged files")
+        terminalreporter.write_line("\n".join(lines))

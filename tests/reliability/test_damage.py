@@ -160,7 +160,9 @@ def verdict(world: World, name: str, outcome: Outcome, expected: object) -> str:
         for name in names
     ],
 )
-def test_damage_is_healed_or_refused(world: World, part: str, name: str) -> None:
+def test_damage_is_healed_or_refused(
+    world: World, part: str, name: str, record_property: Callable[[str, object], None]
+) -> None:
     command = world.commands[name]
     world.restore()
     files_of_kinds = kinds(world.folder / part)
@@ -182,5 +184,6 @@ def test_damage_is_healed_or_refused(world: World, part: str, name: str) -> None
             if what not in RIGHT:
                 lines = outcome.output.splitlines()[-3:]
                 wrong.append(f"{kind} {damage.__name__}: {what}: {' | '.join(lines)}")
-    print(f"\n{part}, {name}: " + ", ".join(f"{num} {what}" for what, num in counts.items()))
+    outcomes = ", ".join(f"{num} {what}" for what, num in sorted(counts.items()))
+    record_property("damages", f"{part}, {name}: {outcomes}")
     assert not wrong, "\n".join(wrong)
