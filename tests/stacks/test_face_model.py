@@ -105,7 +105,7 @@ def test_an_interrupted_download_is_resumed(serve: Callable[[bytes], list[str]])
     part = cached_model().with_name(cached_model().name + "01234567.part")  # as gdown names it
     part.write_bytes(CONTENT[:1000])
     find_face_model()
-    assert ranges == ["bytes=1000-"]
+    assert ranges[-1] == "bytes=1000-"
     assert cached_model().read_bytes() == CONTENT
 
 
