@@ -16,6 +16,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
 
+import psutil
+
 from emotion.errors import DamagedFile, UserError, first_problem
 
 if TYPE_CHECKING:
@@ -140,13 +142,10 @@ def writer_lives(path: Path) -> bool:
             return time.time() - path.stat().st_mtime < STALE_S
         except FileNotFoundError:
             return False
-    try:
-        os.kill(int(number), 0)  # signal 0 only checks
-    except ProcessLookupError:
+    try:  # a killed process whose parent does not wait for it stays as a zombie
+        return psutil.Process(int(number)).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        pass  # it runs, as another user
-    return True
 
 
 @contextmanager

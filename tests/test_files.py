@@ -8,6 +8,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from pydantic import ConfigDict, TypeAdapter
 
@@ -164,3 +165,11 @@ def test_which_errors_are_the_machines():
     assert is_machine_fault(MemoryError())
     assert not is_machine_fault(FileNotFoundError(errno.ENOENT, "gone"))
     assert not is_machine_fault(ValueError())
+
+
+def test_a_zombie_writes_no_more(tmp_path):
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+        time.sleep(0.05)
+    assert not writer_lives(tmp_path / f".a.{MACHINE}-{process.pid}.tiff")
+    process.wait()

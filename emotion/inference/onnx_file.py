@@ -38,7 +38,7 @@ OPERATORS = frozenset([
     *("Sum", "Where", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd"),
     *("ReduceSum", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten"),
     *("Gather", "GatherElements", "Pad", "Range", "Reshape", "Resize", "Shape", "Slice"),
-    *("SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze"),
+    *("SpaceToDepth", "Split", "Squeeze", "Tile", "TopK", "Transpose", "Unsqueeze"),
     *("DequantizeLinear", "QuantizeLinear"),
 ])  # fmt: skip
 EXPORT = "python -m emotion.inference.export RUN_DIR"

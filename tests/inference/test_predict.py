@@ -67,7 +67,7 @@ def test_stills_are_predicted_and_drawn(run_predict, stills):
     assert lines.pop("broken.jpg")["failed"]
     assert all(line["label"] and line["num_frames"] == 1 for line in lines.values())
     drawn = sorted(p.name for p in (folder / "rendered" / "Happy" / "1-30").iterdir())
-    assert drawn == ["annotated.mp4", "cover.jpg", "timeline.png"]
+    assert drawn == ["annotated.mp4", "blendshapes.png", "cover.jpg", "timeline.png"]
     (picture,) = Video(folder / "rendered" / "Happy" / "1-30" / "annotated.mp4").pictures()
     assert picture.rgb().std() > 10
 
@@ -118,7 +118,7 @@ def test_a_folder_of_clips(run_predict, clips, capsys):
     rendered = {path.relative_to(folder / "rendered").as_posix() for path in files}
     assert rendered == {
         *(f"{clip}/{name}" for clip in ("good", "sub/long")
-          for name in ("annotated.mp4", "cover.jpg", "timeline.png")),
+          for name in ("annotated.mp4", "blendshapes.png", "cover.jpg", "timeline.png")),
         "gray/annotated.mp4", "gray/timeline.png",
     }  # fmt: skip
     printed = capsys.readouterr().out

@@ -186,6 +186,7 @@ REASONS = {
         ),
         "",
     ),
+    "folder": "folder",
     **dict.fromkeys(("half", "one frame"), "data.min_frames=75"),
     **dict.fromkeys(("scenery", "black", "one pixel"), "sampling.min_face_fraction=0.5"),
 }  # fmt: skip
@@ -275,7 +276,7 @@ def test_every_bad_clip_and_no_good_one_is_named_with_its_reason(zoo):
     reasons = {drop["clip"].partition("/")[2]: drop["reason"] for drop in zoo.dropped}
     assert reasons.keys() == REASONS.keys() and len(zoo.dropped) == len(REASONS)
     for name, reason in reasons.items():
-        folder = "Happy" if name == "twice" else "Sad"
+        folder = "Happy" if name in ("twice", "folder") else "Sad"
         assert f"{folder}/{name}" in zoo.run.stdout and reason in zoo.run.stdout
         assert reason and REASONS[name] in reason, name
         assert "Error" not in reason and "[Errno" not in reason, reason  # it is for people

@@ -192,7 +192,7 @@ def test_scores_matrix_and_mistakes_agree_with_predictions(runs, sweep):
         labels = predictions.labels
         f1 = independent.f1_score(predictions.targets, predicted, average=None, labels=range(5))
         columns, rows = run.table("test/classes")
-        assert [row[0] for row in rows] == labels
+        assert [row[0] for row in rows] == list(labels)
         # a class that is neither true nor predicted has no F1; every class is true here
         assert [row[columns.index("F1")] for row in rows] == pytest.approx(f1.tolist())
         _, rows = run.table("test/confusion_table")
