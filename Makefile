@@ -44,7 +44,7 @@ predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 test: onnx lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
-test-all: onnx lint  ## lint, then all tests, as CI does (up to 20 minutes)
+test-all: onnx lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
 	$(RUN) -m pytest -n auto --dist loadgroup
 
 lint: install  ## check style, format and the direction of imports
