@@ -1,7 +1,7 @@
 """Atomic writes, sealed records and locks: a file under its own name is always complete.
 
 A sealed record is a JSON object whose last key, `digest`, is the SHA-256 of all before it. It
-detects damage and accidental edits; whoever wants to can seal a changed record again.
+detects damage and accidental edits. It is no protection: a changed record can be sealed again.
 """
 
 import fcntl
@@ -15,8 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
-
-import psutil
 
 from emotion.errors import DamagedFile, UserError, first_problem
 
@@ -142,6 +140,8 @@ def writer_lives(path: Path) -> bool:
             return time.time() - path.stat().st_mtime < STALE_S
         except FileNotFoundError:
             return False
+    import psutil  # 20 ms, and `--help` imports this module
+
     try:  # a killed process whose parent does not wait for it stays as a zombie
         return psutil.Process(int(number)).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -4,12 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from pathlib import Path
 
 import pytest
 
 from emotion import REPOSITORY
+from tests.processes import wait_until_gone
 
 PREFIX = """
 import gc, os, signal, subprocess, sys, time
@@ -81,21 +80,7 @@ def test_a_swallowed_signal_ends_the_command_and_its_children_too():
     process.wait(30)
     err = process.stderr.read()
     assert (process.returncode, err) == (128 + signal.SIGINT, "stopped; it can go on\n")
-    assert not Path(f"/proc/{child}").exists() or gone(child)
-
-
-def gone(pid: int, patience_s: float = 20) -> bool:
-    """Wait until a process is dead, or a zombie that nobody has waited for."""
-    end_s = time.monotonic() + patience_s
-    while time.monotonic() < end_s:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        time.sleep(0.05)
-    return False
+    assert not wait_until_gone([child], patience_s=20)
 
 
 def test_without_a_signal_nothing_changes():
@@ -141,4 +126,4 @@ time.sleep(60)
     assert status == "None"
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    assert gone(int(child))
+    assert not wait_until_gone([int(child)], patience_s=20)

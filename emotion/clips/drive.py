@@ -50,7 +50,7 @@ def fetch_clips(root: Path, download_id: str) -> None:
             "DATASET_DOWNLOAD_ID must be the part of a Google Drive link between /d/ and /view, or "
             "after id=, of letters, digits, - and _"
         )
-    # Another id, another file; whoever knows the id itself may download the clips.
+    # Each id has its own file. The name holds its digest, because the id alone gives access.
     archive = root.with_name(f".{root.name}-{digest(download_id.encode())[:8]}.zip")
     try:
         root.parent.mkdir(parents=True, exist_ok=True)

@@ -24,6 +24,8 @@ PACKAGES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntim
 class Backend(Protocol):
     """Runs a network."""
 
+    recipe: Recipe
+
     def classify(self, inputs: np.ndarray) -> np.ndarray:
         """Return the (N, C) float32 logits of stacks or values of faces, as in the recipe.
 
@@ -43,11 +45,11 @@ class PyTorchBackend:
         self._num_threads = num_threads
         checkpoint = read_checkpoint(path)
         settings = checkpoint["hyper_parameters"]
-        recipe = read_recipe(path)
+        self.recipe = read_recipe(path)
         own = tuple(settings["labels"]), settings["num_images"]
-        if own != (recipe.labels, recipe.num_images):
+        if own != (self.recipe.labels, self.recipe.num_images):
             raise DamagedFile(f"{path} and {RECIPE_FILE} beside it are not of the same run")
-        self.module = MODULES[recipe.inputs](**settings).eval()
+        self.module = MODULES[self.recipe.inputs](**settings).eval()
         load_weights(self.module, checkpoint["state_dict"], str(path))
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
@@ -95,15 +97,15 @@ class OnnxBackend:
 
 def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
     """Load a checkpoint or an ONNX file and run it once, or raise a UserError."""
-    recipe = read_recipe(path)
+    backend_name(path)  # raises if a package is missing
     record = read_record(path.parent) if path.suffix == ".ckpt" else None
     if isinstance(record, FinishedRun) and record.checkpoint == path.name:
         record.check_files(path.parent, RECIPE_FILE, path.name)
     with one_line_errors(path):
         backend = {".ckpt": PyTorchBackend, ".onnx": OnnxBackend}[path.suffix](path, num_threads)
-        if not np.isfinite(backend.classify(random_inputs(recipe, 1))).all():
+        if not np.isfinite(backend.classify(random_inputs(backend.recipe, 1))).all():
             raise DamagedFile(f"{path} has weights that are not finite")
-    return backend, recipe
+    return backend, backend.recipe
 
 
 def input_shape(recipe: Recipe, num: int) -> tuple[int, ...]:

@@ -205,7 +205,8 @@ class CacheBuilder:
     def _rows(self, clip: Clip, record: ClipRecord) -> list[StackRow]:
         rows = []
         for segment in record.segments:
-            stack, stamps = next(iter(segment.files)), list(segment.files.values())
+            stack = next(iter(segment.files))
+            digests = [stamp.digest for stamp in segment.files.values()]
             row = StackRow(
                 stack=stack,
                 clip=clip.id,
@@ -219,9 +220,9 @@ class CacheBuilder:
                 face_frames=segment.has_face.count("1"),
                 sampled_frames=len(range(0, segment.num_frames, self.cache.settings.interval)),
                 fps=record.fps,
-                stack_digest=stamps[0].digest,
-                landmarks_digest=stamps[1].digest,
-                blendshapes_digest=stamps[2].digest,
+                stack_digest=digests[0],
+                landmarks_digest=digests[1],
+                blendshapes_digest=digests[2],
             )
             rows.append(row)
         return rows

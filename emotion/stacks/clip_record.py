@@ -31,9 +31,7 @@ class SegmentRecord:
     num_frames: int
     num_faces: int
     has_face: str
-    files: dict[
-        str, FileStamp
-    ]  # stack, landmarks, blendshapes; by their paths relative to the cache
+    files: dict[str, FileStamp]  # stack, landmarks, blendshapes, by path relative to the cache
 
 
 class ClipRecord(BaseModel, extra="forbid", allow_inf_nan=False):

@@ -46,7 +46,7 @@ class FaceMesh:
     before, and not by the detector (docs/face_mesh.md). A landmarker for several faces counts them
     when there is no track and every `LOOK_EVERY` sampled frames. If it finds a second one, it
     replaces the first, and the face nearest to the person's last position is used. A face farther
-    away than its own size belongs to somebody else.
+    away than its own size is another person's.
 
     With `tracking=none` every sampled frame is searched for several faces, and `follow` chooses.
     """

@@ -1,4 +1,4 @@
-"""Frames that nobody needs are not decoded, and those needed are the same byte for byte."""
+"""Frames that are not sampled are skipped; the decoded frames are the same byte for byte."""
 
 from collections.abc import Callable
 from pathlib import Path

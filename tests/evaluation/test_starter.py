@@ -23,7 +23,7 @@ def clip_of(emotion: str, strength: float = 1.0) -> np.ndarray:
     return np.tile(np.clip(scores, 0, 1), (18, 1))
 
 
-def nobody():
+def unknown_person():
     model = starter_model()
     return model.adapt(np.empty((0, len(model.center))), np.empty(0))
 
@@ -41,7 +41,7 @@ def test_every_blendshape_belongs_to_one_movement():
 
 @pytest.mark.parametrize("emotion", LABELS)
 def test_a_face_that_follows_the_rules_of_an_emotion_gets_it(emotion: str):
-    logits = nobody().logits(describe_blendshapes(clip_of(emotion, 1.5))[None])[0]
+    logits = unknown_person().logits(describe_blendshapes(clip_of(emotion, 1.5))[None])[0]
     assert LABELS[logits.argmax()] == emotion
 
 
@@ -52,7 +52,7 @@ def test_left_and_right_count_alike():
     mirrored = scores.copy()
     mirrored[:, [left, right]] = scores[:, [right, left]]
     features = np.stack([describe_blendshapes(scores), describe_blendshapes(mirrored)])
-    first, second = nobody().logits(features)
+    first, second = unknown_person().logits(features)
     np.testing.assert_allclose(first, second)
 
 
@@ -65,7 +65,7 @@ def test_features_are_statistics_of_logarithms():
 
 
 def test_reasons_name_the_movements_and_add_up():
-    person, features = nobody(), describe_blendshapes(clip_of("Happy"))
+    person, features = unknown_person(), describe_blendshapes(clip_of("Happy"))
     happy, neutral = LABELS.index("Happy"), LABELS.index("Neutral")
     found = reasons(person, features, happy, neutral)
     assert found[0].words == "mouth corners up"

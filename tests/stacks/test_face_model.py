@@ -20,7 +20,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Use a small model, an empty cache folder, and no package."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(face_model, "SHA256", digest(CONTENT))
-    monkeypatch.setattr(face_model, "PACKAGE", "a-package-that-nobody-has")
+    monkeypatch.setattr(face_model, "PACKAGE", "a-package-that-is-not-installed")
     monkeypatch.setattr(face_model, "URL", "http://127.0.0.1:9/closed")
     monkeypatch.setattr(face_model, "RETRIES", 0)
 

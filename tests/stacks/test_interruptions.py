@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -110,21 +111,24 @@ class DeadlyCutter(Cutter):
         return super().cut(clip)
 
 
-class DeadlyBuilder(CacheBuilder):
-    """A builder with such a cutter."""
+@pytest.fixture
+def builder_with(compose, clips: Path, tmp_path: Path) -> Callable[[type[Cutter]], CacheBuilder]:
+    """Give a function that builds the clips' cache with a cutter of another class."""
 
-    @property
-    def cutter(self) -> DeadlyCutter:
-        return DeadlyCutter(self.cache)
+    def make(kind: type[Cutter]) -> CacheBuilder:
+        class Builder(CacheBuilder):
+            cutter = property(lambda self: kind(self.cache))
 
-
-def test_clip_that_kills_its_process_costs_itself_alone(compose, clips: Path, tmp_path: Path):
-    builder = DeadlyBuilder.from_config(
-        compose(
-            "preprocess",
-            ["data=scrapping", f"data.root={clips}", f"paths.cache={tmp_path}", "num_workers=2"],
+        places = [f"data.root={clips}", f"paths.cache={tmp_path}"]
+        return Builder.from_config(
+            compose("preprocess", ["data=scrapping", *places, "num_workers=2"])
         )
-    )
+
+    return make
+
+
+def test_clip_that_kills_its_process_costs_itself_alone(builder_with):
+    builder = builder_with(DeadlyCutter)
     with pytest.raises(UserError, match="Happy_0003"):  # after all others are done
         builder.build(strict=True)
     assert len({row.clip for row in builder.cache.manifest()}) == 11
@@ -168,21 +172,8 @@ class HangingCutter(Cutter):
         return super().cut(clip)
 
 
-class HangingBuilder(CacheBuilder):
-    """A builder with such a cutter."""
-
-    @property
-    def cutter(self) -> HangingCutter:
-        return HangingCutter(self.cache)
-
-
-def test_clip_that_hangs_costs_itself_alone(compose, clips: Path, tmp_path: Path):
-    builder = HangingBuilder.from_config(
-        compose(
-            "preprocess",
-            ["data=scrapping", f"data.root={clips}", f"paths.cache={tmp_path}", "num_workers=2"],
-        )
-    )
+def test_clip_that_hangs_costs_itself_alone(builder_with):
+    builder = builder_with(HangingCutter)
     builder.build()
     assert len({row.clip for row in builder.cache.manifest()}) == 11
     (drop,) = builder.cache.dropped()

@@ -14,6 +14,7 @@ import pytest
 
 from emotion import REPOSITORY
 from emotion.training.ranks import MAIN_PID
+from tests.processes import wait_until_gone
 
 SETTINGS = [
     "experiment=smoke", "interval=15", "logger=csv", "trainer=ddp", "trainer.accelerator=cpu",
@@ -39,25 +40,6 @@ end_with_main_process()
 print("ready", flush=True)
 time.sleep(100)
 """
-
-
-def gone(pid: int) -> bool:
-    """Return whether a process is dead, or a zombie that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return True
-
-
-def wait_until_gone(pids: list[int], patience_s: float = 60) -> list[int]:
-    """Wait for processes to end; kill and return those that do not."""
-    end_s = time.monotonic() + patience_s
-    while time.monotonic() < end_s and not all(map(gone, pids)):
-        time.sleep(0.1)
-    left = [pid for pid in pids if not gone(pid)]
-    for pid in left:
-        os.kill(pid, signal.SIGKILL)
-    return left
 
 
 @pytest.mark.timeout(60)
