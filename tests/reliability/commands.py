@@ -24,7 +24,7 @@ POLL_S = 0.01
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a command ended; `status` is None if it was killed at the time limit."""
+    """How a command ended; `status` is None after the time limit, negative after a signal."""
 
     status: int | None
     output: str  # stdout and stderr
@@ -47,7 +47,7 @@ class Commands:
     def run(self, script: str, *arguments: str, until: Path | None = None) -> Outcome:
         """Run `train.py` or `emotion.reports`, for example, with these arguments.
 
-        It is killed when the file `until` appears.
+        It is killed when it is about to write the file `until` for the second time.
         """
         self._server.stdin.write(json.dumps([str(until or ""), script, *arguments]) + "\n")
         self._server.stdin.flush()
@@ -74,17 +74,17 @@ def serve() -> None:
         with tempfile.TemporaryFile("w+", errors="replace") as output:
             process = os.fork()
             if process == 0:
-                run_in_fork(script, arguments, output.fileno())
-            status = wait(process, until)
+                run_in_fork(script, arguments, output.fileno(), until)
+            status = wait(process)
             output.seek(0)
             outcome = {"status": status, "output": output.read()}
         print(json.dumps(outcome), flush=True)
 
 
-def wait(process: int, until: str) -> int | None:
-    """Wait for a process; kill its session at the time limit, or if a file appears: then None."""
+def wait(process: int) -> int | None:
+    """Wait for a process; kill its session at the time limit, then None."""
     end = time.monotonic() + LIMIT_S
-    while time.monotonic() < end and not (until and os.path.exists(until)):
+    while time.monotonic() < end:
         ended, code = os.waitpid(process, os.WNOHANG)
         if ended:
             return os.waitstatus_to_exitcode(code)
@@ -94,9 +94,21 @@ def wait(process: int, until: str) -> int | None:
     return None
 
 
-def run_in_fork(script: str, arguments: Sequence[str], output: int) -> None:
+def kill_at_second_write(path: str) -> None:
+    """Kill this process when a complete new version of a file is about to replace the last one."""
+
+    def watch(event: str, arguments: tuple) -> None:
+        if event == "os.rename" and os.fspath(arguments[1]) == path and os.path.exists(path):
+            os.killpg(0, signal.SIGKILL)
+
+    sys.addaudithook(watch)
+
+
+def run_in_fork(script: str, arguments: Sequence[str], output: int, until: str) -> None:
     """Run a script or module as Python would, and exit."""
     os.setsid()
+    if until:
+        kill_at_second_write(until)
     os.dup2(output, 1)
     os.dup2(output, 2)
     sys.argv = [script, *arguments]

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,7 +36,7 @@ class World:
             command = self.commands[name]
             until = runs / "cut" / "last.ckpt" if name == "resume" else None
             outcome = self.runner.run(command.script, *command.arguments, until=until)
-            assert outcome.status == (None if until else 0), outcome.output
+            assert outcome.status == (-signal.SIGKILL if until else 0), outcome.output
             if name == "train":
                 (runs / "new").rename(runs / "one")
         shutil.copytree(self.folder, self._copy)
