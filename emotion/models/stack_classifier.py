@@ -54,6 +54,10 @@ class StackClassifier(nn.Module):
 
     def forward(self, stacks: torch.Tensor) -> torch.Tensor:
         """Return the (N, num_classes) logits of (N, T, H, W) float stacks."""
+        return self.head(self.features(stacks))
+
+    def features(self, stacks: torch.Tensor) -> torch.Tensor:
+        """Return the (N, F) pooled features of (N, T, H, W) float stacks, the head's input."""
         num, num_images = stacks.shape[:2]
         if self.fusion == "late":
             stacks = stacks.reshape(num * num_images, 1, *stacks.shape[2:])
@@ -61,7 +65,7 @@ class StackClassifier(nn.Module):
             features = self.backbone(stacks)  # (N, F)
         if self.fusion == "late":
             features = features.reshape(num, num_images, -1).mean(dim=1)  # (N, F)
-        return self.head(features)
+        return features
 
 
 def build_backbone(name: str, channels: int, image_px: int | None) -> nn.Module:

@@ -4,6 +4,7 @@ TITLES = {
     "mobilenetv3_large_100": "MobileNetV3-Large",
     "tf_efficientnetv2_s": "EfficientNetV2-S",
     "tf_efficientnetv2_m": "EfficientNetV2-M",
+    "tf_efficientnet_lite0": "EfficientNet-Lite0",
     "resnet10t": "ResNet-10-T",
     # discriminants, by their inputs
     "landmarks": "Landmarks",

@@ -14,7 +14,7 @@ from emotion.evaluation.learning_curve import ClipFeatures
 from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.person_model import class_means
 from emotion.evaluation.predictions import Predictions
-from emotion.models.lightning_module import ClassifierModule, DiscriminantModule
+from emotion.models.lightning_module import ClassifierModule
 
 log = logging.getLogger(__name__)
 
@@ -41,13 +41,13 @@ def predict_splits(
     return Predictions.joined(parts)
 
 
-def clip_features(module: DiscriminantModule, datamodule: StackDataModule) -> ClipFeatures:
+def clip_features(module: ClassifierModule, datamodule: StackDataModule) -> ClipFeatures:
     """Return the features of all clips: the mean of their stacks'."""
     rows, parts = [], []
     for split in SPLITS:
         for values, _ in datamodule.evaluation_dataloader(split) if datamodule.rows[split] else ():
             with torch.inference_mode():
-                parts.append(module.network.features(values.to(module.device)).double().cpu())
+                parts.append(module.features(values.to(module.device)).double().cpu())
         rows += datamodule.rows[split]
     features = torch.cat(parts).numpy()
     clips, first, clip_of = np.unique(
@@ -56,7 +56,7 @@ def clip_features(module: DiscriminantModule, datamodule: StackDataModule) -> Cl
     of_clips = [rows[place] for place in first]
     return ClipFeatures(
         tuple(datamodule.labels),
-        tuple(part.num_features for part in module.network.parts.values()),
+        module.feature_blocks,
         class_means(features, clip_of),
         np.array([datamodule.labels.index(row.label) for row in of_clips]),
         np.array([row.subject for row in of_clips]),

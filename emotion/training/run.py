@@ -30,7 +30,7 @@ from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
 from emotion.files import file_digest, unfinished
-from emotion.models.lightning_module import ClassifierModule, DiscriminantModule
+from emotion.models.lightning_module import ClassifierModule
 from emotion.models.recipe import RECIPE_FILE
 from emotion.models.stack_classifier import num_parameters
 from emotion.models.sync_batch_norm import TimmSyncBatchNorm
@@ -169,7 +169,7 @@ def train_and_evaluate(
     written = [PREDICTIONS_FILE, RECIPE_FILE, checkpoint.name]
     if (run_dir / CURVES_FILE).is_file():
         written.append(CURVES_FILE)
-    if isinstance(module, DiscriminantModule):
+    if all(row.subject for rows in datamodule.rows.values() for row in rows):
         clip_features(module, datamodule).write(run_dir / FEATURES_FILE)
         written.append(FEATURES_FILE)
     wandb_loggers = [logger for logger in loggers if isinstance(logger, Wandb)]

