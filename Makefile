@@ -29,6 +29,10 @@ $(VENV)/onnx: requirements-onnx.txt $(VENV)/installed
 	$(INSTALL) -c requirements.txt -r requirements-onnx.txt
 	@touch $@
 
+$(VENV)/imagenet: requirements-imagenet.txt $(VENV)/installed
+	$(INSTALL) --no-deps -r requirements-imagenet.txt
+	@touch $@
+
 demo: install  ## render clips, make stacks, train MobileNetV3 at three intervals, print the table
 	$(RUN) train.py -m experiment=demo interval=5,10,15 $(ARGS)
 
@@ -41,10 +45,10 @@ sweep: install  ## train three models at three intervals; ARGS="data=mine seed=1
 predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
-test: onnx lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
+test: onnx $(VENV)/imagenet lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
-test-all: onnx lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
+test-all: onnx $(VENV)/imagenet lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
 	$(RUN) -m pytest -n auto --dist loadgroup
 
 lint: install  ## check style, format and the direction of imports
