@@ -6,7 +6,7 @@ ARGS ?=
 CLIPS ?= cache/demo_clips
 
 .DEFAULT_GOAL := help
-.PHONY: help install onnx demo preprocess sweep predict test test-all lint bench clean
+.PHONY: help install onnx journal demo preprocess sweep predict test test-all lint bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,13 @@ $(VENV)/imagenet: requirements-imagenet.txt $(VENV)/installed
 	$(INSTALL) --no-deps -r requirements-imagenet.txt
 	@touch $@
 
+journal: $(VENV)/journal  ## open the video journal in the browser; ARGS="--port 8000"
+	$(RUN) -m emotion.journal $(ARGS)
+
+$(VENV)/journal: requirements-journal.txt $(VENV)/installed
+	$(INSTALL) -c requirements.txt -r requirements-journal.txt
+	@touch $@
+
 demo: install  ## render clips, make stacks, train MobileNetV3 at three intervals, print the table
 	$(RUN) train.py -m experiment=demo interval=5,10,15 $(ARGS)
 
@@ -45,10 +52,10 @@ sweep: install  ## train three models at three intervals; ARGS="data=mine seed=1
 predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
-test: onnx $(VENV)/imagenet lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
+test: onnx $(VENV)/journal $(VENV)/imagenet lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
-test-all: onnx $(VENV)/imagenet lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
+test-all: onnx $(VENV)/journal $(VENV)/imagenet lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
 	$(RUN) -m pytest -n auto --dist loadgroup
 
 lint: install  ## check style, format and the direction of imports

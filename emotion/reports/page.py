@@ -1,7 +1,7 @@
 """The HTML page of a sweep: one file that loads nothing and runs no script, from `page.html`."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,8 +10,11 @@ from markupsafe import Markup
 
 from emotion.clips.naming import SPLITS
 from emotion.errors import UserError
+from emotion.evaluation.learning_curve import KINDS
 from emotion.evaluation.metrics import class_scores, defined
 from emotion.reports import charts
+from emotion.reports.person_curves import PersonCurve, curve_key, summary_headings, summary_row
+from emotion.reports.personal import KIND_COLORS, curve_chart, curve_grid
 from emotion.reports.results import Entry, Protocol, Results, unique
 from emotion.reports.tables import grid, notes, span, table_names
 from emotion.stacks.build_report import describe_lost
@@ -30,6 +33,8 @@ class Card:
     confusion: Markup | None = None
     classes: Markup | None = None
     learning: Markup | None = None
+    person: Markup | None = None  # by known clips of the person
+    person_grid: tuple[list[str], list[list[str]]] | None = None
 
 
 @dataclass(frozen=True)
@@ -56,10 +61,12 @@ class Section:
     machines: list[str]  # that measured the costs
     splits: list[SplitCounts]
     lost: list[str]  # clips and segments that made no stack
+    person_rows: list[list[str]]  # title and accuracies by known clips, of entries with a curve
+    person_notes: list[str]  # why other entries have none
 
 
-def render_page(results: Results, sweep_dir: Path) -> str:
-    """Return the page of the sweep in a folder, from a template that fails on missing values."""
+def template(name: str) -> jinja2.Template:
+    """Return a template of this folder, which fails on missing values."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -69,13 +76,20 @@ def render_page(results: Results, sweep_dir: Path) -> str:
     )
     environment.globals |= {"grid": grid, "table_names": table_names, "zip": zip}
     environment.globals |= {"model_color": charts.model_color, "palette": charts.PALETTE}
+    environment.globals["kinds"] = [(KINDS[kind], color) for kind, color in KIND_COLORS.items()]
+    environment.globals["summary_headings"] = summary_headings()
     environment.filters["figure"] = figure
-    return environment.get_template("page.html").render(
+    return environment.get_template(name)
+
+
+def render_page(results: Results, sweep_dir: Path, curves: Mapping[str, PersonCurve]) -> str:
+    """Return the page of the sweep in a folder; `curves` is from `person_curves`."""
+    return template("page.html").render(
         name=sweep_dir.absolute().name,
         results=results,
         notices=unique([record.notice for record in results.finished]),
         notes=notes(results),
-        sections=[section(results, protocol) for protocol in results.protocols],
+        sections=[section(results, protocol, curves) for protocol in results.protocols],
         origins=origins(results.finished),
         commits=unique([record.provenance.commit for record in results.finished]),
         sweep=sweep_command(sweep_dir),
@@ -84,7 +98,7 @@ def render_page(results: Results, sweep_dir: Path) -> str:
     )
 
 
-def section(results: Results, protocol: Protocol) -> Section:
+def section(results: Results, protocol: Protocol, curves: Mapping[str, PersonCurve]) -> Section:
     """Gather what is shown of a protocol."""
     shown = [entry for entry in results.all_entries if entry.protocol == protocol]
     entries = [entry for entry in shown if entry.runs]
@@ -96,10 +110,11 @@ def section(results: Results, protocol: Protocol) -> Section:
     rows = unique([entry.row for entry in finished])
     records = [record for entry in finished for record in entry.records]
     caches = {record.cache: record for record in records}
+    known = [(results.entry_title(e), curves[key]) for e in entries if (key := curve_key(e))]
     return Section(
         protocol=protocol,
         headline=headline(results, finished),
-        cards=[card(results, entry) for entry in entries],
+        cards=[card(results, entry, curves) for entry in entries],
         columns=columns,
         finished=finished,
         costs=cost_charts(results, finished, rows),
@@ -107,6 +122,8 @@ def section(results: Results, protocol: Protocol) -> Section:
         machines=sorted(unique(map(machine, records))),
         splits=split_counts(records),
         lost=[line for record in caches.values() for line in describe_lost(record.dropped)],
+        person_rows=[[title, *summary_row(curve.points)] for title, curve in known if curve.points],
+        person_notes=[f"{title}: {curve.reason}" for title, curve in known if curve.reason],
     )
 
 
@@ -127,7 +144,7 @@ def headline(results: Results, entries: Sequence[Entry]) -> str | None:
     return text
 
 
-def card(results: Results, entry: Entry) -> Card:
+def card(results: Results, entry: Entry, curves: Mapping[str, PersonCurve]) -> Card:
     """Draw the charts of an entry."""
     title = results.entry_title(entry)
     if not entry.is_finished:
@@ -141,7 +158,10 @@ def card(results: Results, entry: Entry) -> Card:
     learning = None
     if runs:
         learning = charts.learning_chart(*zip(*runs, strict=True), len(labels), unique_title)
-    return Card(title, entry.text(), matrix, classes, learning)
+    key = curve_key(entry)
+    points = curves[key].points if key else ()
+    person = (curve_chart(points, unique_title), curve_grid(points)) if points else (None, None)
+    return Card(title, entry.text(), matrix, classes, learning, *person)
 
 
 def cost_charts(

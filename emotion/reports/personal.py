@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib
+from markupsafe import Markup
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
@@ -30,8 +32,11 @@ from emotion.evaluation.learning_curve import (
 )
 from emotion.evaluation.metrics import SCORES
 from emotion.files import unfinished
-from emotion.reports.charts import MODEL_COLORS, PALETTE, STYLE
+from emotion.reports.charts import MODEL_COLORS, PALETTE, STYLE, new_figure, to_svg
 from emotion.tables import markdown_table
+
+KIND_COLORS = dict(zip(KINDS, MODEL_COLORS, strict=False))
+BAND = "95 % interval of the first"
 
 
 def read_folds(run_dirs: Sequence[Path]) -> list[ClipFeatures]:
@@ -45,8 +50,8 @@ def read_folds(run_dirs: Sequence[Path]) -> list[ClipFeatures]:
     return folds
 
 
-def curve_table(points: Sequence[CurvePoint]) -> str:
-    """Format a learning curve as a Markdown table, in percent."""
+def curve_grid(points: Sequence[CurvePoint]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and rows of a learning curve's table, in percent."""
     rows = [
         [
             KINDS[point.kind],
@@ -62,35 +67,63 @@ def curve_table(points: Sequence[CurvePoint]) -> str:
         for point in points
     ]
     headings = ["known clips of the person", "n", *SCORES.values(), "ECE", "gain in accuracy"]
-    return markdown_table(headings, rows)
+    return headings, rows
+
+
+def curve_table(points: Sequence[CurvePoint]) -> str:
+    """Format a learning curve as a Markdown table, in percent."""
+    return markdown_table(*curve_grid(points))
+
+
+@matplotlib.rc_context(STYLE)
+def curve_chart(points: Sequence[CurvePoint], title: str) -> Markup:
+    """Draw a learning curve for a page; see `draw_panels`."""
+    figure, (accuracy, ece) = new_figure(390, rows=2)
+    draw_panels(points, accuracy, ece)
+    accuracy.set_xlabel("")
+    texts = [
+        f"{KINDS[kind]}: "
+        + ", ".join(
+            f"{100 * point.scores['accuracy']:.1f} % after {point.num}"
+            for point in points
+            if point.kind == kind
+        )
+        for kind in dict.fromkeys(point.kind for point in points)
+    ]
+    return to_svg(figure, f"{title}: accuracy by known clips", "; ".join(texts))
 
 
 @matplotlib.rc_context(STYLE)
 def draw_curve(points: Sequence[CurvePoint], path: Path) -> None:
+    """Draw a learning curve to a picture; see `draw_panels`."""
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    draw_panels(points, *figure.subplots(1, 2, width_ratios=(3, 2)))
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    with unfinished(path) as temporary:
+        figure.savefig(temporary, dpi=120, format=path.suffix[1:] or "png")
+
+
+def draw_panels(points: Sequence[CurvePoint], accuracy: Axes, ece: Axes) -> None:
     """Draw accuracy and ECE of a learning curve over the number of known clips.
 
-    The bands are the 95 % intervals over people, of `corrected` only, so that they do not overlap.
+    The band is the 95 % interval over people, of `corrected` only, so that bands do not overlap.
     """
-    figure = Figure(figsize=(9, 4.2), layout="constrained")
-    accuracy, ece = figure.subplots(1, 2, width_ratios=(3, 2))
-    for kind, color in zip(KINDS, MODEL_COLORS, strict=False):
+    for kind, color in KIND_COLORS.items():
         curve = [point for point in points if point.kind == kind]
         nums = [point.num for point in curve]
         style = {"color": PALETTE[color], "marker": "o", "markersize": 4, "linewidth": 1.6}
         accuracy.plot(nums, [point.scores["accuracy"] for point in curve], **style)
         ece.plot(nums, [point.ece for point in curve], **style, label=KINDS[kind])
-        if kind == "corrected":
+        if kind == "corrected" and curve:
             bounds = zip(*(point.bounds["accuracy"] for point in curve), strict=True)
-            accuracy.fill_between(nums, *bounds, color=PALETTE[color], alpha=0.12, linewidth=0)
+            band = {"color": PALETTE[color], "alpha": 0.12, "linewidth": 0, "label": BAND}
+            accuracy.fill_between(nums, *bounds, **band)
     accuracy.set_title("accuracy of the other clips, %")
     ece.set(title="expected calibration error, %", ylim=(0, None))
     for axes in (accuracy, ece):
         axes.set(xlabel="known clips of the person", xticks=NUMS)
         axes.yaxis.set_major_formatter(PercentFormatter(1, 0, ""))
         axes.grid(axis="y")
-    figure.legend(loc="outside lower center", ncols=2, frameon=False)
-    with unfinished(path) as temporary:
-        figure.savefig(temporary, dpi=120, format=path.suffix[1:] or "png")
 
 
 def main() -> None:

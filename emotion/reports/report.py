@@ -10,6 +10,7 @@ from emotion.escape import for_terminal
 from emotion.files import unfinished
 from emotion.reports.charts import draw_confusions
 from emotion.reports.page import render_page
+from emotion.reports.person_curves import person_curves
 from emotion.reports.results import Results, read_runs
 from emotion.reports.tables import COLUMNS, csv_rows, grid, markdown, notes, summary_table
 from emotion.tables import write_table
@@ -24,9 +25,10 @@ def write_report(sweep_dir: Path) -> Results:
     """
     results = Results(*read_runs(sweep_dir))
     page = page_path(sweep_dir)
+    curves = person_curves(results, sweep_dir)
     for path, text in (
         (sweep_dir / "results.md", markdown(results)),
-        (page, render_page(results, sweep_dir)),
+        (page, render_page(results, sweep_dir, curves)),
     ):
         with unfinished(path) as temporary:
             temporary.write_text(text, encoding="utf-8", errors="backslashreplace")

@@ -30,7 +30,6 @@ MODELS = {
     "effv2m": ("tf_efficientnetv2_m", 53_520_033, 143.0),
 }
 DROPPED = (LostClips("no face", ["gone_0001 (0 of 18)", "gone_0002"], segments=1),)
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
 PHONE_PX = 390
 
 
@@ -320,15 +319,6 @@ def test_reports_load_neither_networks_nor_what_cuts_clips(sweeps: dict[str, Pat
 
 
 # In a browser
-
-
-@pytest.fixture(scope="session")
-def browser() -> str:
-    """Name a browser of this machine, or skip the test."""
-    for name in BROWSERS:
-        if path := shutil.which(name):
-            return path
-    pytest.skip(f"none of {', '.join(BROWSERS)} is installed (Debian: apt-get install chromium)")
 
 
 LOOK = """<script>addEventListener("load", () => {

@@ -1,0 +1,811 @@
+"""The journal: people, entries, what was found in them, and what is learned from corrections."""
+
+import threading
+import traceback
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, TypeVar
+
+import numpy as np
+from sqlalchemy import Engine, bindparam, func, or_, text
+from sqlalchemy.exc import DatabaseError
+from sqlmodel import Session, col, delete, select, update
+
+from emotion.errors import UserError, is_machine_fault
+from emotion.evaluation.person_model import Person as Posterior
+from emotion.files import claimed
+from emotion.journal import trends
+from emotion.journal.analysis import Finding, Worker, analyze_clips
+from emotion.journal.database import explained, open_database
+from emotion.journal.events import Events, Subscription
+from emotion.journal.folder import Folder
+from emotion.journal.learning import STARTER, Judge, Verdict
+from emotion.journal.schema import (
+    ANALYZING,
+    BROKEN,
+    DONE,
+    MAX_NAME,
+    MAX_NOTE,
+    MAX_TAG,
+    MAX_TAGS,
+    NO_FACE,
+    WAITING,
+    Entry,
+    Observation,
+    Person,
+    new_id,
+)
+
+Row = TypeVar("Row", Person, Entry)
+DATABASE = "journal.db"
+RETRY_S = 10.0  # after a fault of the machine, such as a full disk
+AT_ONCE = 200  # entries that are judged in one transaction: other writers wait for it
+JUDGED = (
+    update(Entry.__table__)
+    .where(Entry.__table__.c.id == bindparam("entry_id"), col(Entry.correction).is_(None))
+    .values(
+        {
+            name: bindparam(name)
+            for name in (
+                *("label", "probability", "runner_up", "probabilities", "unsure", "reasons"),
+                "timeline",
+            )
+        }
+    )
+)
+
+
+class NotFound(UserError):
+    """There is no such person, entry or job."""
+
+
+class Conflict(UserError):
+    """Another page has changed the entry meanwhile."""
+
+
+@dataclass(frozen=True)
+class ProfileSummary:
+    """What a person's profile consists of."""
+
+    model: str
+    corrected: dict[str, int]  # label -> number of corrected entries that it learns from
+    history: int  # entries that nobody corrected
+    unused: int  # entries before the profile was forgotten, or of another model
+    shifts: list[tuple[str, float]]  # see `Judge.shifts`
+
+
+class Journal:
+    """All of it; methods may be called from several threads.
+
+    Raises of most methods: `NotFound`, a `UserError` for a wrong argument, an OSError for a fault
+    of the machine. Nothing has changed then.
+    """
+
+    def __init__(self, folder: Folder, engine: Engine, model: str, resources: ExitStack) -> None:
+        """Use `open`."""
+        self.problems: list[str] = []  # what the check at the start could not mend
+        self.fault = ""  # why entries cannot be analyzed at the moment
+        self.folder = folder
+        self.changes = Events()
+        self._engine, self._readers = engine, engine.execution_options(reads=True)
+        self._resources = resources
+        self._lock = threading.RLock()  # writers of this process wait here, in turn
+        self._judge = Judge.load()
+        self._settle()
+        self._worker = Worker(analyze_clips, model)
+        self._wake, self._is_closed = threading.Event(), False
+        self._analyst = threading.Thread(target=self._analyze_all, name="analyst", daemon=True)
+        self._analyst.start()
+
+    @classmethod
+    def open(cls, folder: Path, model: str = STARTER) -> "Journal":
+        """Open the journal in a folder, or begin one.
+
+        Raises:
+            UserError: another process has it open, or its database is damaged.
+        """
+        files = Folder(Path(folder).expanduser().absolute())
+        files.create()
+        with ExitStack() as resources:
+            resources.enter_context(claimed(files.root / "lock", f"the journal {files.root}"))
+            engine = open_database(files.root / DATABASE)
+            resources.callback(engine.dispose)
+            return cls(files, engine, model, resources.pop_all())
+
+    def close(self) -> None:
+        """End the analysis and free the folder."""
+        self._is_closed = True
+        self._wake.set()
+        self._worker.close()
+        self._analyst.join()
+        self._resources.close()
+
+    def __enter__(self) -> "Journal":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def labels(self) -> list[str]:
+        """The emotions that an entry can have."""
+        return list(self._judge.labels)
+
+    def events(self) -> Subscription:
+        """Subscribe to changes: `entry`, `judged` and `job`."""
+        return self.changes.subscribe()
+
+    # people
+
+    def people(self) -> list[Person]:
+        """List all people by the time they were added."""
+        with self._reading() as session:
+            return list(session.exec(select(Person).order_by(col(Person.created_at))))
+
+    def person(self, person_id: str) -> Person:
+        """Return a person."""
+        with self._reading() as session:
+            return found(session, Person, person_id)
+
+    def add_person(self, name: str) -> Person:
+        """Add a person."""
+        name = clean_name(name)
+        with self._writing() as session:
+            check_new_name(session, name)
+            person = Person(name=name, key=name.casefold(), created_at=datetime.now())
+            session.add(person)
+        return person
+
+    def rename_person(self, person_id: str, name: str) -> Person:
+        """Give a person another name."""
+        name = clean_name(name)
+        with self._writing() as session:
+            person = found(session, Person, person_id)
+            if name.casefold() != person.key:
+                check_new_name(session, name)
+            person.name, person.key = name, name.casefold()
+        return person
+
+    def delete_person(self, person_id: str) -> None:
+        """Delete a person with all entries and files."""
+        with self._lock:
+            with self._reading() as session:
+                found(session, Person, person_id)
+                entries = session.exec(select(Entry).where(Entry.person_id == person_id)).all()
+            with self.folder.removing(entries), self._writing() as session:
+                session.exec(delete(Person).where(col(Person.id) == person_id))
+        self.changes.send("deleted", person_id=person_id)
+
+    # entries
+
+    def receive(
+        self,
+        person_id: str,
+        file: BinaryIO,
+        name: str = "",
+        recorded_at: datetime | None = None,
+        note: str = "",
+        tags: Iterable[str] = (),
+    ) -> Entry:
+        """Add an entry; its clip is analyzed soon.
+
+        Args:
+            person_id: whose entry it is.
+            file: the clip, is read to its end.
+            name: of the file, for errors.
+            recorded_at: when; now if None. With a time zone, it is converted to local time.
+            note: in words.
+            tags: words.
+
+        Returns:
+            The new entry, or the one that has this clip already.
+        """
+        note, tags = clean_note(note), clean_tags(tags)
+        self.person(person_id)
+        entry_id, now = new_id(), datetime.now()
+        received = self.folder.receive(file, entry_id)
+        moment = local(recorded_at) if recorded_at else now
+        entry = Entry(
+            id=entry_id,
+            person_id=person_id,
+            day=moment.date(),
+            recorded_at=moment.replace(microsecond=0),
+            added_at=now,
+            media_type=received.media_type,
+            suffix=received.suffix,
+            sha256=received.sha256,
+            size=received.size,
+            note=note,
+            tags=tags,
+        )
+        try:
+            with self._writing() as session:
+                found(session, Person, person_id)
+                known = session.exec(
+                    select(Entry).where(
+                        Entry.person_id == person_id, Entry.sha256 == received.sha256
+                    )
+                ).first()
+                if known is None:
+                    session.add(entry)
+                    session.flush()
+                    choose_cover(session, person_id, entry.day)
+        except BaseException:
+            received.path.unlink(missing_ok=True)
+            raise
+        if known is not None:
+            received.path.unlink()
+            return known
+        self.folder.keep([entry])
+        self._changed(entry)
+        self._wake.set()
+        return self.entry(entry_id)
+
+    def entry(self, entry_id: str) -> Entry:
+        """Return an entry."""
+        with self._reading() as session:
+            return found(session, Entry, entry_id)
+
+    def entries(self, person_id: str, first: date, last: date) -> list[Entry]:
+        """List a person's entries of some days, in order of time."""
+        with self._reading() as session:
+            query = (
+                select(Entry)
+                .where(Entry.person_id == person_id, col(Entry.day).between(first, last))
+                .order_by(col(Entry.day), col(Entry.recorded_at), col(Entry.added_at))
+            )
+            return list(session.exec(query))
+
+    def search(
+        self,
+        person_id: str,
+        text: str = "",
+        emotion: str | None = None,
+        tag: str | None = None,
+        limit: int = 50,
+        offset: int = 0,
+    ) -> list[Entry]:
+        """List a person's entries, latest first.
+
+        Args:
+            person_id: whose entries.
+            text: a part of the note, in any case.
+            emotion: the correction, or else the label.
+            tag: one of the tags.
+            limit: how many entries.
+            offset: how many to skip.
+        """
+        query = select(Entry).where(Entry.person_id == person_id)
+        if text := text.strip():
+            query = query.where(func.instr(func.casefold(Entry.note), text.casefold()) > 0)
+        if emotion:
+            query = query.where(func.coalesce(Entry.correction, Entry.label) == emotion)
+        if tag:
+            tags = func.json_each(Entry.tags).table_valued("value")
+            query = query.where(select(1).where(tags.c.value == tag).exists())
+        query = query.order_by(
+            col(Entry.day).desc(), col(Entry.recorded_at).desc(), col(Entry.added_at).desc()
+        )
+        with self._reading() as session:
+            return list(session.exec(query.limit(limit).offset(offset)))
+
+    def on_this_day(self, person_id: str, day: date) -> list[Entry]:
+        """List a person's entries of the same day in other years, latest first."""
+        query = (
+            select(Entry)
+            .where(
+                Entry.person_id == person_id,
+                func.strftime("%m-%d", Entry.day) == day.strftime("%m-%d"),
+                Entry.day != day,
+            )
+            .order_by(col(Entry.day).desc(), col(Entry.recorded_at))
+        )
+        with self._reading() as session:
+            return list(session.exec(query))
+
+    def tags(self, person_id: str) -> list[str]:
+        """List a person's tags, most used first."""
+        query = text(
+            "SELECT value FROM entry, json_each(entry.tags) WHERE person_id = :person "
+            "GROUP BY value ORDER BY count(*) DESC, value"
+        )
+        with self._reading() as session:
+            return list(session.execute(query, {"person": person_id}).scalars())
+
+    def span(self, person_id: str) -> tuple[date, date] | None:
+        """Return the first and the last day that has an entry."""
+        query = select(func.min(Entry.day), func.max(Entry.day)).where(Entry.person_id == person_id)
+        with self._reading() as session:
+            first, last = session.exec(query).one()
+        return None if first is None else (first, last)
+
+    def media(self, entry: Entry, kind: Literal["clip", "cover"]) -> Path:
+        """Return the path of an entry's clip or cover, which exists."""
+        path = self.folder.clip(entry) if kind == "clip" else self.folder.cover(entry)
+        if not path.is_file():
+            raise NotFound(f"the {kind} of {entry.day} is missing: {path}")
+        return path
+
+    def correct(self, entry_id: str, label: str | None) -> Entry:
+        """Set the emotion of an entry, or remove the correction; the profile learns from it."""
+        if label is not None and label not in self.labels:
+            raise UserError(f"the emotion must be one of {', '.join(self.labels)}, got {label!r}")
+        with self._writing() as session:
+            entry = found(session, Entry, entry_id)
+            entry.correction = label
+            entry.corrected_at = None if label is None else datetime.now()
+            observation = session.get(Observation, entry_id)
+            if observation is not None:
+                observation.in_profile = True
+            found(session, Person, entry.person_id).num_changes += 1
+        self._changed(entry)
+        self._wake.set()
+        return entry
+
+    def edit(
+        self,
+        entry_id: str,
+        note: str | None = None,
+        tags: Iterable[str] | None = None,
+        day: date | None = None,
+        is_cover: bool | None = None,
+        version: int | None = None,
+    ) -> Entry:
+        """Change what is given of an entry.
+
+        Args:
+            entry_id: of the entry.
+            note: in words.
+            tags: words.
+            day: in the calendar.
+            is_cover: True makes it the cover of its day; False lets another entry be it.
+            version: that the change was based on; None not to check.
+
+        Raises:
+            Conflict: the entry has another version.
+        """
+        note = None if note is None else clean_note(note)
+        tags = None if tags is None else clean_tags(tags)
+        with self._writing() as session:
+            entry = found(session, Entry, entry_id)
+            if version is not None and version != entry.version:
+                raise Conflict(
+                    "the entry was changed in another window: look at it again, then repeat the "
+                    "change"
+                )
+            if note is not None:
+                entry.note = note
+            if tags is not None:
+                entry.tags = tags
+            if day is not None and day != entry.day:
+                former, entry.day, entry.is_cover = entry.day, day, False
+                session.flush()
+                choose_cover(session, entry.person_id, former)
+                choose_cover(session, entry.person_id, day)
+            if is_cover is not None and is_cover != entry.is_cover:
+                choose_cover(
+                    session,
+                    entry.person_id,
+                    entry.day,
+                    entry_id if is_cover else None,
+                    None if is_cover else entry_id,
+                )
+            entry.version += 1
+            session.flush()
+            session.refresh(entry)
+        self._changed(entry)
+        return entry
+
+    def delete(self, entry_id: str) -> None:
+        """Delete an entry and its files."""
+        with self._lock:
+            entry = self.entry(entry_id)
+            with self.folder.removing([entry]), self._writing() as session:
+                session.exec(delete(Entry).where(col(Entry.id) == entry_id))
+                choose_cover(session, entry.person_id, entry.day)
+                session.exec(
+                    update(Person)
+                    .where(col(Person.id) == entry.person_id)
+                    .values(num_changes=Person.num_changes + 1)
+                )
+        self.changes.send("deleted", id=entry_id, person_id=entry.person_id)
+        self._wake.set()
+
+    def delete_everything(self) -> None:
+        """Delete all people, entries and files."""
+        with self._lock:
+            entries = self._all_entries()
+            with self.folder.removing(entries), self._writing() as session:
+                session.exec(delete(Person))
+            with self._translated(), self._engine.connect() as connection:
+                raw = connection.connection.driver_connection
+                connection.rollback()
+                raw.execute("VACUUM")
+                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.changes.send("deleted")
+
+    # looking back
+
+    def shares(self, person_id: str, days: Literal[7, 30]) -> list[trends.Share]:
+        """Return the share of each emotion in the `days` up to each day."""
+        return list(trends.moving_shares(self._emotions(person_id), self.labels, days))
+
+    def by_weekday(self, person_id: str) -> list[trends.WeekdayShare]:
+        """Return the share of each emotion on each weekday."""
+        return list(trends.weekday_shares(self._emotions(person_id), self.labels))
+
+    def recognition(self, person_id: str) -> list[trends.Recognition]:
+        """Return the share of the last 20 entries that were right before correction, after each.
+
+        An entry that nobody corrected counts as right; it is left out if the answer was unsure.
+        """
+        query = (
+            select(Entry.id, Entry.day, Entry.found, Entry.correction, Entry.found_unsure)
+            .where(Entry.person_id == person_id, col(Entry.found).is_not(None))
+            .order_by(col(Entry.added_at))
+        )
+        with self._reading() as session:
+            rows = session.exec(query).all()
+        answers = [
+            (entry_id, day, correction in (None, label))
+            for entry_id, day, label, correction, unsure in rows
+            if not (unsure and correction is None)
+        ]
+        return list(trends.recognition(answers))
+
+    def _emotions(self, person_id: str) -> list[tuple[date, str]]:
+        emotion = func.coalesce(Entry.correction, Entry.label)
+        query = (
+            select(Entry.day, emotion)
+            .where(Entry.person_id == person_id, emotion.is_not(None))
+            .order_by(col(Entry.day))
+        )
+        with self._reading() as session:
+            return [tuple(row) for row in session.exec(query)]
+
+    # the profile
+
+    def profile_summary(self, person_id: str) -> ProfileSummary:
+        """Return what a person's profile consists of."""
+        with self._reading() as session:
+            found(session, Person, person_id)
+            query = (
+                select(Observation.model, Observation.in_profile, Entry.correction)
+                .join(Entry)
+                .where(Entry.person_id == person_id)
+            )
+            rows = session.exec(query).all()
+            posterior = self._posterior(session, person_id)
+        used = [label for model, is_used, label in rows if is_used and model == self._judge.name]
+        counts = {label: used.count(label) for label in self.labels if label in used}
+        return ProfileSummary(
+            self._judge.name,
+            counts,
+            used.count(None),
+            len(rows) - len(used),
+            self._judge.shifts(posterior),
+        )
+
+    def rebuild_profile(self, person_id: str) -> None:
+        """Learn from all entries again; those that another model analyzed are analyzed again."""
+        with self._writing() as session:
+            found(session, Person, person_id).num_changes += 1
+            entries = select(Entry.id).where(Entry.person_id == person_id).scalar_subquery()
+            session.exec(
+                update(Observation)
+                .where(col(Observation.entry_id).in_(entries))
+                .values(in_profile=True)
+            )
+            others = select(Observation.entry_id).where(Observation.model != self._judge.name)
+            session.exec(
+                update(Entry)
+                .where(Entry.person_id == person_id, col(Entry.id).in_(others.scalar_subquery()))
+                .values(state=WAITING)
+            )
+        self._wake.set()
+
+    def forget_profile(self, person_id: str) -> None:
+        """Learn from no entry so far; corrections remain, and those made later are learned from."""
+        with self._writing() as session:
+            found(session, Person, person_id).num_changes += 1
+            entries = select(Entry.id).where(Entry.person_id == person_id).scalar_subquery()
+            session.exec(
+                update(Observation)
+                .where(col(Observation.entry_id).in_(entries))
+                .values(in_profile=False)
+            )
+        self._wake.set()
+
+    def _posterior(self, session: Session, person_id: str) -> Posterior:
+        query = (
+            select(Observation.features, Entry.correction)
+            .join(Entry)
+            .where(
+                Entry.person_id == person_id,
+                col(Observation.in_profile),
+                Observation.model == self._judge.name,
+            )
+            .order_by(col(Entry.id))
+        )
+        rows = session.exec(query).all()
+        features = [np.frombuffer(row[0]) for row in rows]
+        return self._judge.person(np.array(features), [row[1] for row in rows])
+
+    # the analysis
+
+    def _analyze_all(self) -> None:
+        """Analyze waiting entries, and judge those of stale people; the analyst's thread."""
+        while not self._is_closed:
+            self._wake.clear()
+            try:
+                worked = self._analyze_next() or self._judge_stale()
+            except Exception as error:
+                if self._is_closed:
+                    return
+                if not is_machine_fault(error):
+                    traceback.print_exc()
+                self.fault = str(error)
+                self.changes.send("fault", message=self.fault)
+                self._wake.wait(RETRY_S)
+                continue
+            self.fault = ""
+            if not worked:
+                self._wake.wait()
+
+    def _analyze_next(self) -> bool:
+        """Analyze the entry that waits since last; return whether there was one."""
+        with self._writing() as session:
+            query = select(Entry).where(Entry.state == WAITING).order_by(col(Entry.added_at).desc())
+            entry = session.exec(query.limit(1)).first()
+            if entry is None:
+                return False
+            entry.state = ANALYZING
+        self._changed(entry)
+        picture = self.folder.pending / entry.cover_name
+        finding = self._worker.analyze(self.folder.clip(entry), picture)
+        try:
+            if isinstance(finding, Exception):
+                raise finding
+            if not self._is_closed:
+                self._record(entry.id, finding, picture)
+        except BaseException:
+            if not self._is_closed:
+                with self._writing() as session:
+                    session.exec(
+                        update(Entry)
+                        .where(col(Entry.id) == entry.id, Entry.state == ANALYZING)
+                        .values(state=WAITING)
+                    )
+            raise
+        return True
+
+    def _record(self, entry_id: str, finding: Finding, picture: Path) -> None:
+        """Keep what was found in an entry's clip; the entry may have been deleted meanwhile."""
+        with self._writing() as session:
+            entry = session.get(Entry, entry_id)
+            if entry is None:
+                picture.unlink(missing_ok=True)
+                return
+            if finding.has_picture:
+                picture.replace(self.folder.cover(entry))
+                entry.has_picture = True
+            entry.duration_s, entry.model = finding.duration_s, self._judge.name
+            if finding.features is None:
+                entry.state = BROKEN if finding.is_broken else NO_FACE
+                entry.reasons = [finding.reason]
+            else:
+                entry.state = DONE
+                posterior = self._posterior(session, entry.person_id)
+                (verdict,) = self._judge.verdicts(posterior, finding.features[None])
+                entry.timeline = [
+                    {"start_s": start_s, "stop_s": stop_s, "probabilities": probabilities}
+                    for (start_s, stop_s), probabilities in zip(
+                        finding.spans,
+                        self._judge.probabilities(posterior, finding.parts),
+                        strict=True,
+                    )
+                ]
+                for name, value in columns_of(verdict).items():
+                    setattr(entry, name, value)
+                if entry.found is None:
+                    entry.found, entry.found_unsure = verdict.label, verdict.unsure
+                known = session.get(Observation, entry_id)
+                session.merge(
+                    Observation(
+                        entry_id=entry_id,
+                        model=self._judge.name,
+                        features=finding.features.astype(np.float64).tobytes(),
+                        parts=finding.parts.astype(np.float32).tobytes(),
+                        in_profile=known is None or known.in_profile,
+                    )
+                )
+        self._changed(entry)
+
+    def _judge_stale(self) -> bool:
+        """Judge the entries of a person whose profile has changed; return whether there was one.
+
+        Corrected entries keep their answer.
+        """
+        with self._reading() as session:
+            person = session.exec(select(Person).where(Person.num_changes > 0).limit(1)).first()
+            if person is None:
+                return False
+            posterior = self._posterior(session, person.id)
+            query = (
+                select(Entry.id, Entry.timeline, Observation.features, Observation.parts)
+                .join(Observation)
+                .where(
+                    Entry.person_id == person.id,
+                    col(Entry.correction).is_(None),
+                    Observation.model == self._judge.name,
+                )
+            )
+            rows = session.exec(query).all()
+        for begin in range(0, len(rows), AT_ONCE):
+            changes = [self._judged(posterior, *row) for row in rows[begin : begin + AT_ONCE]]
+            with self._writing() as session:
+                session.connection().execute(JUDGED, changes)
+        with self._writing() as session:
+            session.exec(
+                update(Person)
+                .where(col(Person.id) == person.id)
+                .values(num_changes=Person.num_changes - person.num_changes)
+            )
+        self.changes.send("judged", person_id=person.id)
+        return True
+
+    def _judged(
+        self,
+        posterior: Posterior,
+        entry_id: str,
+        timeline: Sequence[dict[str, Any]],
+        features: bytes,
+        parts: bytes,
+    ) -> dict[str, Any]:
+        """Judge an observation; return the parameters of `JUDGED`."""
+        (verdict,) = self._judge.verdicts(posterior, np.frombuffer(features)[None])
+        of_parts = np.frombuffer(parts, np.float32).reshape(len(timeline), -1)
+        probabilities = self._judge.probabilities(posterior, of_parts)
+        timeline = [
+            part | {"probabilities": values}
+            for part, values in zip(timeline, probabilities, strict=True)
+        ]
+        return {"entry_id": entry_id, "timeline": timeline, **columns_of(verdict)}
+
+    # the database
+
+    @contextmanager
+    def _reading(self) -> Iterator[Session]:
+        with self._translated(), Session(self._readers, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def _writing(self) -> Iterator[Session]:
+        """Begin a transaction, which is committed at the end, or rolled back by an exception."""
+        with (
+            self._lock,
+            self._translated(),
+            Session(self._engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseError as error:
+            raise explained(error, self.folder.root / DATABASE) from error
+
+    def _all_entries(self) -> list[Entry]:
+        with self._reading() as session:
+            return list(session.exec(select(Entry)))
+
+    def _settle(self) -> None:
+        """Make files and rows agree, and continue what was interrupted."""
+        self.problems, lost = self.folder.settle(self._all_entries())
+        with self._writing() as session:
+            again = or_(Entry.state == ANALYZING, col(Entry.id).in_([each.id for each in lost]))
+            session.exec(update(Entry).where(again).values(state=WAITING))
+
+    def _changed(self, entry: Entry) -> None:
+        self.changes.send("entry", id=entry.id, person_id=entry.person_id, state=entry.state)
+
+
+def columns_of(verdict: Verdict) -> dict[str, Any]:
+    """Return the columns of an entry that a verdict sets."""
+    return {
+        "label": verdict.label,
+        "probability": verdict.probabilities[verdict.label],
+        "runner_up": verdict.runner_up,
+        "probabilities": verdict.probabilities,
+        "unsure": verdict.unsure,
+        "reasons": verdict.reasons,
+    }
+
+
+def found(session: Session, table: type[Row], row_id: str) -> Row:
+    """Return a row by its id."""
+    row = session.get(table, row_id)
+    if row is None:
+        raise NotFound(f"there is no such {table.__name__.lower()}: it may have been deleted")
+    return row
+
+
+def choose_cover(
+    session: Session,
+    person_id: str,
+    day: date,
+    preferred: str | None = None,
+    avoided: str | None = None,
+) -> None:
+    """Make one entry the cover of a person's day, if there is any.
+
+    That is the preferred one, or the cover so far, or the latest one with a picture; not the
+    avoided one unless it is the only one.
+    """
+    of_day = (Entry.person_id == person_id, Entry.day == day)
+    query = (
+        select(Entry.id)
+        .where(*of_day)
+        .order_by(
+            (col(Entry.id) == preferred).desc(),
+            (col(Entry.id) == avoided).asc(),
+            col(Entry.is_cover).desc(),
+            col(Entry.has_picture).desc(),
+            col(Entry.recorded_at).desc(),
+        )
+    )
+    chosen = session.exec(query.limit(1)).first()
+    for is_chosen in (False, True):  # there may not be two at any time
+        session.exec(
+            update(Entry)
+            .where(*of_day, (col(Entry.id) == chosen) == is_chosen)
+            .values(is_cover=is_chosen)
+        )
+
+
+def check_new_name(session: Session, name: str) -> None:
+    """Raise a UserError if there is a person of this name."""
+    if session.exec(select(Person).where(Person.key == name.casefold())).first():
+        raise UserError(f"there is already a person named {name!r}: choose another name")
+
+
+def clean_name(name: str) -> str:
+    """Return the name of a person without needless blanks, or raise a UserError."""
+    name = " ".join(storable(name).split())
+    if not 0 < len(name) <= MAX_NAME:
+        raise UserError(f"a name must have 1 to {MAX_NAME} characters, got {len(name)}")
+    return name
+
+
+def clean_note(note: str) -> str:
+    """Return a note as it is kept, or raise a UserError."""
+    note = storable(note).replace("\r\n", "\n").strip()
+    if len(note) > MAX_NOTE:
+        raise UserError(f"a note may have {MAX_NOTE} characters, got {len(note)}: shorten it")
+    return note
+
+
+def clean_tags(tags: Iterable[str]) -> list[str]:
+    """Return tags without needless blanks and repetitions, or raise a UserError."""
+    kept: dict[str, str] = {}
+    for tag in tags:
+        if tag := " ".join(storable(tag).split()):
+            kept.setdefault(tag.casefold(), tag)
+    if len(kept) > MAX_TAGS or any(len(tag) > MAX_TAG for tag in kept.values()):
+        raise UserError(f"an entry may have {MAX_TAGS} tags of up to {MAX_TAG} characters each")
+    return list(kept.values())
+
+
+def storable(text: str) -> str:
+    """Replace what SQLite or UTF-8 cannot hold."""
+    return text.encode(errors="replace").decode().replace("\0", "")
+
+
+def local(moment: datetime) -> datetime:
+    """Convert a moment with a time zone to local time; without one, it is local already."""
+    return moment.astimezone().replace(tzinfo=None) if moment.tzinfo else moment
