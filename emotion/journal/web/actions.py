@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from datetime import date, datetime
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import anyio.from_thread
 import anyio.to_thread
@@ -27,10 +27,13 @@ from fastapi.responses import (
 
 from emotion.errors import UserError
 from emotion.journal.journal import NotFound
-from emotion.journal.web.pages import entry_of, journal_of, person_of
+from emotion.journal.web.pages import entry_of, journal_of
+
+if TYPE_CHECKING:
+    from emotion.journal.jobs import Job
 
 MAX_CLIP_BYTES = 500 << 20  # a minute of a phone's 4K video
-MAX_OLD_CLIPS = 2000  # of one import
+CHUNK_BYTES = 1 << 20
 POLL_S = 0.2  # how often waiting events are looked for
 HEARTBEAT_S = 15  # a comment, so that a closed page is noticed
 
@@ -115,7 +118,7 @@ async def add_entry(
 ) -> Response:
     """Keep a clip, the body of the request; answer with the address of its entry."""
     journal = journal_of(request)
-    upload = io.BufferedReader(Upload(request, MAX_CLIP_BYTES), 1 << 20)
+    upload = io.BufferedReader(Upload(request, MAX_CLIP_BYTES), CHUNK_BYTES)
     receive = partial(
         journal.receive, person_id, upload, name, recorded_at, note=note, tags=split_tags(tags)
     )
@@ -150,7 +153,6 @@ def edit(
     """Change the note, the tags and the day; refused if another tab changed them meanwhile."""
     journal = journal_of(request)
     entry_of(journal, person_id, entry_id)
-    note = note.replace("\r\n", "\n")  # forms send line ends like this
     journal.edit(entry_id, note=note, tags=split_tags(tags), day=day, version=version)
     return go(f"/people/{person_id}/entries/{entry_id}")
 
@@ -214,7 +216,7 @@ async def import_archive(request: Request) -> Response:
         try:
             free = shutil.disk_usage(folder).free
             with open(path, "xb") as file:
-                shutil.copyfileobj(Upload(request, free), file, 1 << 20)
+                shutil.copyfileobj(io.BufferedReader(Upload(request, free)), file, CHUNK_BYTES)
             journal.start_import(path)
         except BaseException:
             shutil.rmtree(folder)
@@ -244,7 +246,7 @@ def job_file(request: Request, job_id: str) -> Response:
     return FileResponse(path, media_type=kind, filename=path.name)
 
 
-def job_of(request: Request, job_id: str):  # noqa: ANN201
+def job_of(request: Request, job_id: str) -> "Job":
     """Return a job; raise NotFound if there is none."""
     for job in journal_of(request).jobs():
         if job.id == job_id:

@@ -11,7 +11,7 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from emotion.errors import UserError, is_machine_fault
 from emotion.journal.journal import Conflict, Journal, NotFound
-from emotion.journal.web import actions, login, pages
+from emotion.journal.web import actions, login, old_clips, pages
 from emotion.journal.web.security import (
     LOCAL_HOSTS,
     Guard,
@@ -26,7 +26,9 @@ STATIC = Path(__file__).with_name("static")
 PLOTLY = Path(plotly.__file__).with_name("package_data") / "plotly.min.js"
 
 
-def create_app(journal: Journal, host: str = LOCAL_HOSTS[0], password: str | None = None) -> FastAPI:
+def create_app(
+    journal: Journal, host: str = LOCAL_HOSTS[0], password: str | None = None
+) -> FastAPI:
     """Build the server of an open journal.
 
     Args:
@@ -54,8 +56,10 @@ def create_app(journal: Journal, host: str = LOCAL_HOSTS[0], password: str | Non
         exception_handlers={UserError: on_user_error, OSError: on_os_error, HTTPException: on_http},
     )
     app.state.journal, app.state.sessions = journal, sessions
+    app.state.staged = {}  # imports of old clips: token -> person and folder
     app.include_router(pages.router)
     app.include_router(actions.router)
+    app.include_router(old_clips.router)
     if sessions:
         app.include_router(login.router)
     app.add_api_route("/static/plotly.js", lambda: FileResponse(PLOTLY), methods=["GET"])

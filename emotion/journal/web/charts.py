@@ -4,26 +4,30 @@ Colors are names of style variables (`happy`, `soft`), which the script looks up
 dark mode need one figure.
 """
 
+import math
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import date, timedelta
 from typing import Any
 
+from emotion.journal.schema import Entry
+from emotion.journal.trends import Recognition, Share, WeekdayShare
 from emotion.journal.web.dates import Dates
 from emotion.journal.web.templating import percent
 
 Figure = dict[str, Any]
+MAX_TICKS = 6
 MAX_ROWS = 12  # of the table beside a chart
 
 
-def entry_tip(entry: Any, dates: Dates) -> str:
+def entry_tip(entry: Entry, dates: Dates) -> str:
     """Describe an entry in the lines of a tooltip, without its note."""
     sure = f" {percent(entry.probability)}" if entry.correction is None else ", corrected"
     return f"{dates.full(entry.day)}, {dates.time(entry.recorded_at)}<br>{entry.emotion}{sure}"
 
 
 def shares_figure(
-    rows: Sequence[Any],
-    entries: Sequence[Any],
+    rows: Sequence[Share],
+    entries: Sequence[Entry],
     labels: Sequence[str],
     color: Mapping[str, str],
     dates: Dates,
@@ -47,10 +51,27 @@ def shares_figure(
         "customdata": [f"/people/{entry.person_id}/entries/{entry.id}" for entry in shown],
         "hovertemplate": "%{text}<extra></extra>",
     })  # fmt: skip
-    return {"data": traces, "layout": {"yaxis": {"range": [0, 1.12], "tickformat": ".0%"}}}
+    yaxis = {"range": [0, 1.12], "tickformat": ".0%", "tickvals": [0, 0.25, 0.5, 0.75, 1]}
+    layout = {"xaxis": day_ticks([row.day for row in rows], dates), "yaxis": yaxis}
+    return {"data": traces, "layout": layout}
 
 
-def table_of_shares(rows: Sequence[Any], labels: Sequence[str]) -> list[tuple[date, list[float]]]:
+def day_ticks(days: Sequence[date], dates: Dates) -> Figure:
+    """Label some of the days of an axis, with the year where it changes."""
+    if not days:
+        return {}
+    first, last = days[0], days[-1]
+    step = max(1, math.ceil(((last - first).days + 1) / MAX_TICKS))
+    ticks = [first + timedelta(place) for place in range(0, (last - first).days + 1, step)]
+    years = [None] + [tick.year for tick in ticks]
+    texts = [
+        dates.short(tick) + (f"<br>{tick.year}" if tick.year != before else "")
+        for tick, before in zip(ticks, years, strict=False)
+    ]
+    return {"tickvals": [tick.isoformat() for tick in ticks], "ticktext": texts}
+
+
+def table_of_shares(rows: Sequence[Share], labels: Sequence[str]) -> list[tuple[date, list[float]]]:
     """List the shares of the emotions at the end of each of the last weeks, latest first."""
     days: dict[date, dict[str, float]] = {}
     for row in rows:
@@ -60,16 +81,15 @@ def table_of_shares(rows: Sequence[Any], labels: Sequence[str]) -> list[tuple[da
 
 
 def weekday_shares(
-    rows: Sequence[Any], labels: Sequence[str], dates: Dates
+    rows: Sequence[WeekdayShare], labels: Sequence[str], dates: Dates
 ) -> list[tuple[str, int, list[float]]]:
     """List name, number of entries and shares of the emotions of the weekdays."""
-    counts = {(row.weekday, row.emotion): row.count for row in rows}
-    found = []
-    for number, name, _ in dates.weekdays():
-        own = [counts.get((number, label), 0) for label in labels]
-        total = sum(own)
-        found.append((name, total, [count / total if total else 0.0 for count in own]))
-    return found
+    shares = {(row.weekday, row.emotion): row.share for row in rows}
+    totals = {row.weekday: row.num_entries for row in rows}
+    return [
+        (name, totals.get(number, 0), [shares.get((number, label), 0.0) for label in labels])
+        for number, name, _ in dates.weekdays()
+    ]
 
 
 def weekday_figure(
@@ -91,8 +111,8 @@ def weekday_figure(
     return {"data": traces, "layout": layout}
 
 
-def recognition_figure(points: Sequence[Any]) -> Figure:
-    """Draw the share of right answers over the corrected entries, with its interval as a band."""
+def recognition_figure(points: Sequence[Recognition]) -> Figure:
+    """Draw the share of right answers over the entries, with its interval as a band."""
     x = list(range(1, len(points) + 1))
     base = {"type": "scatter", "mode": "lines", "x": x, "showlegend": False}
     no_line = {"line": {"width": 0, "color": "accent"}, "hoverinfo": "skip"}
@@ -103,10 +123,10 @@ def recognition_figure(points: Sequence[Any]) -> Figure:
              "fill": "tonexty", "fillcolor": "band"},
             {**base, "mode": "lines+markers" if len(x) < 3 else "lines",
              "line": {"width": 2.5, "color": "accent"}, "y": [point.share for point in points],
-             "hovertemplate": "entry %{x}: %{y:.0%} right<extra></extra>"},
+             "hovertemplate": "after entry %{x}: %{y:.0%} right<extra></extra>"},
         ],
         "layout": {
             "yaxis": {"range": [0, 1], "tickformat": ".0%"},
-            "xaxis": {"type": "linear", "title": {"text": "corrected or confirmed entries"}},
+            "xaxis": {"type": "linear", "title": {"text": "entries"}},
         },
     }  # fmt: skip

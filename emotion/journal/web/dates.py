@@ -23,7 +23,9 @@ class Dates:
     def of_header(cls, accept_language: str) -> "Dates":
         """Choose the first locale of an Accept-Language header that CLDR has, else English."""
         tags = [part.partition(";")[0].strip() for part in accept_language[:500].split(",")]
-        wanted = [tag.replace("-", "_") for tag in tags if tag.replace("-", "").isalnum()][:MAX_LANGUAGES]
+        wanted = [tag.replace("-", "_") for tag in tags if tag.replace("-", "").isalnum()][
+            :MAX_LANGUAGES
+        ]
         found = negotiate_locale(wanted, locale_identifiers())
         try:
             return cls(Locale.parse(found or FALLBACK))
@@ -62,7 +64,7 @@ class Dates:
         return [names[month] for month in range(1, 13)]
 
     def weekdays(self) -> Sequence[tuple[int, str, str]]:
-        """List number (0 is Monday), short and long name of the weekdays, the locale's first first."""
+        """List number (0 is Monday), short and long name of the weekdays, as the locale orders."""
         short = get_day_names("abbreviated", "stand-alone", self.locale)
         long = get_day_names("wide", "stand-alone", self.locale)
         order = [(self.locale.first_week_day + place) % 7 for place in range(7)]

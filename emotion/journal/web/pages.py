@@ -1,6 +1,6 @@
 """The pages: what a person sees. Changes are in `actions.py`."""
 
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse, RedirectResponse, Resp
 
 from emotion.errors import UserError
 from emotion.journal.journal import Journal, NotFound
-from emotion.journal.schema import Entry, Person
+from emotion.journal.schema import Entry
 from emotion.journal.web import charts
 from emotion.journal.web.dates import Dates, last_of_month, next_month
 from emotion.journal.web.templating import emotion_class, render
@@ -29,15 +29,6 @@ def journal_of(request: Request) -> Journal:
     return request.app.state.journal
 
 
-def person_of(journal: Journal, person_id: str) -> tuple[Person, list[Person]]:
-    """Return a person and all people; raise NotFound if there is no such person."""
-    people = journal.people()
-    for person in people:
-        if person.id == person_id:
-            return person, people
-    raise NotFound("there is no such person in this journal")
-
-
 def entry_of(journal: Journal, person_id: str, entry_id: str) -> Entry:
     """Return an entry of a person; raise NotFound for an entry of someone else."""
     entry = journal.entry(entry_id)
@@ -46,14 +37,11 @@ def entry_of(journal: Journal, person_id: str, entry_id: str) -> Entry:
     return entry
 
 
-def show(
-    request: Request, person_id: str, template: str, section: str, **values: Any
-) -> Response:
+def show(request: Request, person_id: str, template: str, section: str, **values: Any) -> Response:
     """Render a page of a person, and remember who it was."""
-    person, people = person_of(journal_of(request), person_id)
-    response = render(
-        request, template, person=person, people=people, section=section, **values
-    )
+    journal = journal_of(request)
+    person, people = journal.person(person_id), journal.people()
+    response = render(request, template, person=person, people=people, section=section, **values)
     if request.cookies.get(PERSON_COOKIE) != person_id:
         response.set_cookie(
             PERSON_COOKIE, person_id, max_age=COOKIE_S, httponly=True, samesite="strict"
@@ -67,14 +55,6 @@ def covers(entries: Sequence[Entry]) -> dict[date, Entry]:
     for entry in sorted(entries, key=lambda entry: (entry.day, not entry.is_cover)):
         found.setdefault(entry.day, entry)
     return found
-
-
-def by_day(entries: Sequence[Entry]) -> dict[date, list[Entry]]:
-    """Group entries by their day."""
-    days = defaultdict(list)
-    for entry in entries:
-        days[entry.day].append(entry)
-    return days
 
 
 @router.get("/")
@@ -93,19 +73,19 @@ def calendar(request: Request, person_id: str, month: str = "") -> Response:
     """Show a month: the cover of each day, framed in its emotion's color."""
     journal, today = journal_of(request), date.today()
     first = parse_day(f"{month}-01" if month else None, today).replace(day=1)
-    person_of(journal, person_id)
     entries = journal.entries(person_id, first, last_of_month(first))
     return show(
         request, person_id, "calendar.html", "calendar",
         month=first, today=today, previous=next_month(first, -1), following=next_month(first),
-        covers=covers(entries), counts={day: len(group) for day, group in by_day(entries).items()},
-        past=journal.on_this_day(person_id, today), is_empty=not entries and is_new(journal, person_id),
+        covers=covers(entries), counts=Counter(entry.day for entry in entries),
+        past=journal.on_this_day(person_id, today),
+        is_empty=not entries and is_new(journal, person_id),
     )  # fmt: skip
 
 
 def is_new(journal: Journal, person_id: str) -> bool:
     """Return whether a person has no entries at all."""
-    return not journal.search(person_id, limit=1, offset=0)
+    return journal.span(person_id) is None
 
 
 def parse_day(text: str | None, default: date) -> date:
@@ -142,10 +122,7 @@ def year_in_pixels(request: Request, person_id: str, year: int) -> Response:
         start = date(year, number, 1)
         days = range((last_of_month(start) - start).days + 1)
         months.append([(day := start + timedelta(place), found.get(day)) for place in days])
-    counts: dict[str, int] = {}
-    for entry in found.values():
-        if entry.emotion:
-            counts[entry.emotion] = counts.get(entry.emotion, 0) + 1
+    counts = Counter(entry.emotion for entry in found.values())
     return show(request, person_id, "year.html", "year", year=year, months=months, counts=counts,
                 num_entries=len(entries), today=date.today())  # fmt: skip
 
@@ -159,7 +136,7 @@ def show_entry(request: Request, person_id: str, entry_id: str) -> Response:
     probabilities = sorted((entry.probabilities or {}).items(), key=lambda item: -item[1])
     return show(
         request, person_id, "entry.html", "calendar", entry=entry, siblings=siblings,
-        probabilities=probabilities, timeline=timeline(entry), today=date.today(),
+        fault=journal.fault, probabilities=probabilities, timeline=timeline(entry),
         is_cover=covers(siblings).get(entry.day, entry).id == entry.id,
     )  # fmt: skip
 
@@ -192,13 +169,15 @@ def search(
     page: Annotated[int, Query(ge=1, le=100_000)] = 1,
 ) -> Response:  # fmt: skip
     """Find entries by note, emotion and tag."""
-    found = journal_of(request).search(
+    journal = journal_of(request)
+    found = journal.search(
         person_id, text=text, emotion=emotion or None, tag=tag or None,
         limit=PAGE_ENTRIES + 1, offset=(page - 1) * PAGE_ENTRIES,
     )  # fmt: skip
     return show(
         request, person_id, "search.html", "search", text=text, emotion=emotion, tag=tag,
         page=page, entries=found[:PAGE_ENTRIES], has_more=len(found) > PAGE_ENTRIES,
+        tags=journal.tags(person_id),
     )  # fmt: skip
 
 
@@ -220,7 +199,6 @@ def trends(request: Request, person_id: str) -> Response:
 def trends_figure(request: Request, person_id: str, name: str) -> Response:
     """Return the data of a chart for Plotly."""
     journal = journal_of(request)
-    person_of(journal, person_id)
     dates = Dates.of_header(request.headers.get("accept-language", ""))
     color = {label: emotion_class(label, journal.labels)[2:] for label in journal.labels}
     if name in ("7", "30"):
@@ -245,13 +223,19 @@ def profile(request: Request, person_id: str) -> Response:
     return show(request, person_id, "profile.html", "profile", summary=summary)
 
 
+@router.get("/about")
+def about(request: Request) -> Response:
+    """Show what the journal may be used for, and how often it is right."""
+    return render(request, "about.html", people=journal_of(request).people())
+
+
 @router.get("/household")
 def household(request: Request) -> Response:
     """Show the people, export and import, the jobs, and what the journal promises."""
     journal = journal_of(request)
     return render(
         request, "household.html", section="household", people=journal.people(),
-        jobs=journal.jobs(), problems=journal.problems, folder=journal.folder,
+        jobs=journal.jobs(), problems=journal.problems, folder=journal.folder.root,
     )  # fmt: skip
 
 
@@ -272,7 +256,5 @@ def media(request: Request, entry_id: str, kind: str) -> Response:
         raise NotFound(f"an entry has a clip and a cover, no {kind}")
     entry = journal.entry(entry_id)
     path = journal.media(entry, kind)
-    if not path.is_file():
-        raise NotFound("there is no such picture")
     media_type = "image/jpeg" if kind == "cover" else entry.media_type
     return FileResponse(path, media_type=media_type, headers={"Cache-Control": "private, no-cache"})

@@ -24,7 +24,9 @@ const send = (url, body) => new Promise((resolve, reject) => {
 
 const upload = async (url, body) => {
   try {
-    location.assign((await send(url, body)).url);
+    const target = new URL((await send(url, body)).url, location);
+    if (target.pathname === location.pathname) location.reload(); // a new #part alone loads nothing
+    else location.assign(target);
   } catch (error) {
     $("upload").hidden = true;
     say(`Not kept: ${error.message}`);
