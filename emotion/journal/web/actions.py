@@ -11,8 +11,7 @@ import shutil
 from collections.abc import AsyncIterator
 from datetime import date, datetime
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import anyio.from_thread
 import anyio.to_thread
@@ -27,10 +26,8 @@ from fastapi.responses import (
 
 from emotion.errors import UserError
 from emotion.journal.journal import NotFound
+from emotion.journal.web.dates import Dates
 from emotion.journal.web.pages import entry_of, journal_of
-
-if TYPE_CHECKING:
-    from emotion.journal.jobs import Job
 
 MAX_CLIP_BYTES = 500 << 20  # a minute of a phone's 4K video
 CHUNK_BYTES = 1 << 20
@@ -231,27 +228,19 @@ def start_film(
     request: Request, person_id: str, first: Annotated[date, Form()], last: Annotated[date, Form()]
 ) -> Response:
     """Start making a film of some days, one second a day."""
-    journal_of(request).start_film(person_id, first, last)
+    locale = str(Dates.of_header(request.headers.get("accept-language", "")).locale)
+    journal_of(request).start_film(person_id, first, last, locale)
     return go(f"/people/{person_id}/film?month={first:%Y-%m}")
 
 
 @router.get("/jobs/{job_id}/file")
 def job_file(request: Request, job_id: str) -> Response:
     """Send what a job has made."""
-    job = job_of(request, job_id)
-    if job.path is None or not Path(job.path).is_file():
+    path = journal_of(request).job(job_id).path
+    if path is None or not path.is_file():
         raise NotFound("this job has no file")
-    path = Path(job.path)
     kind = "video/mp4" if path.suffix == ".mp4" else "application/zip"
     return FileResponse(path, media_type=kind, filename=path.name)
-
-
-def job_of(request: Request, job_id: str) -> "Job":
-    """Return a job; raise NotFound if there is none."""
-    for job in journal_of(request).jobs():
-        if job.id == job_id:
-            return job
-    raise NotFound("there is no such job")
 
 
 @router.get("/events")

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import plotly
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware import Middleware
 from fastapi.responses import FileResponse, PlainTextResponse, Response
 from fastapi.staticfiles import StaticFiles
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from emotion.errors import UserError, is_machine_fault
@@ -53,7 +55,12 @@ def create_app(
         title="Video journal",
         openapi_url=None,  # its pages would load scripts from elsewhere
         middleware=middleware,
-        exception_handlers={UserError: on_user_error, OSError: on_os_error, HTTPException: on_http},
+        exception_handlers={
+            UserError: on_user_error,
+            OSError: on_os_error,
+            HTTPException: on_http,
+            RequestValidationError: on_invalid,
+        },
     )
     app.state.journal, app.state.sessions = journal, sessions
     app.state.staged = {}  # imports of old clips: token -> person and folder
@@ -76,6 +83,12 @@ def on_user_error(request: Request, error: UserError) -> Response:
 def on_http(request: Request, error: HTTPException) -> Response:
     """Show an error of the server's framework, such as an unknown address."""
     return show_error(request, error.status_code, str(error.detail))
+
+
+def on_invalid(request: Request, error: RequestValidationError) -> Response:
+    """Show what is wrong with a form or an address."""
+    first = error.errors()[0]
+    return show_error(request, 400, f"{first['loc'][-1]}: {first['msg']}")
 
 
 def on_os_error(request: Request, error: OSError) -> Response:

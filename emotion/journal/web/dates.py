@@ -1,9 +1,9 @@
 """Dates as the reader's browser prefers them, from the Accept-Language header, by Babel's CLDR."""
 
-from calendar import Calendar
+from calendar import Calendar, monthrange
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 
 from babel import Locale, UnknownLocaleError, negotiate_locale
 from babel.dates import format_date, format_skeleton, format_time, get_day_names, get_month_names
@@ -76,11 +76,11 @@ class Dates:
 
 
 def next_month(month: date, step: int = 1) -> date:
-    """Return the first day of the month `step` months later; stays within years 1 to 9999."""
-    number = min(max(12 * month.year + month.month - 1 + step, 12), 12 * 9999 + 11)
+    """Return the first day of the month `step` months later."""
+    number = 12 * month.year + month.month - 1 + step
     return date(number // 12, number % 12 + 1, 1)
 
 
 def last_of_month(month: date) -> date:
     """Return the last day of a month."""
-    return (month.replace(day=28) + timedelta(days=4)).replace(day=1) - timedelta(days=1)
+    return month.replace(day=monthrange(month.year, month.month)[1])

@@ -14,8 +14,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse, Response
 
 from emotion.errors import UserError
+from emotion.journal.jobs import Job
 from emotion.journal.journal import NotFound
-from emotion.journal.web.actions import CHUNK_BYTES, MAX_CLIP_BYTES, Upload, go, job_of
+from emotion.journal.web.actions import CHUNK_BYTES, MAX_CLIP_BYTES, Upload, go
 from emotion.journal.web.pages import journal_of, show
 
 MAX_FILES = 2000  # of one import
@@ -98,21 +99,26 @@ def scan(request: Request, person_id: str, token: str) -> Response:
 @router.get("/{job_id}")
 def show_found(request: Request, person_id: str, job_id: str) -> Response:
     """Show the clips with their dates, before any is kept."""
-    job = job_of(request, job_id)
+    job = job_of(request, person_id, job_id)
+    return show(request, person_id, "old_clips.html", "add", job=job)
+
+
+def job_of(request: Request, person_id: str, job_id: str) -> Job:
+    """Return the search through old clips of a person; raise NotFound if there is none."""
+    job = journal_of(request).job(job_id)
     if job.person_id != person_id:
         raise NotFound("there is no such import")
-    return show(request, person_id, "old_clips.html", "add", job=job)
+    return job
 
 
 @router.post("/{job_id}")
 async def keep(request: Request, person_id: str, job_id: str) -> Response:
     """Keep the chosen clips, with the dates of the form."""
-    job = job_of(request, job_id)
-    if job.person_id != person_id:
-        raise NotFound("there is no such import")
+    job_of(request, person_id, job_id)
     async with request.form(max_fields=2 * MAX_FILES + 10) as form:
         chosen = [int(text) for text in form.getlist("chosen") if str(text).isdecimal()]
-        dates = {index: read_moment(str(form.get(f"date-{index}", ""))) for index in chosen}
+        typed = {index: read_moment(str(form.get(f"date-{index}", ""))) for index in chosen}
+    dates = {index: moment for index, moment in typed.items() if moment is not None}
     start = partial(journal_of(request).start_keeping, job_id, chosen, dates)
     await anyio.to_thread.run_sync(start)
     return go("/household#jobs")

@@ -93,9 +93,17 @@ def parse_day(text: str | None, default: date) -> date:
     if not text:
         return default
     try:
-        return date.fromisoformat(text)
+        day = date.fromisoformat(text)
     except ValueError:
         raise UserError(f"{text!r} is not a date such as 2026-11-28") from None
+    check_year(day.year)
+    return day
+
+
+def check_year(year: int) -> None:
+    """Raise NotFound for years whose calendar does not fit into Python's dates."""
+    if not 1 < year < 9999:
+        raise NotFound(f"there is no calendar of the year {year}")
 
 
 @router.get("/people/{person_id}/days/{day}")
@@ -112,8 +120,7 @@ def show_day(request: Request, person_id: str, day: date) -> Response:
 @router.get("/people/{person_id}/years/{year}")
 def year_in_pixels(request: Request, person_id: str, year: int) -> Response:
     """Show a year: one square for each day."""
-    if not 1 <= year <= 9999:
-        raise NotFound(f"there is no year {year}")
+    check_year(year)
     journal, first, last = journal_of(request), date(year, 1, 1), date(year, 12, 31)
     entries = journal.entries(person_id, first, last)
     found = covers(entries)
@@ -243,7 +250,11 @@ def household(request: Request) -> Response:
 def film(request: Request, person_id: str, month: str = "") -> Response:
     """Choose the days of a film."""
     first = parse_day(f"{month}-01" if month else None, date.today()).replace(day=1)
-    jobs = [job for job in journal_of(request).jobs() if job.kind == "film"]
+    jobs = [
+        job
+        for job in journal_of(request).jobs()
+        if job.kind == "film" and job.person_id == person_id
+    ]
     return show(request, person_id, "film.html", "film", month=first,
                 last=last_of_month(first), jobs=jobs)  # fmt: skip
 

@@ -40,7 +40,7 @@ def test_an_entry_is_a_mark_that_leads_to_it_and_keeps_its_note_private():
 
 
 def test_weekdays_follow_the_locale():
-    rows = [WeekdayShare(weekday=6, emotion="Happy", share=0.75, count=3, num_entries=4)]
+    rows = [WeekdayShare(weekday=6, emotion="Happy", count=3, share=0.75, num_entries=4)]
     british = charts.weekday_shares(rows, LABELS, DATES)
     american = charts.weekday_shares(rows, LABELS, Dates.of_header("en-US"))
     assert british[6] == american[0] == ("Sun", 4, [0.0, 0.75])

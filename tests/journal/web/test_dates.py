@@ -37,6 +37,4 @@ def test_times_show_the_clock_of_the_recording():
 def test_months_follow_each_other():
     assert next_month(date(2026, 12, 31)) == date(2027, 1, 1)
     assert next_month(date(2026, 1, 31), -1) == date(2025, 12, 1)
-    assert next_month(date(9999, 12, 1)) == date(9999, 12, 1)
-    assert next_month(date(1, 1, 1), -1) == date(1, 1, 1)
     assert [last_of_month(date(2024, month, 1)).day for month in (1, 2, 4, 12)] == [31, 29, 30, 31]
