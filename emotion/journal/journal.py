@@ -24,6 +24,7 @@ from emotion.files import claimed, open_regular
 from emotion.journal import trends
 from emotion.journal.analysis import Finding, Worker, analyze_clips
 from emotion.journal.archive import Archive, Rows, archived, linked, write_archive
+from emotion.journal.data_set import write_list
 from emotion.journal.database import explained, open_database
 from emotion.journal.events import Events, Subscription
 from emotion.journal.film import Scene, best_second, make_film
@@ -185,6 +186,7 @@ class Journal:
                 entries = session.exec(select(Entry).where(Entry.person_id == person_id)).all()
             with self.folder.removing(entries), self._writing() as session:
                 session.exec(delete(Person).where(col(Person.id) == person_id))
+            self._write_list()
         self.changes.send("deleted", person_id=person_id)
 
     # entries
@@ -428,6 +430,7 @@ class Journal:
             entries = self._all_entries()
             with self.folder.removing(entries), self._writing() as session:
                 session.exec(delete(Person))
+            self._write_list()
             with self._translated(), self._engine.connect() as connection:
                 raw = connection.connection.driver_connection
                 connection.rollback()
@@ -662,8 +665,19 @@ class Journal:
                 .where(col(Person.id) == person.id)
                 .values(num_changes=Person.num_changes - person.num_changes)
             )
+        self._write_list()
         self.changes.send("judged", person_id=person.id)
         return True
+
+    def _write_list(self) -> None:
+        """Write the list of corrected clips."""
+        with self._reading() as session:
+            query = (
+                select(Entry)
+                .where(col(Entry.correction).is_not(None))
+                .order_by(col(Entry.added_at), col(Entry.id))
+            )
+            write_list(session.exec(query), self.folder.root)
 
     def _judged(
         self,
@@ -763,6 +777,7 @@ class Journal:
                 (self.folder.covers / entry.cover_name).unlink(missing_ok=True)
             raise
         self.folder.keep(entries)
+        self._write_list()
         self.changes.send("imported")
         self._wake.set()
 
@@ -929,6 +944,7 @@ class Journal:
         with self._writing() as session:
             again = or_(Entry.state == ANALYZING, col(Entry.id).in_([each.id for each in lost]))
             session.exec(update(Entry).where(again).values(state=WAITING))
+        self._write_list()
 
     def _changed(self, entry: Entry) -> None:
         self.changes.send("entry", id=entry.id, person_id=entry.person_id, state=entry.state)
