@@ -106,6 +106,14 @@ def check(page: Page) -> None:
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
 
 
+def until(page: Page, condition: str) -> None:
+    """Wait until a JavaScript expression is true; `wait_for_function` needs eval in the page."""
+    end = time.monotonic() + PATIENCE_MS / 1000
+    while not page.evaluate(condition):
+        assert time.monotonic() < end, condition
+        page.wait_for_timeout(50)
+
+
 def record(page: Page) -> None:
     """Record three seconds with the camera, look at them, and keep them."""
     page.get_by_role("link", name="Add", exact=True).click()
@@ -114,7 +122,7 @@ def record(page: Page) -> None:
     expect(page.locator("#status")).to_have_text("Recording", timeout=PATIENCE_MS)
     page.get_by_role("button", name="Stop").click()  # waits until three seconds have passed
     expect(page.locator("#preview")).to_be_visible(timeout=PATIENCE_MS)
-    page.wait_for_function("document.querySelector('#preview').currentTime > 0")
+    until(page, "document.querySelector('#preview').currentTime > 0")
 
 
 def tap(page: Page, label: str) -> None:
@@ -155,7 +163,7 @@ def test_a_day_from_recording_to_deletion(browser: Browser, tmp_path: Path, widt
         )
         expect(page.locator(".timeline rect").first).to_be_attached()
         assert page.get_by_label("Note").input_value() == "First <b>snow</b>"
-        page.wait_for_function("document.querySelector('.clip video').readyState > 1")
+        until(page, "document.querySelector('.clip video').readyState > 1")
         check(page)
         entry_url = page.url
 
@@ -168,7 +176,7 @@ def test_a_day_from_recording_to_deletion(browser: Browser, tmp_path: Path, widt
         page.get_by_role("link", name="Calendar", exact=True).click()
         day = page.locator("td.today a")
         expect(day).to_have_attribute("aria-label", re.compile("Happy"))
-        page.wait_for_function("document.querySelector('td.today img').naturalWidth > 0")
+        until(page, "document.querySelector('td.today img').naturalWidth > 0")
         check(page)
         day.click()
         assert page.url == entry_url
@@ -243,11 +251,11 @@ def test_by_keyboard_alone_in_the_dark(browser: Browser, tmp_path: Path, clip: b
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Record").wait_for()
         for key in ("Enter", "Enter", "Enter"):  # record, stop, keep: focus is there already
-            page.wait_for_function("['record', 'stop', 'keep'].includes(document.activeElement.id)")
+            until(page, "['record', 'stop', 'keep'].includes(document.activeElement.id)")
             page.wait_for_timeout(200)
             before = page.evaluate("document.activeElement.id")
             page.keyboard.press(key)
-            page.wait_for_function(f"document.activeElement.id !== {before!r}")
+            until(page, f"document.activeElement.id !== {before!r}")
         page.wait_for_url("**/entries/*")
         expect(page.locator("#entry")).to_have_attribute("data-state", "done", timeout=PATIENCE_MS)
         check(page)
