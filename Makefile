@@ -40,6 +40,10 @@ $(VENV)/journal: requirements-journal.txt $(VENV)/installed
 	$(INSTALL) -c requirements.txt -r requirements-journal.txt
 	@touch $@
 
+$(VENV)/browser: requirements-browser.txt $(VENV)/installed
+	$(INSTALL) -c requirements.txt -r requirements-browser.txt
+	@touch $@
+
 demo: install  ## render clips, make stacks, train MobileNetV3 at three intervals, print the table
 	$(RUN) train.py -m experiment=demo interval=5,10,15 $(ARGS)
 
@@ -52,10 +56,10 @@ sweep: install  ## train three models at three intervals; ARGS="data=mine seed=1
 predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
-test: onnx $(VENV)/journal $(VENV)/imagenet lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
+test: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
-test-all: onnx $(VENV)/journal $(VENV)/imagenet lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
+test-all: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
 	$(RUN) -m pytest -n auto --dist loadgroup
 
 lint: install  ## check style, format and the direction of imports

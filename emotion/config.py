@@ -418,7 +418,25 @@ class Predict(Section):
             raise UserError("learn=true needs clips=PATH and person=FILE, their person's profile")
 
 
-SCHEMAS: dict[str, type[Section]] = {"train": Train, "preprocess": Preprocess, "predict": Predict}
+class Evaluate(Section):
+    model_path: TextOrNull
+    data: Data
+    min_frames: CountOrNull
+    num_workers: CountOrNull
+    face: FaceModel
+    paths: DataPaths
+
+    def model_post_init(self, _: Any) -> None:
+        if self.model_path is None:
+            raise UserError("model_path must be set: model_path=RUN_DIR_OR_FILE")
+
+
+SCHEMAS: dict[str, type[Section]] = {
+    "train": Train,
+    "preprocess": Preprocess,
+    "predict": Predict,
+    "evaluate": Evaluate,
+}
 
 
 def check_config(config_name: str, cfg: DictConfig) -> None:

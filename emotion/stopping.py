@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import cache
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 GRACE_S = 3.5  # for the main thread to end in order
 POLL_S = 0.5
@@ -47,6 +47,11 @@ def stop_on_signals(line: str) -> None:
     os.register_at_fork(after_in_child=leave_signals_to_parent)
 
 
+def is_command() -> bool:
+    """Return whether this process is one of our commands, which `stop_on_signals` has prepared."""
+    return bool(Stop.line)
+
+
 def is_stopped() -> bool:
     """Return whether a signal has stopped this command, so that no new work must begin."""
     return bool(Stop.signal)
@@ -75,6 +80,11 @@ def end_if_stopped() -> None:
         for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
         return
+    end_command(128 + Stop.signal, Stop.line)
+
+
+def end_command(status: int, line: str) -> NoReturn:
+    """End this process and its children at once, from any thread, with a last line on stderr."""
     Stop.ending.acquire()  # never released
     with suppress(Exception):
         import psutil
@@ -82,8 +92,8 @@ def end_if_stopped() -> None:
         for child in psutil.Process().children(recursive=True):
             child.kill()
     with suppress(OSError):
-        os.write(sys.__stderr__.fileno(), f"{Stop.line}\n".encode())
-    os._exit(128 + Stop.signal)
+        os.write(sys.__stderr__.fileno(), f"{line}\n".encode())
+    os._exit(status)
 
 
 def unless_stopped(hook: Callable[..., Any]) -> Callable[..., Any]:

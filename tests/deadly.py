@@ -34,3 +34,15 @@ class Waits(Callback):
             self.file.with_name(f"{self.file.name}.reached").touch()
         while self.file is not None and self.file.exists():
             time.sleep(0.05)
+
+
+class WaitsInBatch(Callback):
+    """Waits after the first batch of an epoch, counted from 0; otherwise as `Waits`."""
+
+    def __init__(self, epoch: int, file: str) -> None:
+        self.epoch = epoch
+        self.waits = Waits(0, 0, file)
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if (trainer.current_epoch, batch_idx) == (self.epoch, 0):
+            self.waits.on_train_start(trainer, module)

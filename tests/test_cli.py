@@ -254,7 +254,7 @@ def test_sigterm_ends_a_training_that_the_same_command_resumes(demo_cache, tmp_p
     assert second[0] >= first[-1] - 1  # the first that is logged is the one it resumes after
 
 
-@pytest.mark.parametrize("script", ["train", "preprocess", "predict"])
+@pytest.mark.parametrize("script", ["train", "preprocess", "predict", "evaluate"])
 def test_a_script_without_the_environment_names_make_install(script: str):
     ran = subprocess.run(
         [sys.executable, "-S", "-E", f"{script}.py"], capture_output=True, text=True, cwd=REPOSITORY
@@ -336,7 +336,7 @@ def test_everything_written_moves_with_the_two_paths(compose: Callable):
 
 HELP = """
 import runpy, sys
-for script in ("train", "preprocess", "predict"):
+for script in ("train", "preprocess", "predict", "evaluate"):
     sys.argv = [f"{script}.py", "--help"]
     try:
         runpy.run_path(f"{script}.py", run_name="__main__")
@@ -355,7 +355,7 @@ print(*({"torch", "mediapipe", "pytorch_lightning", "wandb", "cv2", "av"} & set(
 
 @pytest.fixture(scope="module")
 def helps() -> list[str]:
-    """Give what `--help` of the three scripts and of the report prints, and the heavy imports."""
+    """Give what `--help` of the four scripts and of the report prints, and the heavy imports."""
     ran = subprocess.run(
         [sys.executable, "-c", HELP], capture_output=True, text=True, cwd=REPOSITORY, timeout=300
     )
@@ -399,6 +399,10 @@ def test_the_tree_has_every_part_of_the_config(compose: Callable):
     assert {key for key, value in cfg.items() if OmegaConf.is_dict(value)} <= named
     assert any("mixup=0.2" in line for line in lines) and any("seed=0" in line for line in lines)
     assert "_target_" not in "".join(lines) and len(lines) < 50
+
+
+def test_help_of_evaluate_names_the_data_sets(helps: list[str]):
+    assert f"data: {', '.join(options_of('data'))}" in helps[3]
 
 
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def good(composed: Callable) -> dict[str, DictConfig]:
         "train": composed("train"),
         "preprocess": composed("preprocess"),
         "predict": composed("predict", "model_path=run", "clips=in"),
+        "evaluate": composed("evaluate", "model_path=run"),
     }
 
 
@@ -210,6 +211,15 @@ def test_a_wrong_value_is_named_with_its_key(good: dict, key: str, value: Any):
 )  # fmt: skip
 def test_a_wrong_value_of_predict_is_named_with_its_key(good: dict, key: str, value: Any):
     assert named_key("predict", changed(good["predict"], key, value)) == key
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("model_path", None), ("min_frames", 0), ("sampling.interval", 5)],
+)
+def test_a_wrong_value_of_evaluate_is_named_with_its_key(good: dict, key: str, value: Any):
+    check_config("evaluate", good["evaluate"])
+    assert named_key("evaluate", changed(good["evaluate"], key, value)) in (key, "sampling")
 
 
 def test_predict_takes_clips_or_a_source(good: dict):

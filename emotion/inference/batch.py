@@ -80,7 +80,7 @@ class Predictor:
         recognizer = loaded(self)
         recognizer.check_stride(self.stride)
         try:
-            with watchdog.watch():
+            with watchdog.watch(clip, "convert it"):
                 answer = recognizer.predict(clip, self.stride)
             if self.rendered is not None:
                 from emotion.inference.drawing import render  # Matplotlib takes 0.3 s

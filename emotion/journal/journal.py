@@ -1,36 +1,41 @@
 """The journal: people, entries, what was found in them, and what is learned from corrections."""
 
+import os
+import shutil
 import threading
 import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
+from babel.dates import format_date
 from sqlalchemy import Engine, bindparam, func, or_, text
 from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, delete, select, update
 
 from emotion.errors import UserError, is_machine_fault
 from emotion.evaluation.person_model import Person as Posterior
-from emotion.files import claimed
+from emotion.files import claimed, open_regular
 from emotion.journal import trends
 from emotion.journal.analysis import Finding, Worker, analyze_clips
+from emotion.journal.archive import Archive, Rows, archived, linked, write_archive
+from emotion.journal.data_set import write_list
 from emotion.journal.database import explained, open_database
 from emotion.journal.events import Events, Subscription
+from emotion.journal.film import Scene, best_second, make_film
 from emotion.journal.folder import Folder
+from emotion.journal.jobs import Job, Jobs, Report
 from emotion.journal.learning import STARTER, Judge, Verdict
+from emotion.journal.old_clips import OldClip, find_old_clips
 from emotion.journal.schema import (
     ANALYZING,
     BROKEN,
     DONE,
-    MAX_NAME,
-    MAX_NOTE,
-    MAX_TAG,
-    MAX_TAGS,
     NO_FACE,
     WAITING,
     Entry,
@@ -38,6 +43,7 @@ from emotion.journal.schema import (
     Person,
     new_id,
 )
+from emotion.journal.words import clean_name, clean_note, clean_tags
 
 Row = TypeVar("Row", Person, Entry)
 DATABASE = "journal.db"
@@ -93,6 +99,8 @@ class Journal:
         self._engine, self._readers = engine, engine.execution_options(reads=True)
         self._resources = resources
         self._lock = threading.RLock()  # writers of this process wait here, in turn
+        self._heavy = threading.Lock()  # jobs with worker processes run one at a time
+        self._jobs = Jobs(self.changes)
         self._judge = Judge.load()
         self._settle()
         self._worker = Worker(analyze_clips, model)
@@ -119,6 +127,7 @@ class Journal:
         """End the analysis and free the folder."""
         self._is_closed = True
         self._wake.set()
+        self._jobs.close()
         self._worker.close()
         self._analyst.join()
         self._resources.close()
@@ -177,6 +186,7 @@ class Journal:
                 entries = session.exec(select(Entry).where(Entry.person_id == person_id)).all()
             with self.folder.removing(entries), self._writing() as session:
                 session.exec(delete(Person).where(col(Person.id) == person_id))
+            self._write_list()
         self.changes.send("deleted", person_id=person_id)
 
     # entries
@@ -420,6 +430,7 @@ class Journal:
             entries = self._all_entries()
             with self.folder.removing(entries), self._writing() as session:
                 session.exec(delete(Person))
+            self._write_list()
             with self._translated(), self._engine.connect() as connection:
                 raw = connection.connection.driver_connection
                 connection.rollback()
@@ -654,8 +665,19 @@ class Journal:
                 .where(col(Person.id) == person.id)
                 .values(num_changes=Person.num_changes - person.num_changes)
             )
+        self._write_list()
         self.changes.send("judged", person_id=person.id)
         return True
+
+    def _write_list(self) -> None:
+        """Write the list of corrected clips."""
+        with self._reading() as session:
+            query = (
+                select(Entry)
+                .where(col(Entry.correction).is_not(None))
+                .order_by(col(Entry.added_at), col(Entry.id))
+            )
+            write_list(session.exec(query), self.folder.root)
 
     def _judged(
         self,
@@ -674,6 +696,218 @@ class Journal:
             for part, values in zip(timeline, probabilities, strict=True)
         ]
         return {"entry_id": entry_id, "timeline": timeline, **columns_of(verdict)}
+
+    # jobs
+
+    def jobs(self) -> list[Job]:
+        """List all jobs since the start, latest first."""
+        return self._jobs.list()
+
+    def job(self, job_id: str) -> Job:
+        """Return a job."""
+        if job := self._jobs.get(job_id):
+            return job
+        raise NotFound("there is no such job: its result was removed when the journal was closed")
+
+    def start_export(self) -> Job:
+        """Write everything to a ZIP file; see `archive`."""
+
+        def export(job_id: str, report: Report) -> dict[str, Any]:
+            path = self.folder.results / job_id / f"emotion-journal-{date.today()}.zip"
+            with TemporaryDirectory(prefix="export-", dir=self.folder.pending) as links:
+                with self._lock:
+                    rows = self._archived()
+                    files = linked(rows, self.folder, Path(links))
+                write_archive(rows, files, path, report)
+            return {"path": path, "message": f"{len(rows.entries)} entries"}
+
+        return self._jobs.start("export", export)
+
+    def start_import(self, archive: Path) -> Job:
+        """Read an archive into this journal, which has no entries, whole or not at all.
+
+        People without entries are removed. If the archive lies in `staging`, its folder is removed.
+        """
+
+        def read(_: str, report: Report) -> dict[str, Any]:
+            try:
+                with Archive.open(archive) as opened:
+                    self._import(opened, report)
+                    return {"message": f"{len(opened.rows.entries)} entries"}
+            finally:
+                self._unstage(archive.parent)
+
+        return self._jobs.start("import", read)
+
+    def _import(self, archive: Archive, report: Report) -> None:
+        self._check_empty()
+        rows = archive.rows
+        for entry in rows.entries:
+            observation = entry.observation
+            if (
+                observation
+                and observation.model == self._judge.name
+                and len(observation.features) != 8 * self._judge.num_features
+            ):
+                raise UserError(f"{entry.clip}: its features are not those of {observation.model}")
+        try:
+            archive.extract(self.folder, report)
+            with self._lock:
+                self._check_empty()
+                with self._writing() as session:
+                    session.exec(delete(Person))
+                    session.add_all(
+                        Person(**person.model_dump(), key=person.name.casefold())
+                        for person in rows.people
+                    )
+                    session.flush()
+                    entries = [
+                        Entry(**entry.model_dump(exclude={"observation"})) for entry in rows.entries
+                    ]
+                    session.add_all(entries)
+                    session.flush()
+                    session.add_all(
+                        Observation(entry_id=entry.id, **vars(entry.observation))
+                        for entry in rows.entries
+                        if entry.observation
+                    )
+        except BaseException:
+            for entry in rows.entries:
+                (self.folder.pending / entry.clip_name).unlink(missing_ok=True)
+                (self.folder.covers / entry.cover_name).unlink(missing_ok=True)
+            raise
+        self.folder.keep(entries)
+        self._write_list()
+        self.changes.send("imported")
+        self._wake.set()
+
+    def _check_empty(self) -> None:
+        with self._reading() as session:
+            if session.exec(select(Entry.id).limit(1)).first():
+                raise UserError(
+                    "an archive can only be imported into a journal without entries: start with "
+                    "another folder (--folder), or delete everything first"
+                )
+
+    def _archived(self) -> Rows:
+        with self._reading() as session:
+            people = session.exec(select(Person).order_by(col(Person.created_at), col(Person.id)))
+            people = list(people)
+            pairs = session.exec(
+                select(Entry, Observation)
+                .join(Observation, isouter=True)
+                .order_by(col(Entry.added_at), col(Entry.id))
+            ).all()
+        return archived(people, pairs)
+
+    def start_film(self, person_id: str, first: date, last: date, locale: str = "en") -> Job:
+        """Make a film of the covers of some days; see `film`.
+
+        Args:
+            person_id: whose days.
+            first: day.
+            last: day.
+            locale: of the dates in the film.
+        """
+        with self._reading() as session:
+            found(session, Person, person_id)
+            query = (
+                select(Entry)
+                .where(
+                    Entry.person_id == person_id,
+                    col(Entry.is_cover),
+                    col(Entry.has_picture),
+                    col(Entry.day).between(first, last),
+                )
+                .order_by(col(Entry.day))
+            )
+            entries = session.exec(query).all()
+        if not entries:
+            raise UserError(f"no clips from {first} to {last}: choose other days")
+        scenes = [
+            Scene(
+                self.folder.clip(entry),
+                best_second(entry.timeline, entry.emotion, entry.duration_s),
+                format_date(entry.day, "long", locale),
+            )
+            for entry in entries
+        ]
+
+        def make(job_id: str, report: Report) -> dict[str, Any]:
+            path = self.folder.results / job_id / f"film-{first}-{last}.mp4"
+            num_workers = max(1, (os.cpu_count() or 1) - 1)
+            missing: list[str] = []
+            with (
+                self._heavy,
+                TemporaryDirectory(prefix="film-", dir=self.folder.pending) as folder,
+            ):
+                for tried, failed in make_film(scenes, path, Path(folder), num_workers):
+                    report(tried / len(scenes))
+                    missing = failed
+            message = f"{len(scenes) - len(missing)} days"
+            if missing:
+                message += f"; these clips cannot be read: {', '.join(missing)}"
+            return {"path": path, "message": message}
+
+        return self._jobs.start("film", make, person_id)
+
+    def staging(self) -> Path:
+        """Create a folder for uploads of `start_old_clips` or `start_import`."""
+        return self.folder.staging()
+
+    def start_old_clips(self, person_id: str, folder: Path) -> Job:
+        """Find the clips in a folder; nothing is kept before `start_keeping`."""
+        self.person(person_id)
+        with self._reading() as session:
+            known = set(session.exec(select(Entry.sha256).where(Entry.person_id == person_id)))
+        folder = folder.expanduser()
+
+        def scan(_: str, report: Report) -> dict[str, Any]:
+            clips: list[OldClip] = []
+            with self._heavy:
+                for total, clips in find_old_clips(folder, known):
+                    report(len(clips) / total)
+            return {"found": tuple(clips), "message": f"{len(clips)} files"}
+
+        return self._jobs.start("scan", scan, person_id)
+
+    def start_keeping(
+        self, scan_id: str, chosen: Sequence[int], dates: Mapping[int, datetime] | None = None
+    ) -> Job:
+        """Add clips that `start_old_clips` has found.
+
+        Args:
+            scan_id: of its job.
+            chosen: places in `Job.found`.
+            dates: place -> when it was recorded, where it differs from what was found.
+        """
+        scan = self.job(scan_id)
+        if scan.kind != "scan" or not all(0 <= place < len(scan.found) for place in chosen):
+            raise UserError("these clips were not found: search the folder again")
+
+        def keep(_: str, report: Report) -> dict[str, Any]:
+            missing = []
+            for number, place in enumerate(chosen):
+                clip = scan.found[place]
+                try:
+                    with open(clip.path, "rb", opener=open_regular) as file:
+                        moment = (dates or {}).get(place, clip.recorded_at)
+                        self.receive(scan.person_id, file, clip.name, moment)
+                except (UserError, FileNotFoundError) as error:
+                    missing.append(f"{clip.name}: {error}")
+                report((number + 1) / len(chosen))
+            if chosen:
+                self._unstage(scan.found[chosen[0]].path.parent)
+            message = f"{len(chosen) - len(missing)} clips"
+            return {"message": "; ".join([message, *missing])}
+
+        return self._jobs.start("keep", keep, scan.person_id)
+
+    def _unstage(self, folder: Path) -> None:
+        """Remove a folder of `staging`, given it or one below it."""
+        for each in (folder, *folder.parents):
+            if each.parent == self.folder.pending:
+                shutil.rmtree(each, ignore_errors=True)
 
     # the database
 
@@ -710,6 +944,7 @@ class Journal:
         with self._writing() as session:
             again = or_(Entry.state == ANALYZING, col(Entry.id).in_([each.id for each in lost]))
             session.exec(update(Entry).where(again).values(state=WAITING))
+        self._write_list()
 
     def _changed(self, entry: Entry) -> None:
         self.changes.send("entry", id=entry.id, person_id=entry.person_id, state=entry.state)
@@ -772,38 +1007,6 @@ def check_new_name(session: Session, name: str) -> None:
     """Raise a UserError if there is a person of this name."""
     if session.exec(select(Person).where(Person.key == name.casefold())).first():
         raise UserError(f"there is already a person named {name!r}: choose another name")
-
-
-def clean_name(name: str) -> str:
-    """Return the name of a person without needless blanks, or raise a UserError."""
-    name = " ".join(storable(name).split())
-    if not 0 < len(name) <= MAX_NAME:
-        raise UserError(f"a name must have 1 to {MAX_NAME} characters, got {len(name)}")
-    return name
-
-
-def clean_note(note: str) -> str:
-    """Return a note as it is kept, or raise a UserError."""
-    note = storable(note).replace("\r\n", "\n").strip()
-    if len(note) > MAX_NOTE:
-        raise UserError(f"a note may have {MAX_NOTE} characters, got {len(note)}: shorten it")
-    return note
-
-
-def clean_tags(tags: Iterable[str]) -> list[str]:
-    """Return tags without needless blanks and repetitions, or raise a UserError."""
-    kept: dict[str, str] = {}
-    for tag in tags:
-        if tag := " ".join(storable(tag).split()):
-            kept.setdefault(tag.casefold(), tag)
-    if len(kept) > MAX_TAGS or any(len(tag) > MAX_TAG for tag in kept.values()):
-        raise UserError(f"an entry may have {MAX_TAGS} tags of up to {MAX_TAG} characters each")
-    return list(kept.values())
-
-
-def storable(text: str) -> str:
-    """Replace what SQLite or UTF-8 cannot hold."""
-    return text.encode(errors="replace").decode().replace("\0", "")
 
 
 def local(moment: datetime) -> datetime:

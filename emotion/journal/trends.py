@@ -26,8 +26,9 @@ class WeekdayShare:
 
     weekday: int  # 0 for Monday
     emotion: str
-    share: float
-    num_entries: int
+    count: int
+    share: float  # 0 to 1
+    num_entries: int  # with any emotion
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def weekday_shares(
     for weekday in sorted(counts):
         total = counts[weekday].total()
         for label in labels:
-            yield WeekdayShare(weekday, label, counts[weekday][label] / total, total)
+            count = counts[weekday][label]
+            yield WeekdayShare(weekday, label, count, count / total, total)
 
 
 def recognition(answers: Iterable[tuple[str, date, bool]]) -> Iterator[Recognition]:

@@ -159,7 +159,8 @@ class Cutter:
 
 def cut_in_worker(cutter: Cutter, clip: Clip) -> ClipRecord:
     """Cut a clip in a process that an executor has started."""
-    with one_at_a_time, watchdog.watch():
+    remedy = "convert or remove it, or skip it with num_workers=2"
+    with one_at_a_time, watchdog.watch(clip.path, remedy):
         return cutter.cut(clip)
 
 

@@ -109,6 +109,12 @@ def run_cell(
         finish_wandb()
         if isinstance(error, SystemExit):  # Lightning's, after Ctrl-C
             raise error.__context__ or error from None
+        if isinstance(error, RuntimeError) and str(error).startswith("DataLoader worker"):
+            raise UserError(
+                "a process that loads stacks was killed, for example for lack of memory; "
+                "loader.num_workers=0 loads in the main process, and "
+                f"hydra.run.dir={run_dir} ckpt_path=last resumes the run"
+            ) from error
         raise
     if record is not None:
         write_record(run_dir, record)

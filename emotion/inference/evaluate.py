@@ -1,0 +1,71 @@
+"""Predict the labeled clips of a data set, which the model may never have seen the like of."""
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from emotion.clips.naming import Clip
+from emotion.errors import UserError
+from emotion.evaluation.predictions import Predictions, Sample
+from emotion.inference.answer import Answer
+from emotion.inference.backends import backend_name, read_recipe
+from emotion.inference.batch import Predictor
+from emotion.reports.evaluation import Evaluation
+from emotion.stacks.source import ClipSource
+
+log = logging.getLogger(__name__)
+
+
+def evaluate_clips(predictor: Predictor, source: ClipSource, num_workers: int | None) -> Evaluation:
+    """Predict all clips of a data set whose class the model has, by the class's name.
+
+    Raises:
+        UserError: the data set has no such clip, or none could be classified.
+    """
+    recipe = read_recipe(predictor.model)
+    log.info("model: %s (%s)", predictor.model, backend_name(predictor.model))
+    source.provide(num_workers)
+    found, _ = source.find()
+    foreign = Counter(clip.label for clip in found if clip.label not in recipe.labels)
+    clips = {clip.path: clip for clip in found if clip.label in recipe.labels}
+    if not clips:
+        raise UserError(
+            f"data={source.name}: no clip is of a class of the model ({', '.join(recipe.labels)}); "
+            "data.label_map maps the names of its classes to these"
+        )
+    answers = dict(predictor.predict_all(list(clips), num_workers))
+    answered = [path for path in clips if answers[path].probabilities]
+    if not answered:
+        first = answers[next(iter(clips))]
+        raise UserError(f"no clip could be classified; the first: {'; '.join(first.reasons)}")
+    sure = [path for path in answered if not answers[path].unsure]
+    return Evaluation(
+        title=recipe.title,
+        trained_on=recipe.data,
+        data=source.name,
+        predictions=predictions_of([clips[p] for p in answered], answers, recipe.labels),
+        unsure=len(answered) - len(sure),
+        accuracy_if_sure=(
+            sum(answers[path].label == clips[path].label for path in sure) / len(sure)
+            if sure
+            else None
+        ),
+        unanswered={
+            clips[path].id: "; ".join(answers[path].reasons)
+            for path in clips
+            if not answers[path].probabilities
+        },
+        foreign=dict(foreign),
+    )
+
+
+def predictions_of(
+    clips: Sequence[Clip], answers: Mapping[Path, Answer], labels: Sequence[str]
+) -> Predictions:
+    """Return the calibrated predictions of clips that have an answer with probabilities."""
+    samples = [Sample("test", clip.id, 0, clip.subject, clip.label) for clip in clips]
+    rows = [[answers[clip.path].probabilities[label] for label in labels] for clip in clips]
+    return Predictions(tuple(labels), samples, np.array(rows))
