@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from emotion.evaluation.movements import STATISTICS, read_movements
-from emotion.evaluation.person_model import PersonModel
 from emotion.executors import pixel_versions
+from emotion.models.person_model import PersonModel
 from emotion.models.recipe import Recipe
 from emotion.stacks.blendshapes import BLENDSHAPES, NOISE_SCORE
 from emotion.stacks.settings import CacheSettings

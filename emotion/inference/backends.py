@@ -14,9 +14,9 @@ import numpy as np
 
 from emotion.errors import DamagedFile, UserError, is_machine_fault
 from emotion.evaluation.movements import describe_blendshapes
-from emotion.evaluation.person_model import PersonModel
 from emotion.evaluation.starter import starter_model, starter_recipe
 from emotion.inference.onnx_file import OUTPUT, read_onnx
+from emotion.models.person_model import PersonModel
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.face_values import values_shape
 from emotion.training.record import FinishedRun, read_record

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emotion.evaluation.person_model import UNKNOWN, Person, PersonModel
 from emotion.evaluation.reasons import Reason, reasons
 from emotion.inference.answer import top_labels
+from emotion.models.person_model import UNKNOWN, Person, PersonModel
 
 MAX_REASONS = 3
 

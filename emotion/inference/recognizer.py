@@ -20,7 +20,7 @@ from emotion.clips.read_ahead import ReadAhead
 from emotion.clips.still import Still
 from emotion.clips.video import Video
 from emotion.errors import DamagedFile, UserError
-from emotion.evaluation.predictions import calibrate, mean_of_stacks
+from emotion.evaluation.predictions import mean_of_stacks
 from emotion.evaluation.reasons import Reason
 from emotion.files import file_digest
 from emotion.inference.answer import (
@@ -35,6 +35,7 @@ from emotion.inference.backends import Backend, StarterBackend, find_model, load
 from emotion.inference.judge import Judge, Verdict
 from emotion.inference.profile import Profile, change_profile
 from emotion.models.recipe import Recipe
+from emotion.models.temperature import calibrate
 from emotion.stacks.cutter import face_cropper, one_at_a_time, open_sampled
 from emotion.stacks.face_crop import Face
 from emotion.stacks.face_model import find_face_model

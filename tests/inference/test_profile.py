@@ -10,11 +10,11 @@ import pytest
 
 from emotion import REPOSITORY
 from emotion.errors import DamagedFile, UserError
-from emotion.evaluation.person_model import UNKNOWN
 from emotion.evaluation.starter import LABELS, starter_model
 from emotion.files import digest
 from emotion.inference.judge import Judge
 from emotion.inference.profile import Profile, change_profile
+from emotion.models.person_model import UNKNOWN
 
 MODEL = starter_model()
 IDS = [digest(bytes([number])) for number in range(6)]

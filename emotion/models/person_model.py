@@ -49,7 +49,7 @@ from itertools import pairwise
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.evaluation.predictions import calibrate
+from emotion.models.temperature import calibrate
 
 UNKNOWN = -1  # target of a clip whose emotion is unknown
 COMPONENTS = 40  # principal components of each block of features

@@ -12,7 +12,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from emotion.errors import UserError
-from emotion.evaluation.person_model import (
+from emotion.models.person_model import (
     COMPOSITION,
     GUESS_TEMPERATURE,
     OUTLIERS,
