@@ -281,9 +281,15 @@ class EmotionRecognizer:
 
     @property
     def _knows(self) -> bool:
-        """Whether the person model answers; a trained model without a person answers as trained."""
+        """Whether the person model answers; a trained model without a person answers as trained.
+
+        With a person's file it answers from the first clip on, although nothing is known yet, so
+        that answers change with what is observed alone.
+        """
         return self.person_model is not None and (
-            bool(self._profile.clips) or isinstance(self.backend, StarterBackend)
+            self.person is not None
+            or bool(self._profile.clips)
+            or isinstance(self.backend, StarterBackend)
         )
 
     def _judged(self, logits: np.ndarray, features: np.ndarray | None) -> Probabilities:
