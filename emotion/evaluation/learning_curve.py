@@ -30,6 +30,8 @@ NEUTRAL = "Neutral"
 DIARY = {NEUTRAL: 0.5, "Happy": 0.25}  # class shares of a skewed history; others share the rest
 DRAWS = 20  # random histories of each person
 INNER_DRAWS = 5
+INNER_FOLDS = 10  # each leaves out a person, or some where there are more people
+MIN_PEOPLE = 3  # an inner fold needs two to learn how people differ
 TEMPERATURES = np.geomspace(0.5, 50, 81)  # candidates
 
 
@@ -144,8 +146,20 @@ def replay_curve(
     return points
 
 
+def fit_person(fold: ClipFeatures) -> PersonModel | None:
+    """Fit a calibrated model to the train and val clips of a fold.
+
+    Returns:
+        None if they are of fewer than three people, or do not have all classes.
+    """
+    clips = fold.take(fold.splits != "test")
+    if len(set(clips.subjects)) < MIN_PEOPLE or len(set(clips.targets)) < len(clips.labels):
+        return None
+    return fit_calibrated(clips)
+
+
 def fit_calibrated(clips: ClipFeatures) -> PersonModel:
-    """Fit a model, and its temperature on replays that leave out one person at a time.
+    """Fit a model, and its temperature on replays that leave out some people at a time.
 
     The temperature minimizes the mean negative log-likelihood over all kinds and lengths of
     histories. One serves all of them, because the width of the posterior is in the logits. It is
@@ -154,10 +168,11 @@ def fit_calibrated(clips: ClipFeatures) -> PersonModel:
     """
     model = fit_clips(clips)
     people = list(clips.people())
-    if len(people) < 3:  # an inner fold needs two to learn how people differ
+    if len(people) < MIN_PEOPLE:
         return model
+    num_folds = min(len(people), INNER_FOLDS)
     replays = []
-    for own in people:
+    for own in (np.concatenate(people[fold::num_folds]) for fold in range(num_folds)):
         inner = fit_clips(clips.take(np.setdiff1d(np.arange(len(clips.targets)), own)))
         for kind in KINDS:
             for num in NUMS:

@@ -14,8 +14,10 @@ import numpy as np
 
 from emotion.errors import DamagedFile, UserError, is_machine_fault
 from emotion.evaluation.movements import describe_blendshapes
+from emotion.evaluation.person_file import PERSON_FILE, person_from_bytes
 from emotion.evaluation.starter import starter_model, starter_recipe
-from emotion.inference.onnx_file import OUTPUT, read_onnx
+from emotion.files import read_whole
+from emotion.inference.onnx_file import FEATURES, OUTPUT, read_onnx
 from emotion.models.person_model import PersonModel
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.face_values import values_shape
@@ -44,7 +46,7 @@ class Backend(Protocol):
         """
 
     def describe(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the (N, C) logits and the (N, D) float64 features of the person model."""
+        """Return (N, C) logits, and the (N, D) float64 features from which they are computed."""
 
 
 class StarterBackend:
@@ -87,16 +89,23 @@ class PyTorchBackend:
             raise DamagedFile(f"{path} and {RECIPE_FILE} beside it are not of the same run")
         self.module = MODULES[self.recipe.inputs](**settings).eval()
         load_weights(self.module, checkpoint["state_dict"], str(path))
+        self.person_model = read_person(path)
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
         """See `Backend.classify`."""
+        return self.describe(inputs)[0]
+
+    def describe(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Backend.describe`."""
         import torch
 
         before = torch.get_num_threads()  # a setting of the process that others may have changed
         torch.set_num_threads(self._num_threads)
         try:
             with torch.inference_mode():
-                return self.module(torch.from_numpy(inputs)).float().numpy()
+                features = self.module.features(torch.from_numpy(inputs))
+                logits = self.module.network.head(features).float().numpy()
+                return logits, features.double().numpy()
         finally:
             torch.set_num_threads(before)
 
@@ -106,7 +115,7 @@ class OnnxBackend:
 
     def __init__(self, path: Path, num_threads: int = 1) -> None:
         """Load a file that `emotion.inference.export` wrote; raises as `read_onnx`."""
-        data, self.recipe = read_onnx(path)
+        data, self.recipe, self.person_model = read_onnx(path)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
@@ -121,14 +130,20 @@ class OnnxBackend:
             (name, type_, list(input_shape(self.recipe, 1)[1:])),
             (OUTPUT, "tensor(float)", [len(self.recipe.labels)]),
         ]
-        nodes = *self._session.get_inputs(), *self._session.get_outputs()
-        if [(node.name, node.type, node.shape[1:]) for node in nodes] != expected:
+        *nodes, features = *self._session.get_inputs(), *self._session.get_outputs()
+        found = [(node.name, node.type, node.shape[1:]) for node in nodes]
+        if found != expected or (features.name, features.type) != (FEATURES, "tensor(float)"):
             raise DamagedFile(f"{path} is damaged: its model does not match its recipe")
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
         """See `Backend.classify`."""
-        (logits,) = self._session.run([OUTPUT], {self.recipe.inputs: np.ascontiguousarray(inputs)})
-        return logits
+        return self.describe(inputs)[0]
+
+    def describe(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Backend.describe`."""
+        feed = {self.recipe.inputs: np.ascontiguousarray(inputs)}
+        logits, features = self._session.run([OUTPUT, FEATURES], feed)
+        return logits, features.astype(np.float64)
 
 
 def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
@@ -139,12 +154,24 @@ def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
         return backend, backend.recipe
     record = read_record(path.parent) if path.suffix == ".ckpt" else None
     if isinstance(record, FinishedRun) and record.checkpoint == path.name:
-        record.check_files(path.parent, RECIPE_FILE, path.name)
+        more = [PERSON_FILE] * (PERSON_FILE in record.files)
+        record.check_files(path.parent, RECIPE_FILE, path.name, *more)
     with one_line_errors(path):
         backend = {".ckpt": PyTorchBackend, ".onnx": OnnxBackend}[path.suffix](path, num_threads)
         if not np.isfinite(backend.classify(random_inputs(backend.recipe, 1))).all():
             raise DamagedFile(f"{path} has weights that are not finite")
+        if (person := backend.person_model) is not None:
+            logits, features = backend.describe(random_inputs(backend.recipe, 1))
+            sizes = len(person.means), len(person.center)
+            if sizes != (logits.shape[1], features.shape[1]):
+                raise DamagedFile(f"{path} is damaged: its person model is of another network")
     return backend, backend.recipe
+
+
+def read_person(checkpoint: Path) -> PersonModel | None:
+    """Read the person model beside a checkpoint; None if the run has none."""
+    path = checkpoint.parent / PERSON_FILE
+    return person_from_bytes(read_whole(path), str(path)) if path.is_file() else None
 
 
 def input_shape(recipe: Recipe, num: int) -> tuple[int, ...]:

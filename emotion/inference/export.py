@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the other imports, which take a second
     stop_on_signals("stopped; the same command exports the model again")
 
 import argparse
+import base64
 import json
 import logging
 import warnings
@@ -25,9 +26,10 @@ import numpy as np
 from emotion.cli import exit_on_error
 from emotion.data.split import spread
 from emotion.errors import UserError
+from emotion.evaluation.person_file import person_to_bytes
 from emotion.files import unfinished
 from emotion.inference.backends import Backend, OnnxBackend, backend_name, load_model, random_inputs
-from emotion.inference.onnx_file import OUTPUT, RECIPE_KEY, write_onnx
+from emotion.inference.onnx_file import FEATURES, OUTPUT, PERSON_KEY, RECIPE_KEY, write_onnx
 from emotion.inference.quantization import quantize
 from emotion.models.recipe import Recipe
 from emotion.models.temperature import calibrate
@@ -60,7 +62,11 @@ def export(run: Run) -> ExportedFile:
     rows = spread(run.rows("val"), REAL_STACKS)
     random = (random_inputs(recipe, num, seed) for seed, num in enumerate(RANDOM_BATCHES))
     with unfinished(path) as temporary:
-        write_onnx(to_onnx(before.module, recipe), temporary, describe(run, "float32"))
+        metadata = describe(run, "float32")
+        if before.person_model is not None:  # int8 changes the features too much
+            content = person_to_bytes(before.person_model)
+            metadata[PERSON_KEY] = base64.b64encode(content).decode()
+        write_onnx(to_onnx(before.module, recipe), temporary, metadata)
         after = OnnxBackend(temporary, CORES)
         batches = chain(random, batches_of(run, rows))
         difference = largest_difference(before, after, batches, min(1.0, recipe.temperature))
@@ -115,16 +121,32 @@ def to_onnx(module: "torch.nn.Module", recipe: Recipe) -> "onnx.ModelProto":
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # between torch and its own parts
         program = torch.onnx.export(
-            module,
+            with_features(module),
             (module.example(2, recipe.image_px),),
             input_names=[recipe.inputs],
-            output_names=[OUTPUT],
+            output_names=[OUTPUT, FEATURES],
             dynamic_shapes=({0: torch.export.Dim("N")},),
             opset_version=OPSET,
             dynamo=True,
             verbose=False,
         )
     return program.model_proto
+
+
+def with_features(module: "torch.nn.Module") -> "torch.nn.Module":
+    """Wrap a Lightning module so that it returns logits and features."""
+    import torch
+
+    class WithFeatures(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = module
+
+        def forward(self, inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            features = self.module.features(inputs)
+            return self.module.network.head(features), features
+
+    return WithFeatures().eval()
 
 
 def describe(run: Run, precision: str) -> dict[str, str]:

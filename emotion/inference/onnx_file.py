@@ -3,13 +3,16 @@
 Reading runs no code of a file, and opens no other file.
 """
 
+import base64
 import hashlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emotion.errors import DamagedFile
+from emotion.evaluation.person_file import person_from_bytes
 from emotion.files import read_whole
+from emotion.models.person_model import PersonModel
 from emotion.models.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -17,7 +20,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
 RECIPE_KEY = "recipe"
-OUTPUT = "logits"  # the model's output; its input is named like the recipe's `inputs`
+PERSON_KEY = "person"  # metadata of the person model, in base64
+OUTPUT, FEATURES = "logits", "features"  # the outputs; the input is named as the recipe's `inputs`
 # The last entry of the file's metadata as protobuf bytes: field 14 of a model, with a key (field 1)
 # and a value (field 2) of 64 hexadecimal digits. It comes after all other entries, so that it
 # covers every byte before it.
@@ -44,8 +48,8 @@ OPERATORS = frozenset([
 EXPORT = "python -m emotion.inference.export RUN_DIR"
 
 
-def read_onnx(path: Path) -> tuple[bytes, Recipe]:
-    """Check an exported model, and return its content and its recipe.
+def read_onnx(path: Path) -> tuple[bytes, Recipe, PersonModel | None]:
+    """Check an exported model, and return its content, its recipe and its person model.
 
     Raises:
         DamagedFile: the file is missing, damaged, not of this project or of an older version of
@@ -78,7 +82,20 @@ def read_onnx(path: Path) -> tuple[bytes, Recipe]:
         raise DamagedFile(f"{path} has no recipe: it was not exported by {EXPORT}")
     if with_digest(data[: -len(DIGEST_ENTRY) - 64]) != data:
         raise DamagedFile(f"{path} is damaged, or was changed after its export")
-    return data, Recipe.from_json(metadata[RECIPE_KEY], f"the recipe in {path}")
+    recipe = Recipe.from_json(metadata[RECIPE_KEY], f"the recipe in {path}")
+    return data, recipe, person_in(metadata, path)
+
+
+def person_in(metadata: Mapping[str, str], path: Path) -> PersonModel | None:
+    """Read the person model in the metadata of a file; None if it has none."""
+    if PERSON_KEY not in metadata:
+        return None
+    source = f"the person model in {path}"
+    try:
+        content = base64.b64decode(metadata[PERSON_KEY], validate=True)
+    except ValueError:
+        raise DamagedFile(f"{source} is damaged") from None
+    return person_from_bytes(content, source)
 
 
 def write_onnx(model: "onnx.ModelProto", path: Path, metadata: Mapping[str, str]) -> None:

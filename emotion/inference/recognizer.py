@@ -82,7 +82,7 @@ class EmotionRecognizer:
             self.unsure_below = self.recipe.unsure_below
         if not 0 <= self.unsure_below <= 1:
             raise UserError(f"unsure_below must be 0 to 1, got {self.unsure_below}")
-        self.person_model = getattr(self.backend, "person_model", None)
+        self.person_model = self.backend.person_model
         if self.person_model is not None:
             explains = self.recipe.inputs in ("blendshapes", "face")
             self._judge = Judge(self.recipe.labels, self.person_model, self.unsure_below, explains)

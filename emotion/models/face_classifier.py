@@ -34,7 +34,11 @@ class FaceClassifier(nn.Module):
 
     def forward(self, values: torch.Tensor) -> torch.Tensor:
         """Return the (N, num_classes) logits of values of faces, see `features`."""
-        return self.features(values) @ self.weight.T + self.bias
+        return self.head(self.features(values))
+
+    def head(self, features: torch.Tensor) -> torch.Tensor:
+        """Return the (N, num_classes) logits of (N, F) features."""
+        return features @ self.weight.T + self.bias
 
     def features(self, values: torch.Tensor) -> torch.Tensor:
         """Return the (N, F) features of values of faces, (N, T, ...) float of `values_shape`."""

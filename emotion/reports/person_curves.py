@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter
 from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.learning_curve import (
     FEATURES_FILE,
+    INNER_FOLDS,
     ClipFeatures,
     CurvePoint,
     learning_curve,
@@ -84,7 +85,9 @@ def compute(entry: Entry) -> PersonCurve:
     """Compute the curve of an entry that has a key."""
     runs = curve_runs(entry)
     parts = [run.record.parts for run in runs]
-    num_fits = sum(len({*part["train"].subjects, *part["val"].subjects}) for part in parts)
+    num_fits = sum(
+        min(INNER_FOLDS, len({*part["train"].subjects, *part["val"].subjects})) for part in parts
+    )
     if num_fits > MAX_FITS:
         reason = f"{num_fits} models to fit: python -m emotion.reports.personal RUN_DIR ..."
         return PersonCurve(reason=f"not computed for the report, because there are {reason}")

@@ -29,7 +29,9 @@ CURVES_FILE, HPARAMS_FILE = "curves/metrics.csv", "curves/hparams.yaml"
 # Everything that a run writes, besides `wandb/`; no other file is ever removed from its folder.
 START_FILES = (LOG, LOCK, *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")))
 TRAINING_FILES = ("best.ckpt", "last.ckpt", CURVES_FILE, HPARAMS_FILE)
-RESULT_FILES = (ERROR_FILE, "metrics.json", "predictions.csv", "recipe.json", "features.npz")
+RESULT_FILES = (
+    *(ERROR_FILE, "metrics.json", "predictions.csv", "recipe.json", "features.npz", "person.npz"),
+)
 # Keys that cannot change a result: paths, names, loggers, worker counts.
 BESIDE_THE_POINT = (
     *("hydra", "sweep", "paths", "logger"),

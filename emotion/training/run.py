@@ -25,8 +25,9 @@ from emotion.data.datamodule import StackDataModule
 from emotion.data.split import count_parts
 from emotion.errors import UserError
 from emotion.evaluation.calibration import fit_calibration
-from emotion.evaluation.learning_curve import FEATURES_FILE
+from emotion.evaluation.learning_curve import FEATURES_FILE, fit_person
 from emotion.evaluation.metrics import judge_splits
+from emotion.evaluation.person_file import PERSON_FILE, person_to_bytes
 from emotion.evaluation.predictions import PREDICTIONS_FILE
 from emotion.files import file_digest, unfinished
 from emotion.models.lightning_module import ClassifierModule
@@ -174,8 +175,13 @@ def train_and_evaluate(
     if (run_dir / CURVES_FILE).is_file():
         written.append(CURVES_FILE)
     if all(row.subject for rows in datamodule.rows.values() for row in rows):
-        clip_features(module, datamodule).write(run_dir / FEATURES_FILE)
+        features = clip_features(module, datamodule)
+        features.write(run_dir / FEATURES_FILE)
         written.append(FEATURES_FILE)
+        if (person := fit_person(features)) is not None:
+            with unfinished(run_dir / PERSON_FILE) as temporary:
+                temporary.write_bytes(person_to_bytes(person))
+            written.append(PERSON_FILE)
     wandb_loggers = [logger for logger in loggers if isinstance(logger, Wandb)]
     record = FinishedRun(
         **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),

@@ -41,6 +41,15 @@ def test_a_checkpoint_gives_the_logits_of_its_module(run_dir: Path):
     assert recipe == Recipe.read(run_dir / "recipe.json")
 
 
+def test_the_head_gives_the_logits_of_the_features(run_dir: Path):
+    backend, _ = load_model(find_model(run_dir))
+    logits, features = backend.describe(random_stacks(3))
+    with torch.no_grad():
+        expected = backend.module.network.head(torch.from_numpy(features).float()).numpy()
+    np.testing.assert_allclose(logits, expected, atol=1e-5)
+    assert features.dtype == np.float64 and features.shape == (3, 288)
+
+
 def test_classifying_restores_the_number_of_threads(run_dir: Path):
     backend, _ = load_model(find_model(run_dir), num_threads=2)
     before = torch.get_num_threads()
@@ -56,12 +65,15 @@ def write_onnx(path: Path, **metadata: str) -> np.ndarray:
     graph = onnx.helper.make_graph(
         [
             onnx.helper.make_node("Cast", ["stacks"], ["gray"], to=onnx.TensorProto.FLOAT),
-            onnx.helper.make_node("ReduceMean", ["gray"], ["mean"], axes=[2, 3], keepdims=0),
-            onnx.helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+            onnx.helper.make_node("ReduceMean", ["gray"], ["features"], axes=[2, 3], keepdims=0),
+            onnx.helper.make_node("MatMul", ["features", "weights"], ["logits"]),
         ],
         "weigher",
         [onnx.helper.make_tensor_value_info("stacks", onnx.TensorProto.UINT8, ["n", 9, 64, 64])],
-        [onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 5])],
+        [
+            onnx.helper.make_tensor_value_info("logits", onnx.TensorProto.FLOAT, ["n", 5]),
+            onnx.helper.make_tensor_value_info("features", onnx.TensorProto.FLOAT, ["n", 9]),
+        ],
         [onnx.numpy_helper.from_array(weights, "weights")],
     )
     opsets = [onnx.helper.make_opsetid("", 17)]
@@ -80,7 +92,10 @@ def test_an_onnx_file_is_classified_with_its_own_recipe(run_dir: Path, tmp_path:
         stacks = random_stacks(2)
         expected = stacks.mean(axis=(2, 3)) @ weights
         np.testing.assert_allclose(backend.classify(stacks), expected, rtol=1e-3)
-        assert read == recipe
+        logits, features = backend.describe(stacks)
+        np.testing.assert_allclose(features, stacks.mean(axis=(2, 3)), rtol=1e-5)
+        np.testing.assert_array_equal(logits, backend.classify(stacks))
+        assert read == recipe and backend.person_model is None
 
 
 def test_without_onnx_runtime_the_error_names_the_requirements(tmp_path: Path, monkeypatch):
