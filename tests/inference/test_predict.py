@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from emotion.clips.video import Video
-from predict import predict
+from emotion.commands.predict import predict
 
 pytestmark = pytest.mark.slow
 
