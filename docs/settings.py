@@ -17,8 +17,8 @@ python train.py KEY=VALUE GROUP=OPTION   # change some; -m KEY=A,B sweeps them
 ```
 
 `python -m docs.settings` writes this page from the comments in `conf/`. A value with blanks,
-brackets or a `~` needs quotes of its own: `'data.root="~/my clips"'`. `emotion/config.py` has the types and
-ranges; unknown keys are refused.
+brackets or a `~` needs quotes of its own: `'data.root="~/my clips"'`. `emotion/config.py` has the
+types and ranges; unknown keys are refused.
 """
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s].*?))?(?: +# +(?P<comment>.*))?")
 

@@ -49,8 +49,12 @@ def write_list(tmp_path: Path, demo_cache) -> Callable[..., list[str]]:
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows([("path", "label"), *rows])
         labels = ",".join(sorted({label for _, label in rows}))
-        return ["data=csv", f"data.list={path}", f"data.root={demo_cache.root}",
-                f"data.labels=[{labels}]", "data.neutral_label=null"]  # fmt: skip
+        return [
+            "data=csv",
+            f"data.list={path}",
+            f"data.root={demo_cache.root}",
+            f"data.labels=[{labels}]",
+        ]
 
     return write
 
