@@ -1,38 +1,6 @@
 """Train and evaluate one model, or sweep many: python train.py -m model=... interval=..."""
 
-from typing import TYPE_CHECKING
-
-from emotion.stopping import stop_on_signals
-
-if __name__ == "__main__":  # before the other imports, which take a second
-    stop_on_signals(
-        "stopped; finished work is kept: hydra.run.dir=DIR ckpt_path=last resumes a run, and "
-        "sweep=NAME a sweep"
-    )
-
-from emotion.cli import entry  # first, because it names `make install` if packages are missing
-
-# isort: split
-import emotion.training.cell  # noqa: F401 registers the resolvers of conf/train.yaml
-from emotion.training.ranks import end_with_main_process
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-
-@entry("train")
-def train(cfg: "DictConfig") -> float | None:
-    """Train one model, alone or as a job of a sweep, and return its validation accuracy."""
-    from hydra.core.hydra_config import HydraConfig  # imports are here, so that --help stays fast
-    from hydra.types import RunMode
-
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
-        from emotion.sweeps.job import run_job as run
-    else:
-        from emotion.training.run import train as run
-    return run(cfg)
-
+from emotion.commands import run_train
 
 if __name__ == "__main__":
-    end_with_main_process()
-    train()
+    run_train()

@@ -8,7 +8,8 @@ if TYPE_CHECKING:
 
 __all__ = ["EmotionRecognizer"]
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[1]  # where installed: site-packages
+__version__ = "1.0.0"  # the only place; pyproject.toml reads it
 
 
 def __getattr__(name: str) -> Any:

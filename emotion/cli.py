@@ -32,7 +32,7 @@ try:
 except ModuleNotFoundError as error:
     sys.exit(
         f"error: the package {error.name} is not installed: run `make install`, "
-        "then the script with .venv/bin/python"
+        "then the script with .venv/bin/python, or `pip install .[train,predict]`"
     )
 
 from emotion import REPOSITORY
@@ -40,9 +40,19 @@ from emotion.errors import UserError, is_machine_fault
 from emotion.escape import for_terminal
 from emotion.stopping import is_stopped
 
-CONF_DIR = REPOSITORY / "conf"
+PACKAGED_CONF_DIR = Path(__file__).parent / "conf"  # the build of a wheel copies conf/ there
+CONF_DIR = PACKAGED_CONF_DIR if PACKAGED_CONF_DIR.is_dir() else REPOSITORY / "conf"
 
-OmegaConf.register_new_resolver("repository", lambda: str(REPOSITORY), replace=True)
+
+def project_folder() -> Path:
+    """Return the folder of `.env`, caches and outputs.
+
+    It is the repository, or the current folder where the package is installed.
+    """
+    return Path.cwd() if CONF_DIR == PACKAGED_CONF_DIR else REPOSITORY
+
+
+OmegaConf.register_new_resolver("repository", lambda: str(project_folder()), replace=True)
 
 # conf/hydra/launcher changes values of a plugin's own option. Hydra merges the two and warns.
 warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema")
@@ -58,7 +68,7 @@ def entry(config_name: str) -> Callable[[Callable[[DictConfig], Any]], Callable[
     def decorate(task: Callable[[DictConfig], Any]) -> Callable[[], None]:
         @wraps(task)
         def main() -> None:
-            load_dotenv(REPOSITORY / ".env")
+            load_dotenv(project_folder() / ".env")
             logging.raiseExceptions = False  # a full disk must not print a trace for each line
             sys.argv[1:] = quote_integer_options(sys.argv[1:])
             with_trace = os.environ.get("HYDRA_FULL_ERROR") == "1"

@@ -265,7 +265,7 @@ def turn() -> Callable[[Path, int], None]:
 @pytest.fixture(scope="session")
 def finished_run(demo_cache: "BuildableCache", tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give the folder of a run that train.py has brought to its end, on two clips a class."""
-    from train import train
+    from emotion.commands.train import train
 
     folder = tmp_path_factory.mktemp("finished") / "run"
     paths = [f"paths.cache={demo_cache.directory.parents[1]}", f"hydra.run.dir={folder}"]

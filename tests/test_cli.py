@@ -130,7 +130,7 @@ def test_the_literal_sweep_has_nine_jobs(compose: Callable):
 @pytest.fixture
 def preprocess(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """Give a function that runs preprocess.py with a command line, away from this repository."""
-    from preprocess import preprocess as run_entry
+    from emotion.commands.preprocess import preprocess as run_entry
 
     monkeypatch.setattr(cli, "load_dotenv", lambda path: None)
 

@@ -21,7 +21,7 @@ from datetime import datetime
 from hashlib import sha256
 from io import StringIO
 from pathlib import Path
-from typing import BinaryIO
+from typing import Annotated, BinaryIO, Literal
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
 
 import numpy as np
@@ -57,8 +57,12 @@ ROWS, TABLE = "entries.json", "entries.csv"
 MAX_ROWS_BYTES = 1 << 30
 MAX_COVER_BYTES = 4 << 20
 JPEG = b"\xff\xd8\xff"
+ENCRYPTED = 1  # a bit of `ZipInfo.flag_bits`
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of ZIP files
 REMEDY = "use a file that the journal's export wrote"
+
+
+Id = Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
 
 
 class Strict(BaseModel):
@@ -87,7 +91,7 @@ class ArchivedObservation(Strict):
 class ArchivedPerson(Strict):
     """A person."""
 
-    id: str = Field(pattern="^[0-9a-f]{32}$")
+    id: Id
     name: str
     created_at: NaiveDatetime
 
@@ -99,9 +103,15 @@ class ArchivedPerson(Strict):
 
 
 class ArchivedEntry(EntryFields):
-    """An entry."""
+    """An entry. Its id and suffix become the name of a file."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    id: Id
+    person_id: Id
+    suffix: Annotated[str, Field(pattern=r"^\.[a-z0-9]{3,4}$")]  # see `sniff`
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size: Annotated[int, Field(ge=1, le=MAX_CLIP_BYTES)]
+    state: Literal[STATES]
     timeline: list[ArchivedPart] = Field(default_factory=list)
     observation: ArchivedObservation | None = None
 
@@ -120,10 +130,6 @@ class ArchivedEntry(EntryFields):
     @model_validator(mode="after")
     def check(self) -> "ArchivedEntry":
         """Check what depends on other values."""
-        if self.state not in STATES:
-            raise ValueError(f"state must be one of {', '.join(STATES)}")
-        if self.size > MAX_CLIP_BYTES:
-            raise ValueError(f"size is more than {MAX_CLIP_BYTES >> 20} MiB")
         if self.observation:
             values = (
                 np.frombuffer(self.observation.features),
@@ -321,8 +327,8 @@ class Archive:
                 infos = archive.infolist()
                 names = [info.filename for info in infos]
             for info in infos:
-                mode = info.external_attr >> 16
-                if info.is_dir() or info.flag_bits & 1 or (mode and not stat.S_ISREG(mode)):
+                kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was not written on Unix
+                if info.is_dir() or info.flag_bits & ENCRYPTED or kind not in (0, stat.S_IFREG):
                     raise UserError(f"{shown(info.filename)} is no plain file: {REMEDY}")
             if len(set(names)) < len(names):
                 raise UserError(f"two files in it have the same name: {REMEDY}")

@@ -106,7 +106,7 @@ def choose_size(folder: Path, scenes: Sequence[Scene]) -> tuple[int, int]:
 def is_upright(clip: Path) -> bool | None:
     """Return whether a clip's first picture is higher than wide; None if it cannot be read."""
     try:
-        with watchdog.watch():
+        with watchdog.watch(clip, ""):
             height, width = next(Video(clip).pictures()).rgb().shape[:2]
     except (VideoError, StopIteration):
         return None
@@ -118,7 +118,7 @@ def cut_second(folder: Path, size: tuple[int, int], scene: tuple[int, Scene]) ->
     place, (clip, start_s, caption) = scene[0], vars(scene[1]).values()
     video, sound = folder / f"{place}.mp4", folder / f"{place}.npy"
     try:
-        with watchdog.watch():
+        with watchdog.watch(clip, ""):
             frames = list(second_of(clip, start_s, size, caption))
             samples = sound_of(clip, start_s)
     except VideoError:

@@ -76,7 +76,7 @@ def inspect(folder: Path, path: Path) -> OldClip:
             limit = f"more than {MAX_CLIP_BYTES >> 20} MiB"
             return replace(clip, problem="it is empty" if stat.st_size == 0 else limit)
         clip = replace(clip, sha256=file_digest(path))
-        with watchdog.watch():
+        with watchdog.watch(path, ""):
             moment = recorded_at(path)
     except VideoError as error:
         return replace(clip, problem=str(error))

@@ -32,15 +32,15 @@ class Person(SQLModel, table=True):
 class EntryFields(SQLModel):
     """What an archive holds of an entry."""
 
-    id: str = Field(default_factory=new_id, primary_key=True, regex="^[0-9a-f]{32}$")
-    person_id: str = Field(foreign_key="person.id", ondelete="CASCADE", regex="^[0-9a-f]{32}$")
+    id: str = Field(default_factory=new_id, primary_key=True)
+    person_id: str = Field(foreign_key="person.id", ondelete="CASCADE")
     day: date
     recorded_at: NaiveDatetime  # local time
     added_at: NaiveDatetime
     media_type: str
     suffix: str  # of the clip's file
-    sha256: str = Field(regex="^[0-9a-f]{64}$")
-    size: int = Field(ge=1)  # bytes
+    sha256: str
+    size: int  # bytes
     duration_s: float | None = None
     state: str = WAITING
     # the answer, judged again when the profile has changed

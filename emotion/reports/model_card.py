@@ -11,7 +11,6 @@ from pathlib import Path
 import jinja2
 from markupsafe import Markup
 
-from emotion import REPOSITORY
 from emotion.escape import for_markdown, for_terminal
 from emotion.evaluation.calibration import BINS, TEMPERATURES, min_clips
 from emotion.files import file_digest
@@ -19,6 +18,7 @@ from emotion.stacks.face_values import values_shape
 from emotion.training.finished_run import Run
 
 CARD_FILE = "MODEL_CARD.md"
+LICENSE = "MIT License"  # of this project, and of models that it trains
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def model_card(run: Run, files: Sequence[ExportedFile]) -> str:
         recipe=run.recipe,
         clips=clips,
         files=files,
-        license=(REPOSITORY / "LICENSE").read_text("utf-8").partition("\n")[0],
+        license=LICENSE,
         split=", ".join(f"{key}={value}" for key, value in settings.items() if value is not None),
         same_clips=record.selected_on == record.reported_on,
         subjects_known=any(part.subjects for part in record.parts.values()),

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from emotion import REPOSITORY
 from emotion.stopping import end_with
 
 MAIN_PID = "EMOTION_MAIN_PID"  # environment variable, set for the processes that Lightning starts
@@ -37,7 +36,8 @@ def run_alone(overrides: Sequence[str], run_dir: Path) -> None:
 
     If a rank fails, Lightning kills the main process; here it kills that command, not the sweep.
     """
-    command = [sys.executable, REPOSITORY / "train.py", *overrides, f"hydra.run.dir='{run_dir}'"]
+    module = ("-m", "emotion.commands.train")
+    command = [sys.executable, *module, *overrides, f"hydra.run.dir='{run_dir}'"]
     environment = os.environ | {MAIN_PID: str(os.getpid())}  # it ends with this process
     if status := subprocess.run(command, env=environment).returncode:
         raise RuntimeError(f"trainer=ddp ended with status {status}, see the log in {run_dir}")

@@ -36,8 +36,8 @@ def preprocess(
     """Give a function that runs preprocess.py in this process and returns the cache."""
 
     def run(*overrides: str):  # -> Cache
+        from emotion.commands.preprocess import preprocess as main
         from emotion.stacks.cache import Cache
-        from preprocess import preprocess as main
 
         paths = [f"paths.cache={tmp_path}/cache", f"paths.output={tmp_path}/outputs"]
         overrides = [*overrides, *paths, *SHORT, "num_workers=1"]

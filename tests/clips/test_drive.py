@@ -503,7 +503,7 @@ def test_folder_that_cannot_be_created_is_named(root: Path):
 def test_preprocess_without_an_id_names_folder_and_key(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, root: Path, setting: str
 ):
-    from preprocess import preprocess
+    from emotion.commands.preprocess import preprocess
 
     paths = [f"data.root={root}", f"paths.cache={tmp_path}/c", f"paths.output={tmp_path}/o"]
     monkeypatch.setattr("sys.argv", ["preprocess.py", "data=scrapping", setting, *paths])

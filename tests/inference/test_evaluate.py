@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, f1_score
 
+from emotion.commands.evaluate import evaluate
 from emotion.evaluation.predictions import Predictions
 from emotion.files import read_sealed
 from emotion.reports.evaluation import _RECORD, SCORES_FILE
 from emotion.tables import read_table
 from emotion.training.record import read_record
-from evaluate import evaluate
 from tests.reports.test_page import Page
 
 pytestmark = pytest.mark.slow

@@ -11,8 +11,8 @@ import pytest
 
 from emotion import EmotionRecognizer
 from emotion.clips.video import Video
+from emotion.commands.predict import predict
 from emotion.models.recipe import Recipe
-from predict import predict
 
 pytestmark = pytest.mark.slow
 

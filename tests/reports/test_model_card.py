@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from emotion.reports.model_card import ExportedFile, model_card
+from emotion import REPOSITORY
+from emotion.reports.model_card import LICENSE, ExportedFile, model_card
 from emotion.training.finished_run import Run
 from emotion.training.record import FinishedRun
 
@@ -133,7 +134,8 @@ def test_files_have_their_digests(run: Run, file: ExportedFile):
 
 def test_caveats_appear_when_they_apply(run: Run, file: ExportedFile):
     card = model_card(run, [file])
-    assert card.count(run.record.notice) >= 2 and "MIT License" in card
+    assert card.count(run.record.notice) >= 2 and LICENSE in card
+    assert (REPOSITORY / "LICENSE").read_text("utf-8").startswith(f"{LICENSE}\n")
     assert "conf/data/demo.yaml" not in card
     assert "conf/data/demo.yaml" in model_card(changed(run, notice=None), [file])
     same = model_card(changed(run, reported_on="val"), [file])

@@ -13,8 +13,8 @@ from av.stream import Disposition
 
 from emotion.cli import REPOSITORY
 from emotion.clips.video import Video
+from emotion.commands.preprocess import preprocess
 from emotion.tables import read_table
-from preprocess import preprocess
 
 
 @pytest.fixture

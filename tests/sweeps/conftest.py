@@ -81,7 +81,7 @@ def sweep(
     demo_cache: "Cache", tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., str]:
     """Give a function that runs a sweep in this process, as sweep `s`, and returns its error."""
-    from train import train
+    from emotion.commands.train import train
 
     def run(*arguments: str) -> str:
         paths = [f"paths.output={tmp_path}", f"paths.cache={demo_cache.directory.parents[1]}"]

@@ -14,7 +14,7 @@ SMALL = [
 @pytest.fixture
 def run_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_cache) -> Callable[..., Path]:
     """Return a function that calls train.py and returns its output folder."""
-    from train import train
+    from emotion.commands.train import train
 
     def run(*arguments: str) -> Path:
         paths = [f"paths.cache={demo_cache.directory.parents[1]}", f"paths.output={tmp_path}"]

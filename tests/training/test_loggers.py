@@ -13,12 +13,12 @@ import pytest
 from hydra.utils import instantiate
 from sklearn import metrics as independent
 
+from emotion.commands.train import train
 from emotion.data.datamodule import StackDataModule
 from emotion.data.split import KFold
 from emotion.training.loggers import Curves, parts_of_runs, tables_kept_by, wandb_mode
 from emotion.training.record import FinishedRun, read_record
 from tests.offline_wandb import OfflineRun
-from train import train
 
 KEY = {"WANDB_API_KEY": "0" * 40}
 LOGIN = "machine api.wandb.ai\n  login user\n  password secret\n"

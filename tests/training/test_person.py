@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotion.commands.train import train
 from emotion.errors import UserError
 from emotion.evaluation.learning_curve import FEATURES_FILE, ClipFeatures, fit_calibrated
 from emotion.evaluation.person_file import PERSON_FILE
 from emotion.inference.backends import load_model
 from emotion.inference.export import main as export
 from emotion.training.finished_run import Run
-from train import train
 
 pytestmark = pytest.mark.slow
 

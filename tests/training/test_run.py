@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from emotion import REPOSITORY, EmotionRecognizer
+from emotion.commands.train import train
 from emotion.data.datamodule import StackDataModule
 from emotion.evaluation.calibration import calibration_error, fit_temperature, min_clips
 from emotion.evaluation.metrics import judge
@@ -23,7 +24,6 @@ from emotion.evaluation.predictions import Predictions
 from emotion.models.lightning_module import EmotionModule
 from emotion.models.recipe import Recipe
 from emotion.training.record import FinishedRun, read_record
-from train import train
 
 
 def records_of(folder: Path) -> list[FinishedRun]:
