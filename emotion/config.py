@@ -93,7 +93,6 @@ class Data(Section):
     list_: TextOrNull = Field(None, alias="list")
     pattern: TextOrNull = None
     labels: Labels
-    neutral_label: TextOrNull
     label_map: LabelMap
     min_frames: Count
     max_clips_per_class: CountOrNull
@@ -105,11 +104,6 @@ class Data(Section):
     def model_post_init(self, _: Any) -> None:
         if len(set(self.labels)) < len(self.labels):
             raise UserError(f"data.labels must be distinct, got {self.labels}")
-        if self.neutral_label not in (None, *self.labels):
-            raise UserError(
-                "data.neutral_label must be null or one of data.labels "
-                f"({', '.join(self.labels)}), got {shown(self.neutral_label)}"
-            )
 
 
 class Sampling(Section):
@@ -401,10 +395,11 @@ class Train(Stacks):
 
 
 class Predict(Section):
-    model_path: TextOrNull
+    model_path: Text
     clips: Paths
     source: TextOrNull
-    neutral: Paths = None
+    person: TextOrNull
+    learn: bool
     render: bool
     stride: Count
     min_frames: CountOrNull
@@ -417,10 +412,10 @@ class Predict(Section):
     paths: OutputPath
 
     def model_post_init(self, _: Any) -> None:
-        if self.model_path is None:
-            raise UserError("model_path must be set: model_path=RUN_DIR_OR_FILE")
         if (self.clips is None) == (self.source is None):
             raise UserError("clips=PATH or source=0 (a camera) must be set, and not both")
+        if self.learn and (self.person is None or self.clips is None):
+            raise UserError("learn=true needs clips=PATH and person=FILE, their person's profile")
 
 
 class Evaluate(Section):

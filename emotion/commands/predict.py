@@ -20,13 +20,13 @@ def predict(cfg: "DictConfig") -> None:
     """Predict clips, or watch a camera."""
     from hydra.core.hydra_config import HydraConfig
 
-    from emotion.inference.backends import backend_name, find_model, read_recipe
+    from emotion.inference.backends import STARTER, backend_name, find_model, read_recipe
 
     folder = Path(HydraConfig.get().runtime.output_dir)
     model = find_model(Path(str(cfg.model_path)))
     recipe = read_recipe(model)
     log.info("model: %s (%s)\ntrained on: %s", model, backend_name(model), recipe.data)
-    if recipe.temperature == 1.0:
+    if recipe.temperature == 1.0 and model != STARTER:
         log.info("the probabilities are not calibrated")
     if cfg.clips is None:
         watch_source(cfg, model, folder)
@@ -43,10 +43,12 @@ def predict_clips(cfg: "DictConfig", model: Path, recipe: "Recipe", folder: Path
 
     clips = files_of(cfg.clips, "clips")
     pictures = {"stride": cfg.stride, "rendered": folder / "rendered"} if cfg.render else {}
-    neutral = files_of(cfg.neutral, "neutral")
-    options = {"neutral": neutral, "face_model": cfg.face.model, **pictures}
+    person = profile_path(cfg.person, cfg.learn)
+    options = {"face_model": cfg.face.model, "person": person, **pictures}
     predictor = Predictor(model, cfg.min_frames, cfg.unsure_below, **options)
     answers = predictor.predict_to_file(clips, cfg.num_workers, folder / "predictions.jsonl")
+    if cfg.learn:
+        log.info("%s: %s", person, predictor.learn(answers).counts)
     write_csv(folder / "predictions.csv", answers, recipe.labels)
     console = Console()
     if not console.is_terminal:  # Rich assumes 80 columns for a log file
@@ -77,9 +79,17 @@ def watch_source(cfg: "DictConfig", model: Path, folder: Path) -> None:
 
     source = open_source(cfg.source, cfg.realtime)
     options = {key: cfg[key] for key in ("min_frames", "unsure_below")}
+    options["person"] = profile_path(cfg.person, may_be_new=False)
     recognizer = EmotionRecognizer.load(model, face_model=cfg.face.model, **options)
-    recognizer.set_neutral(files_of(cfg.neutral, "neutral"))
     watch_to_files(recognizer, source, cfg.stride, folder, window=cfg.window, render=cfg.render)
+
+
+def profile_path(person: str | None, may_be_new: bool) -> Path | None:
+    """Return the path of a person's profile, or raise a UserError if there is none."""
+    path = None if person is None else Path(person).expanduser()
+    if path is not None and not may_be_new and not path.exists():
+        raise UserError(f"person={person}: no such file; learn=true begins a profile")
+    return path
 
 
 def files_of(paths: "str | ListConfig | None", key: str) -> tuple[Path, ...]:

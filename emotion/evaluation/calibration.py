@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from emotion.evaluation.predictions import Predictions, calibrate
+from emotion.evaluation.predictions import Predictions
+from emotion.models.temperature import calibrate
 
 BINS = 15  # of the expected calibration error, as in Guo et al.
 TEMPERATURES = (0.01, 100.0)  # at the upper one all classes are almost equally probable

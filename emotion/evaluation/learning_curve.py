@@ -14,9 +14,9 @@ import numpy as np
 from emotion.errors import UserError
 from emotion.evaluation.calibration import calibration_error
 from emotion.evaluation.metrics import bootstrap, count_confusions, mean_scores
-from emotion.evaluation.person_model import UNKNOWN, PersonModel
 from emotion.evaluation.predictions import Predictions, Sample
 from emotion.files import unfinished
+from emotion.models.person_model import UNKNOWN, PersonModel
 
 FEATURES_FILE = "features.npz"
 NUMS = (0, 1, 2, 3, 5, 8, 10, 15)  # observed clips

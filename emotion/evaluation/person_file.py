@@ -7,7 +7,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from emotion.errors import DamagedFile
-from emotion.evaluation.person_model import PersonModel
+from emotion.models.person_model import PersonModel
 
 PERSON_FILE = "person.npz"
 

@@ -16,6 +16,7 @@ import numpy as np
 from pydantic import TypeAdapter, ValidationError
 
 from emotion.errors import DamagedFile, UserError, first_problem
+from emotion.models.temperature import calibrate
 from emotion.stacks.manifest import StackRow
 from emotion.tables import read_table, write_table
 
@@ -23,13 +24,6 @@ PREDICTIONS_FILE = "predictions.csv"
 REMEDY = "run it again, or move its folder away"
 PROBABILITY = "p_"  # prefix of the columns of probabilities, before the class
 TINY = float(np.finfo(np.float32).smallest_subnormal)  # lower bound of a probability's logarithm
-
-
-def calibrate(logits: np.ndarray, temperature: float) -> np.ndarray:
-    """Turn (N, C) logits, or log-probabilities, into (N, C) float64 calibrated probabilities."""
-    scaled = np.asarray(logits, np.float64) / temperature
-    powers = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
 
 
 def mean_of_stacks(probabilities: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emotion.evaluation.movements import STATISTICS, read_movements
-from emotion.evaluation.person_model import Person
+from emotion.models.person_model import Person
 from emotion.stacks.blendshapes import BLENDSHAPES
 
 NUM_BLENDSHAPE_FEATURES = len(STATISTICS) * len(BLENDSHAPES)

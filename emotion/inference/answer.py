@@ -12,6 +12,7 @@ from rich.table import Table
 
 from emotion.escape import for_terminal
 from emotion.evaluation.predictions import PROBABILITY
+from emotion.evaluation.reasons import Reason
 from emotion.stacks.face_crop import Box
 from emotion.tables import write_table
 
@@ -63,6 +64,7 @@ class SegmentAnswer(Window):
     num_faces: int  # the largest number of faces in one frame
     face_frames: int  # number of sampled frames that show the person's face
     reason: str = ""  # why there are no probabilities
+    features: tuple[float, ...] | None = None  # see `Answer.features`
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,10 @@ class Answer:
     num_faces: int = 0  # the largest number of faces in one frame
     reasons: Sequence[str] = ()  # why there is no label, or why the label may be wrong
     failed: bool = False  # whether the file could not be read
+    runner_up: str | None = None  # the second most probable emotion
+    why: Sequence[Reason] = ()  # what decided for the label against the runner-up, largest first
+    # D numbers, from which a person is learned: mean of the segments; None if the model cannot
+    features: tuple[float, ...] | None = None
     fps: float = 0.0  # 30 with `sampling.by=time`
     num_frames: int = 0
     windows: Sequence[Window] = ()  # one every `stride` frames, if a stride was given
@@ -100,6 +106,11 @@ class Answer:
         keys = ("clip", "label", "unsure", "num_faces", "reasons", "failed", "fps", "num_frames")
         answer = {key: getattr(self, key) for key in keys} | {
             "probabilities": rounded(self.probabilities),
+            "runner_up": self.runner_up,
+            "why": [
+                {"movement": reason.words, "contribution": round(reason.contribution, DIGITS)}
+                for reason in self.why
+            ],
             "segments": [values_of(segment, *SEGMENT_KEYS) for segment in self.segments],
             "windows": [values_of(window) for window in self.windows],
         }
@@ -108,7 +119,15 @@ class Answer:
 
 def top_label(probabilities: Probabilities | None) -> str | None:
     """Return the most probable label, the first of equals; None without probabilities."""
-    return max(probabilities, key=probabilities.__getitem__) if probabilities else None
+    return top_labels(probabilities)[0]
+
+
+def top_labels(probabilities: Probabilities | None) -> tuple[str | None, str | None]:
+    """Return the most probable label and the runner-up; None and None without probabilities."""
+    if not probabilities:
+        return None, None
+    first, *others = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
+    return first, others[0] if others else None
 
 
 def summary(probabilities: Probabilities | None, unsure_below: float) -> str:
@@ -124,6 +143,15 @@ def summary(probabilities: Probabilities | None, unsure_below: float) -> str:
     label = top_label(probabilities)
     text = f"{label} {probabilities[label]:.0%}"
     return text if probabilities[label] >= unsure_below else f"unsure ({text})"
+
+
+def in_words(why: Sequence[Reason]) -> str:
+    """List what decided for an emotion.
+
+    >>> in_words([Reason("mouth corners up", 2.0), Reason("eyes narrowed", 0.5)])
+    'mouth corners up, eyes narrowed'
+    """
+    return ", ".join(reason.words for reason in why)
 
 
 def rounded(probabilities: Probabilities | None) -> dict[str, float] | None:
@@ -186,8 +214,8 @@ def answers_table(answers: Sequence[Answer], names: Sequence[str], labels: Seque
         emotion = "[red]failed[/red]" if answer.failed else shown(answer.label or "-")
         if answer.unsure:
             emotion = f"unsure ({emotion}?)"
-        reasons = shown("; ".join(answer.reasons))
-        table.add_row(shown(name), emotion, *percents(answer.probabilities), reasons)
+        notes = shown("; ".join([in_words(answer.why), *answer.reasons]).removeprefix("; "))
+        table.add_row(shown(name), emotion, *percents(answer.probabilities), notes)
         if answer.label is None or len(answer.segments) < 2:
             continue
         for part in answer.segments:

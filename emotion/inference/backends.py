@@ -1,4 +1,4 @@
-"""Backends run a trained network: PyTorch a checkpoint, ONNX Runtime an exported file.
+"""Backends run a model: PyTorch a checkpoint, ONNX Runtime an exported file, or the starter.
 
 A checkpoint has its `recipe.json` beside it, an ONNX file has its recipe inside. Each package is
 imported only for its own kind of file, and no code in a file is executed.
@@ -13,22 +13,30 @@ from typing import Protocol
 import numpy as np
 
 from emotion.errors import DamagedFile, UserError, is_machine_fault
+from emotion.evaluation.movements import describe_blendshapes
 from emotion.evaluation.person_file import PERSON_FILE, person_from_bytes
-from emotion.evaluation.person_model import PersonModel
+from emotion.evaluation.starter import starter_model, starter_recipe
 from emotion.files import read_whole
 from emotion.inference.onnx_file import FEATURES, OUTPUT, read_onnx
+from emotion.models.person_model import PersonModel
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.face_values import values_shape
 from emotion.training.record import FinishedRun, read_record
 
+STARTER = Path("starter")  # a model that is no file: rules of thumb, nothing trained
 PACKAGES = {".ckpt": ("PyTorch", "torch"), ".onnx": ("ONNX Runtime", "onnxruntime")}
 
 
 class Backend(Protocol):
-    """Runs a network."""
+    """Runs a model.
+
+    Attributes:
+        recipe: how the model was trained.
+        person_model: of the features of `describe`; None if it cannot learn a person.
+    """
 
     recipe: Recipe
-    person_model: PersonModel | None  # of its features; None if training knew no subjects
+    person_model: PersonModel | None
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
         """Return the (N, C) float32 logits of stacks or values of faces, as in the recipe.
@@ -38,7 +46,30 @@ class Backend(Protocol):
         """
 
     def describe(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits, and the (N, F) float64 features from which the head gets them."""
+        """Return (N, C) logits, and the (N, D) float64 features from which they are computed."""
+
+
+class StarterBackend:
+    """The rules of thumb on blendshapes, see `starter_model`; implements `Backend`."""
+
+    def __init__(self) -> None:
+        """Build the model."""
+        self.recipe, self.person_model = starter_recipe(), starter_model()
+        self._nobody = self.person_model.nobody()
+
+    def classify(self, inputs: np.ndarray) -> np.ndarray:
+        """See `Backend.classify`."""
+        return self.describe(inputs)[0]
+
+    def describe(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """See `Backend.describe`; images that repeat the one before do not count."""
+        features = np.stack([describe_blendshapes(stack[is_new(stack)]) for stack in inputs])
+        return self._nobody.logits(features).astype(np.float32), features
+
+
+def is_new(stack: np.ndarray) -> np.ndarray:
+    """Return (T,) bool, whether each image of (T, K) differs from the one before."""
+    return np.append(True, (stack[1:] != stack[:-1]).any(axis=1))
 
 
 class PyTorchBackend:
@@ -118,6 +149,9 @@ class OnnxBackend:
 def load_model(path: Path, num_threads: int = 1) -> tuple[Backend, Recipe]:
     """Load a checkpoint or an ONNX file and run it once, or raise a UserError."""
     backend_name(path)  # raises if a package is missing
+    if path == STARTER:
+        backend = StarterBackend()
+        return backend, backend.recipe
     record = read_record(path.parent) if path.suffix == ".ckpt" else None
     if isinstance(record, FinishedRun) and record.checkpoint == path.name:
         more = [PERSON_FILE] * (PERSON_FILE in record.files)
@@ -158,6 +192,8 @@ def random_inputs(recipe: Recipe, num: int, seed: int = 0) -> np.ndarray:
 def read_recipe(path: Path) -> Recipe:
     """Read the recipe of a checkpoint or an ONNX file; see `load_model`."""
     backend_name(path)  # raises if a package is missing
+    if path == STARTER:
+        return starter_recipe()
     if path.suffix == ".ckpt":
         return Recipe.read(path.parent / RECIPE_FILE)
     with one_line_errors(path):
@@ -166,6 +202,8 @@ def read_recipe(path: Path) -> Recipe:
 
 def backend_name(path: Path) -> str:
     """Return the name and the version of the package that runs a model, or raise a UserError."""
+    if path == STARTER:
+        return "rules of thumb"
     title, package = PACKAGES[path.suffix]
     try:
         return f"{title} {version(package)}"
@@ -174,11 +212,14 @@ def backend_name(path: Path) -> str:
 
 
 def find_model(path: Path) -> Path:
-    """Find the model of a path: a checkpoint, an ONNX file, or a folder; or raise a UserError.
+    """Find the model of a path: a checkpoint, an ONNX file, a folder, or `starter`.
 
-    It is the checkpoint that a run was evaluated with; other folders must have one model file.
+    In the folder of a run it is the checkpoint that the run was evaluated with; other folders must
+    have one model file. Raise a UserError if there is none.
     """
     path = path.expanduser()
+    if path == STARTER:
+        return path
     if not path.exists():
         raise UserError(f"model_path={path}: no such file or folder")
     if path.is_file() and path.suffix in PACKAGES:

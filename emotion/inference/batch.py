@@ -11,8 +11,9 @@ from pathlib import Path
 from emotion.clips.video import VideoError
 from emotion.errors import is_machine_fault
 from emotion.executors import LocalExecutor
-from emotion.files import unfinished
+from emotion.files import file_digest, unfinished
 from emotion.inference.answer import Answer, json_lines
+from emotion.inference.profile import Profile, change_profile
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.progress import progress_bar
 from emotion.watchdog import REASON, watchdog
@@ -25,8 +26,8 @@ class Predictor:
     model: Path
     min_frames: int | None = None
     unsure_below: float | None = None
-    neutral: tuple[Path, ...] = ()  # see `EmotionRecognizer.set_neutral`
     face_model: str | PathLike | None = None
+    person: Path | None = None  # the file of a profile, which is not changed
     stride: int | None = None  # frames from one window to the next; None for no windows
     rendered: Path | None = None  # for the pictures, in a folder for each clip; None for none
 
@@ -61,6 +62,18 @@ class Predictor:
                 write(answers[clip])
         return [answers[clip] for clip in clips]
 
+    def learn(self, answers: Sequence[Answer]) -> Profile:
+        """Add the clips of answers to the history of the person, and write it."""
+        recognizer = loaded(self)
+        observed = [(file_digest(Path(each.clip)), each.features) for each in answers if each.label]
+
+        def change(profile: Profile) -> Profile:
+            for clip_id, features in observed:
+                profile = profile.observe(clip_id, features)
+            return profile
+
+        return change_profile(self.person, recognizer.profile, change)
+
     def predict(self, named: tuple[Path, str]) -> Answer:
         """Predict a clip and draw its pictures into the folder of a name; see `predict_all`."""
         clip, name = named
@@ -85,15 +98,14 @@ class Predictor:
 
 @lru_cache(maxsize=1)
 def loaded(predictor: Predictor) -> EmotionRecognizer:
-    """Load a model and process the person's neutral clips once per process."""
-    recognizer = EmotionRecognizer.load(
+    """Load a model once per process."""
+    return EmotionRecognizer.load(
         predictor.model,
         min_frames=predictor.min_frames,
         unsure_below=predictor.unsure_below,
         face_model=predictor.face_model,
+        person=predictor.person,
     )
-    recognizer.set_neutral(predictor.neutral)
-    return recognizer
 
 
 def failed(clip: Path, reason: str) -> Answer:

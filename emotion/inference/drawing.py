@@ -17,7 +17,14 @@ from PIL.ImageDraw import ImageDraw as Draw
 from emotion.clips.still import open_clip
 from emotion.escape import for_terminal
 from emotion.files import unfinished
-from emotion.inference.answer import Answer, Probabilities, Window, summary, top_label
+from emotion.inference.answer import (
+    Answer,
+    Probabilities,
+    Window,
+    in_words,
+    summary,
+    top_label,
+)
 from emotion.stacks.blendshapes import BLENDSHAPES
 from emotion.stacks.face_crop import Box
 from emotion.stacks.sampling import number_frames
@@ -53,6 +60,7 @@ def render(answer: Answer, settings: CacheSettings, unsure_below: float, folder:
     shown = np.linspace(0, answer.num_frames - 1, THUMBNAILS).round().astype(int).tolist()
     thumbnails: dict[int, np.ndarray] = {}
     boxes = {face.frame: face.box for face in answer.faces}
+    why = f"{answer.label}: {in_words(answer.why)}" if answer.why else ""
     pictures = ((picture.time_s, picture) for picture in video.pictures())
     with write_clip(folder / ANNOTATED, answer.fps) as write:
         for number, picture in number_frames(pictures, settings.by, video.fps):
@@ -66,7 +74,8 @@ def render(answer: Answer, settings: CacheSettings, unsure_below: float, folder:
                 with unfinished(folder / COVER) as temporary:
                     Image.fromarray(frame).save(temporary, quality=95)
             box = box_at(boxes, number, settings.interval)
-            write(annotate(frame, box, probabilities_at(answer.windows, number), unsure_below))
+            probabilities = probabilities_at(answer.windows, number)
+            write(annotate(frame, box, probabilities, unsure_below, why=why))
     with unfinished(folder / TIMELINE) as temporary:
         figure = timeline(answer, list(thumbnails.values()), unsure_below)
         figure.savefig(temporary, dpi=110)
@@ -133,11 +142,13 @@ def annotate(
     probabilities: Probabilities | None,
     unsure_below: float,
     note: str = "no face",
+    why: str = "",
 ) -> np.ndarray:
     """Draw the face's box on a frame, (H, W, 3) uint8 RGB, and a bar for each probability below it.
 
-    Without probabilities, `note` is written in place of the bars. The result, (H', W', 3) uint8
-    RGB, has an even height and width, and its short side has at least 480 px.
+    Without probabilities, `note` is written in place of the bars. A line below has `why`, unless it
+    is empty. The result, (H', W', 3) uint8 RGB, has an even height and width, and its short side
+    has at least 480 px.
     """
     height, width = frame.shape[:2]
     scale = max(1.0, SHORT_SIDE_PX / min(height, width))
@@ -147,7 +158,9 @@ def annotate(
         smaller = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         frame = cv2.resize(frame, (width, height), interpolation=smaller)
     text_px = max(13, width // 48)
-    strip = np.full((2 * round(1.9 * text_px), width, 3), DARK, np.uint8)
+    bars = 2 * round(1.9 * text_px)
+    line = 2 * round(0.8 * text_px) if why else 0
+    strip = np.full((bars + line, width, 3), DARK, np.uint8)
     picture = Image.fromarray(np.vstack([frame, strip]))
     draw = Draw(picture)
     label = top_label(probabilities)
@@ -159,10 +172,14 @@ def annotate(
         if label is not None:
             draw_tag(draw, corners, summary(probabilities, unsure_below), color, text_px)
     if probabilities is None:
-        place = (width / 2, height + strip.shape[0] / 2)
+        place = (width / 2, height + bars / 2)
         draw.text(place, note, fill=LIGHT, font=font(text_px), anchor="mm")
     else:
         draw_bars(draw, probabilities, width, height, text_px)
+    if why:
+        letters = font(text_px)
+        letters = font(text_px * min(1, 0.96 * width / draw.textlength(why, font=letters)))
+        draw.text((width / 2, height + bars), why, fill=LIGHT, font=letters, anchor="ma")
     return np.asarray(picture)
 
 
@@ -212,6 +229,8 @@ def timeline(answer: Answer, thumbnails: Sequence[np.ndarray], unsure_below: flo
         film.axis("off")
         text = summary(labels, unsure_below) if labels else "; ".join(answer.reasons)
         title = for_terminal(f"{Path(answer.clip).name}: {text}")
+        if answer.why:
+            title += f" | {in_words(answer.why)}"
         film.set_title(title, fontsize=11, loc="left")
         end_s = answer.seconds(answer.num_frames)
         middles = [answer.seconds(window.middle) for window in answer.windows]

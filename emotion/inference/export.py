@@ -27,12 +27,12 @@ from emotion.cli import exit_on_error
 from emotion.data.split import spread
 from emotion.errors import UserError
 from emotion.evaluation.person_file import person_to_bytes
-from emotion.evaluation.predictions import calibrate
 from emotion.files import unfinished
 from emotion.inference.backends import Backend, OnnxBackend, backend_name, load_model, random_inputs
 from emotion.inference.onnx_file import FEATURES, OUTPUT, PERSON_KEY, RECIPE_KEY, write_onnx
 from emotion.inference.quantization import quantize
 from emotion.models.recipe import Recipe
+from emotion.models.temperature import calibrate
 from emotion.provenance import code_version, cpu_name
 from emotion.reports.model_card import CARD_FILE, ExportedFile, model_card
 from emotion.stacks.manifest import StackRow

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from emotion.errors import DamagedFile
 from emotion.evaluation.person_file import person_from_bytes
-from emotion.evaluation.person_model import PersonModel
 from emotion.files import read_whole
+from emotion.models.person_model import PersonModel
 from emotion.models.recipe import Recipe
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ settings in the model's recipe, so that the model gets the input that it was tra
 """
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import count
 from multiprocessing import parent_process
@@ -18,20 +18,24 @@ import numpy as np
 
 from emotion.clips.read_ahead import ReadAhead
 from emotion.clips.still import Still
-from emotion.clips.video import Video, VideoError
-from emotion.errors import UserError
-from emotion.evaluation.personal import PERSON_SHARE
-from emotion.evaluation.predictions import calibrate, mean_of_stacks
+from emotion.clips.video import Video
+from emotion.errors import DamagedFile, UserError
+from emotion.evaluation.predictions import mean_of_stacks
+from emotion.evaluation.reasons import Reason
+from emotion.files import file_digest
 from emotion.inference.answer import (
     Answer,
     Probabilities,
     SampledFace,
     SegmentAnswer,
     Window,
-    top_label,
+    top_labels,
 )
-from emotion.inference.backends import Backend, find_model, load_model
+from emotion.inference.backends import Backend, StarterBackend, find_model, load_model
+from emotion.inference.judge import Judge, Verdict
+from emotion.inference.profile import Profile, change_profile
 from emotion.models.recipe import Recipe
+from emotion.models.temperature import calibrate
 from emotion.stacks.cutter import face_cropper, one_at_a_time, open_sampled
 from emotion.stacks.face_crop import Face
 from emotion.stacks.face_model import find_face_model
@@ -55,6 +59,8 @@ class EmotionRecognizer:
         min_frames: shorter clips and tails are not classified; None as in training.
         unsure_below: a clip with a lower top probability is `unsure`; None as set in training.
         face_model: the file of the face model; None to look for it, see `find_face_model`.
+        person: the file of the person's profile, which `observe` and `forget` write; None for
+            none. It need not exist yet.
     """
 
     backend: Backend
@@ -63,6 +69,7 @@ class EmotionRecognizer:
     min_frames: int | None = None
     unsure_below: float | None = None
     face_model: str | PathLike | None = None
+    person: str | PathLike | None = None
 
     def __post_init__(self) -> None:
         """Check the values and replace None by the recipe's."""
@@ -75,7 +82,22 @@ class EmotionRecognizer:
             self.unsure_below = self.recipe.unsure_below
         if not 0 <= self.unsure_below <= 1:
             raise UserError(f"unsure_below must be 0 to 1, got {self.unsure_below}")
-        self._shift = np.zeros(len(self.recipe.labels))  # (C,), added to logits, see `set_neutral`
+        self.person_model = self.backend.person_model
+        if self.person_model is not None:
+            explains = self.recipe.inputs in ("blendshapes", "face")
+            self._judge = Judge(self.recipe.labels, self.person_model, self.unsure_below, explains)
+            self._begin_profile()
+        elif self.person is not None:
+            self._check_learns()
+
+    def _begin_profile(self) -> None:
+        model = self.person_model.fingerprint
+        profile = Profile(model=model, labels=self.recipe.labels)
+        if self.person is not None:
+            self.person = Path(self.person).expanduser()
+            if self.person.exists():
+                profile = Profile.read(self.person, model)
+        self.profile = profile
 
     @classmethod
     def load(
@@ -84,14 +106,14 @@ class EmotionRecognizer:
         """Load a trained model.
 
         Args:
-            path: the folder of a run, its checkpoint, or an ONNX file.
+            path: the folder of a run, its checkpoint, an ONNX file, or `starter`.
             num_threads: threads of the network. More than one helps the larger models, on
                 otherwise idle cores.
-            options: `min_frames`, `unsure_below` and `face_model`, see the class.
+            options: `min_frames`, `unsure_below`, `face_model` and `person`, see the class.
 
         Raises:
-            UserError: there is no model or no face model, it is damaged or foreign, or a value is
-                out of range.
+            UserError: there is no model or no face model, it or the profile is damaged or foreign,
+                or a value is out of range.
         """
         backend, recipe = load_model(find_model(Path(path)), num_threads)
         for change in recipe.changed_packages():
@@ -99,41 +121,69 @@ class EmotionRecognizer:
         find_face_model(options.get("face_model"))
         return cls(backend, recipe, **options)
 
-    def set_neutral(self, clips: Sequence[str | PathLike], share: float = PERSON_SHARE) -> None:
-        """Set the neutral clips of the person whose clips are predicted next.
-
-        A share, 0 to 1, of the difference between the mean logits of neutral validation stacks and
-        those of the person's neutral clips is added to the logits of all further predictions. Each
-        call replaces the last one; a call without clips removes the correction.
+    @property
+    def profile(self) -> Profile:
+        """What is known of the person whose clips are predicted; it can be set.
 
         Raises:
-            UserError: the model has no neutral baseline, `share` is out of range, or a clip cannot
-                be read or has no segment with enough faces.
+            UserError: the model cannot learn a person.
         """
-        if not 0 <= share <= 1:
-            raise UserError(f"share must be 0 to 1, got {share}")
-        self._shift = np.zeros(len(self.recipe.labels))
-        if not clips:
-            return
-        label = self.recipe.neutral_label
-        if label is None:
-            raise UserError("neutral: the model has no neutral class (data.neutral_label is null)")
-        if not self.recipe.neutral:
-            raise UserError(f"neutral: the model's validation split has no stack of class {label}")
-        means = []
-        for clip in clips:
-            try:
-                with one_at_a_time:
-                    segments = list(self._segments(open_sampled(Path(clip), self.settings)))
-            except VideoError as error:
-                raise UserError(f"neutral={clip}: {error}") from None
-            fit = [segment for segment in segments if not unfit(segment, self.settings)]
-            if not fit:
-                reasons = self._reasons([self._classify(segment) for segment in segments])
-                raise UserError(f"neutral={clip}: {'; '.join(reasons)}")
-            logits = [self._logits(segment.faces) for segment in fit]
-            means.append(np.mean(logits, axis=0))
-        self._shift = share * (np.array(self.recipe.neutral) - np.mean(means, axis=0))
+        self._check_learns()
+        return self._profile
+
+    @profile.setter
+    def profile(self, profile: Profile) -> None:
+        self._check_learns()
+        if profile.model != self.person_model.fingerprint:
+            raise UserError("the profile was learned with another model")
+        kept = profile.clips.values()
+        if any(len(each.features) != len(self.person_model.center) for each in kept):
+            raise DamagedFile("the profile is damaged: its features are not those of the model")
+        self._profile = profile
+        self._person = self._judge.person(
+            [each.features for each in kept], [each.label for each in kept]
+        )
+
+    def _check_learns(self) -> None:
+        if self.person_model is None:
+            raise UserError(
+                f"person: {self.recipe.title} cannot learn a person, because the subjects of its "
+                "training clips are unknown"
+            )
+
+    def observe(self, clip: str | PathLike, label: str | None = None) -> None:
+        """Learn from a clip of the person, and write their file if there is one.
+
+        Args:
+            clip: a video file, or a picture.
+            label: its emotion; None if it is unknown. A known one is kept then.
+
+        Raises:
+            UserError: the model cannot learn a person, the label is none of the model's, or the
+                clip has no face.
+            VideoError: the clip cannot be read.
+        """
+        self._check_learns()
+        clip_id = file_digest(Path(clip))
+        known = self._profile.clips.get(clip_id)
+        features = known.features if known else self.predict(clip).features
+        if features is None:
+            raise UserError(f"{clip} cannot be observed: it has no segment with enough faces")
+        self._change(lambda profile: profile.observe(clip_id, features, label))
+
+    def forget(self, clip: str | PathLike) -> None:
+        """Forget a clip of the person, and write their file if there is one."""
+        self._check_learns()
+        clip_id = file_digest(Path(clip))
+        self._change(lambda profile: profile.forget(clip_id))
+
+    def _change(self, change: Callable[[Profile], Profile]) -> None:
+        self.profile = change_profile(self.person, self._profile, change)
+
+    def judge(self, features: Sequence[float]) -> Verdict:
+        """Judge the (D,) features of a clip, see `Answer.features`, with what is known now."""
+        self._check_learns()
+        return self._judge.verdict(self._person, np.array(features))
 
     def _segments(self, video: Video | Still) -> Iterator[Segment]:
         settings = self.settings
@@ -179,13 +229,16 @@ class EmotionRecognizer:
                     del following[: stride // settings.interval]
         if stride is not None and not windows:  # shorter than a window: the padded segments
             windows = [Window(s.first_frame, s.num_frames, s.probabilities) for s in segments]
-        of_stacks = [list(s.probabilities.values()) for s in segments if s.probabilities]
-        probabilities = self._by_label(mean_of_stacks(np.array(of_stacks))) if of_stacks else None
+        probabilities, features = self._whole(segments), mean_features(segments)
+        label, runner_up = top_labels(probabilities)
         return Answer(
             clip=str(clip),
-            label=top_label(probabilities),
+            label=label,
+            runner_up=runner_up,
             probabilities=probabilities,
             unsure=bool(probabilities) and max(probabilities.values()) < self.unsure_below,
+            why=self._why(label, runner_up, features),
+            features=features,
             segments=segments,
             num_faces=max(s.num_faces for s in segments),
             reasons=self._reasons(segments),
@@ -208,10 +261,10 @@ class EmotionRecognizer:
         found = sum(face is not None for face in faces)
         if not self.settings.enough_faces(found, len(faces)):
             return None
-        logits = self._logits(faces) + self._shift
-        return self._by_label(calibrate(logits[None], self.recipe.temperature)[0])
+        return self._judged(*self._describe(faces))
 
-    def _logits(self, faces: Faces) -> np.ndarray:
+    def _describe(self, faces: Faces) -> tuple[np.ndarray, np.ndarray | None]:
+        """Return (C,) logits and (D,) features; None without a person model."""
         num_images, step, recipe = self.settings.num_images, self.recipe.step, self.recipe
         is_own = own_crops(faces, num_images)
         faces = fill_gaps(faces, num_images)
@@ -221,7 +274,45 @@ class EmotionRecognizer:
         else:
             parts = ([getattr(face, part) for face in faces] for part in PARTS[recipe.inputs])
             inputs = join_parts([np.stack(part) for part in parts])[take_images(is_own, step)]
-        return self.backend.classify(inputs[None])[0].astype(np.float64)  # (C,)
+        if self.person_model is None:
+            return self.backend.classify(inputs[None])[0].astype(np.float64), None
+        logits, features = self.backend.describe(inputs[None])
+        return logits[0].astype(np.float64), features[0]
+
+    @property
+    def _knows(self) -> bool:
+        """Whether the person model answers; a trained model without a person answers as trained.
+
+        With a person's file it answers from the first clip on, although nothing is known yet, so
+        that answers change with what is observed alone.
+        """
+        return self.person_model is not None and (
+            self.person is not None
+            or bool(self._profile.clips)
+            or isinstance(self.backend, StarterBackend)
+        )
+
+    def _judged(self, logits: np.ndarray, features: np.ndarray | None) -> Probabilities:
+        if self._knows:
+            return self._judge.probabilities(self._person, features[None])[0]
+        return self._by_label(calibrate(logits[None], self.recipe.temperature)[0])
+
+    def _whole(self, segments: Sequence[SegmentAnswer]) -> Probabilities | None:
+        """Judge a clip by its segments: by their mean features, or mean probabilities."""
+        of_stacks = [list(s.probabilities.values()) for s in segments if s.probabilities]
+        if not of_stacks:
+            return None
+        if self._knows:
+            return self.judge(mean_features(segments)).probabilities
+        return self._by_label(mean_of_stacks(np.array(of_stacks)))
+
+    def _why(
+        self, label: str | None, other: str | None, features: Sequence[float] | None
+    ) -> Sequence[Reason]:
+        """Name what decided for a label against the runner-up."""
+        if label is None or features is None:
+            return ()
+        return self._judge.why(self._person, np.array(features), label, other)
 
     def _by_label(self, probabilities: np.ndarray) -> Probabilities:
         return dict(zip(self.recipe.labels, probabilities.tolist(), strict=True))
@@ -229,14 +320,16 @@ class EmotionRecognizer:
     def _classify(self, segment: Segment) -> SegmentAnswer:
         """Classify a segment, or give the reason why it would make no training stack."""
         flaw = unfit(segment, self.settings)
+        logits, features = (None, None) if flaw else self._describe(segment.faces)
         return SegmentAnswer(
             segment.first_frame,
             segment.num_frames,
-            None if flaw else self.probabilities(segment.faces),
+            None if flaw else self._judged(logits, features),
             segment.number,
             segment.num_faces,
             segment.face_frames,
             ", ".join(flaw or ()),
+            None if features is None else tuple(features.tolist()),
         )
 
     def _reasons(self, segments: Sequence[SegmentAnswer]) -> list[str]:
@@ -253,6 +346,12 @@ class EmotionRecognizer:
         if (most := max(segment.num_faces for segment in segments)) > 1:
             reasons.append(f"{most} faces at once, one of them was followed")
         return reasons
+
+
+def mean_features(segments: Sequence[SegmentAnswer]) -> tuple[float, ...] | None:
+    """Return the mean features of the classified segments of a clip, None if there are none."""
+    rows = [segment.features for segment in segments if segment.features is not None]
+    return tuple(np.mean(rows, axis=0).tolist()) if rows else None
 
 
 def sampled_faces(segment: Segment, interval: int) -> list[SampledFace]:

@@ -19,7 +19,6 @@ from sqlalchemy.exc import DatabaseError
 from sqlmodel import Session, col, delete, select, update
 
 from emotion.errors import UserError, is_machine_fault
-from emotion.evaluation.person_model import Person as Posterior
 from emotion.files import claimed, open_regular
 from emotion.journal import trends
 from emotion.journal.analysis import Finding, Worker, analyze_clips
@@ -44,6 +43,7 @@ from emotion.journal.schema import (
     new_id,
 )
 from emotion.journal.words import clean_name, clean_note, clean_tags
+from emotion.models.person_model import Person as Posterior
 
 Row = TypeVar("Row", Person, Entry)
 DATABASE = "journal.db"

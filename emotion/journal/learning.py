@@ -10,9 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from emotion.evaluation.movements import read_movements
-from emotion.evaluation.person_model import UNKNOWN, Person, PersonModel
 from emotion.evaluation.reasons import NUM_BLENDSHAPE_FEATURES, reasons
 from emotion.evaluation.starter import LABELS, starter_model
+from emotion.models.person_model import UNKNOWN, Person, PersonModel
 
 STARTER = "starter"
 UNSURE_BELOW = 0.4  # the starter has no clips to choose a threshold on

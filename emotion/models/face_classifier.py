@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from emotion.models.person_model import PersonModel
 from emotion.stacks.blendshapes import BLENDSHAPES, NOISE_SCORE
 from emotion.stacks.face_values import PART_SHAPES, PARTS
 from emotion.stacks.landmarks import NUM_POINTS
@@ -18,10 +19,8 @@ class FaceClassifier(nn.Module):
 
     The features of each part (landmarks, blendshapes) summarize it over the images; images that
     repeat the one before (no face, no frame) do not count. The features of each part have a total
-    variance of 1. The classes are Gaussians with one covariance, estimated on principal components
-    and shrunk towards a multiple of the identity: Friedman, "Regularized Discriminant Analysis",
-    Journal of the American Statistical Association 84, 1989. A few faces are enough for it, where
-    gradient descent on the same features overfits (docs/results.md).
+    variance of 1. The logits are those of a `PersonModel` of which no person is known. A few faces
+    are enough for it, where gradient descent on the same features overfits (docs/results.md).
     """
 
     def __init__(self, inputs: str, num_classes: int) -> None:
@@ -56,7 +55,7 @@ class FaceClassifier(nn.Module):
         Args:
             values: (N, T, ...) float32.
             targets: (N,) class indices.
-            components: number of principal components; fewer if there are fewer stacks.
+            components: principal components of each part; fewer if there are fewer stacks.
             shrinkage: weight of the identity in the covariance, above 0, at most 1.
         """
         stacks = torch.from_numpy(values)
@@ -65,11 +64,20 @@ class FaceClassifier(nn.Module):
             self.parts[name].fit(part, counts)
         features = self.features(stacks).double().numpy()  # (N, F)
         seen = np.unique(targets)
-        weight, bias = discriminant(features, np.searchsorted(seen, targets), components, shrinkage)
+        # Without a known person, it makes no difference which stacks share one.
+        nobody = PersonModel.fit(
+            features,
+            np.searchsorted(seen, targets),
+            [""] * len(targets),
+            len(seen),
+            [part.num_features for part in self.parts.values()],
+            components,
+            shrinkage,
+        ).nobody()
         self.bias.fill_(NEVER)
         self.weight.zero_()
-        self.weight[seen] = torch.from_numpy(weight).to(self.weight)
-        self.bias[seen] = torch.from_numpy(bias).to(self.bias)
+        self.weight[seen] = torch.from_numpy(nobody.weight).to(self.weight)
+        self.bias[seen] = torch.from_numpy(nobody.bias).to(self.bias)
 
     def _split(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
         shapes = {part: PART_SHAPES[part] for part in self.parts}
@@ -136,32 +144,6 @@ class BlendshapeFeatures(nn.Module):
         """Fit the scale."""
         self.scale.fill_(1)
         self.scale.copy_(1 / total_deviation(self(blendshapes, counts)))
-
-
-def discriminant(
-    features: np.ndarray, targets: np.ndarray, components: int, shrinkage: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weight, (C, F), and the bias, (C,), of a discriminant; see `FaceClassifier`.
-
-    Args:
-        features: (N, F) float64.
-        targets: (N,) class indices, from 0 to C - 1, each at least once.
-        components: number of principal components; fewer if there are fewer stacks.
-        shrinkage: weight of the identity in the covariance, above 0, at most 1.
-    """
-    center = features.mean(axis=0)
-    _, _, axes = np.linalg.svd(features - center, full_matrices=False)
-    axes = axes[: max(1, min(components, len(features) - 1))]  # (K, F)
-    projected = (features - center) @ axes.T  # (N, K)
-    means = np.stack([projected[targets == index].mean(axis=0) for index in np.unique(targets)])
-    residuals = projected - means[targets]
-    covariance = residuals.T @ residuals / len(residuals)
-    # With one stack per class there are no residuals; any multiple of the identity will do.
-    variance = np.trace(covariance) / len(covariance) or 1.0
-    covariance = (1 - shrinkage) * covariance + shrinkage * variance * np.eye(len(covariance))
-    directions = np.linalg.solve(covariance, means.T).T  # (C, K)
-    weight = directions @ axes  # (C, F)
-    return weight, -0.5 * (directions * means).sum(axis=1) - weight @ center
 
 
 def align(landmarks: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:

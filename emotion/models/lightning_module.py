@@ -254,7 +254,7 @@ class DiscriminantModule(ClassifierModule):
         inputs: str,
         num_images: int,
         labels: Sequence[str],
-        components: int = 80,
+        components: int = 40,
         shrinkage: float = 0.6,
     ) -> None:
         """Build a classifier of the values of T faces; see `FaceClassifier` and its `fit`."""

@@ -20,7 +20,7 @@ from emotion.stacks.settings import CacheSettings
 
 RECIPE_FILE = "recipe.json"
 MAX_PIXELS = 1 << 28  # of a stack: 256 MB
-VERSION = 3  # of the JSON; counts up when a key changes its meaning
+VERSION = 4  # of the JSON; counts up when a key changes its meaning
 
 REMEDY = f"damaged, or not of version {VERSION}: train or export the model again"
 
@@ -32,7 +32,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[3] = VERSION
+    version: Literal[4] = VERSION
     title: str
     data: str  # the training data, and what a reader must know of it
     # In the order of their indices
@@ -44,8 +44,6 @@ class Recipe(BaseModel):
     inputs: Literal["stacks", "landmarks", "blendshapes", "face"] = "stacks"
     temperature: Annotated[Finite, Field(gt=0)] = 1.0  # logits are divided by it; 1: uncalibrated
     unsure_below: Annotated[Finite, Field(ge=0, le=1)] = 0.0  # top probability; 0: no threshold
-    neutral_label: str | None = None  # the class of a resting face
-    neutral: tuple[Finite, ...] = ()  # of `mean_neutral`; empty without validation stacks of it
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> "Recipe":
@@ -59,12 +57,6 @@ class Recipe(BaseModel):
             raise UserError(f"min_frames must be at most {settings.segment_frames}")
         if len(set(self.labels)) < len(self.labels):
             raise UserError("labels must be unique")
-        if self.neutral_label is not None and self.neutral_label not in self.labels:
-            raise UserError(f"neutral_label must be one of labels, got {self.neutral_label!r}")
-        if len(self.neutral) not in (0, len(self.labels)):
-            raise UserError(
-                f"neutral must have {len(self.labels)} numbers or none, got {len(self.neutral)}"
-            )
         return self
 
     @property

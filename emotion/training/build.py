@@ -1,7 +1,6 @@
 """The parts of a run, built from its config: data, module and recipe."""
 
 import logging
-from collections.abc import Sequence
 
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -75,10 +74,8 @@ def start_backbone(cfg: DictConfig, module: ClassifierModule) -> PretrainedWeigh
     return PretrainedWeights(loaded=loaded, source=source)
 
 
-def build_recipe(
-    cfg: DictConfig, datamodule: StackDataModule, calibration: Calibration, neutral: Sequence[float]
-) -> Recipe:
-    """Return what inference needs besides the weights; `neutral` is from `mean_neutral`."""
+def build_recipe(cfg: DictConfig, datamodule: StackDataModule, calibration: Calibration) -> Recipe:
+    """Return what inference needs besides the weights."""
     return Recipe(
         title=f"{model_title(cfg.model.backbone, cfg.model.inputs)}, "
         f"{datamodule.num_images} images, trained on {cfg.data.name}",
@@ -89,8 +86,6 @@ def build_recipe(
         image_px=datamodule.image_px,
         versions=package_versions(),
         inputs=cfg.model.inputs,
-        neutral_label=cfg.data.neutral_label,
-        neutral=neutral,
         temperature=calibration.temperature,
         unsure_below=calibration.unsure_below,
     )

@@ -12,9 +12,9 @@ from emotion.errors import UserError
 from emotion.evaluation.calibration import Calibration, min_clips
 from emotion.evaluation.learning_curve import ClipFeatures
 from emotion.evaluation.metrics import LevelScores
-from emotion.evaluation.person_model import class_means
 from emotion.evaluation.predictions import Predictions
 from emotion.models.lightning_module import ClassifierModule
+from emotion.models.person_model import class_means
 
 log = logging.getLogger(__name__)
 

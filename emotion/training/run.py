@@ -28,7 +28,6 @@ from emotion.evaluation.calibration import fit_calibration
 from emotion.evaluation.learning_curve import FEATURES_FILE, fit_person
 from emotion.evaluation.metrics import judge_splits
 from emotion.evaluation.person_file import PERSON_FILE, person_to_bytes
-from emotion.evaluation.personal import mean_neutral
 from emotion.evaluation.predictions import PREDICTIONS_FILE
 from emotion.files import file_digest, unfinished
 from emotion.models.lightning_module import ClassifierModule
@@ -170,8 +169,7 @@ def train_and_evaluate(
     reported_on = "test" if "test" in scores else "val"
     log_scores(scores[reported_on], reported_on, best_epoch)
     log_calibration(calibration, reported_on)
-    neutral = mean_neutral(raw.of_split("val"), cfg.data.neutral_label)  # unseen in training
-    build_recipe(cfg, datamodule, calibration, neutral).write(run_dir / RECIPE_FILE)
+    build_recipe(cfg, datamodule, calibration).write(run_dir / RECIPE_FILE)
     module.to(trainer.strategy.root_device)
     written = [PREDICTIONS_FILE, RECIPE_FILE, checkpoint.name]
     if (run_dir / CURVES_FILE).is_file():

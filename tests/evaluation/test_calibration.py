@@ -17,7 +17,8 @@ from emotion.evaluation.calibration import (
     min_clips,
 )
 from emotion.evaluation.metrics import judge_splits
-from emotion.evaluation.predictions import Predictions, calibrate, mean_of_stacks
+from emotion.evaluation.predictions import Predictions, mean_of_stacks
+from emotion.models.temperature import calibrate
 from tests.evaluation.test_predictions import predictions_of
 
 

@@ -118,6 +118,18 @@ def test_a_frame_shows_box_and_label_only_where_there_is_one():
     assert (unsure[300, 100] == 240).all()  # no emotion's colour
 
 
+def test_reasons_have_a_line_of_their_own():
+    frame = np.full((480, 640, 3), 90, np.uint8)
+    plain = annotate(frame, None, happy(0.9), 0.5)
+    for why in ("Happy: mouth corners up", "Happy: " + "lips closed over an open jaw, " * 5):
+        drawn = annotate(frame, None, happy(0.9), 0.5, why=why)
+        assert (drawn[: len(plain)] == plain).all() and len(drawn) % 2 == 0
+        line = (drawn[len(plain) :] > 200).any(axis=2)
+        columns = np.flatnonzero(line.any(axis=0))
+        assert columns[0] > 0 and columns[-1] < 639  # no letter is cut
+        assert not line[-1].any()
+
+
 def test_a_clip_of_any_rate_plays_as_h264(tmp_path: Path):
     with write_clip(tmp_path / "new" / "x.mp4", 29.97) as write:
         for level in range(30):

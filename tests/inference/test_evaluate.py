@@ -51,8 +51,12 @@ def write_list(tmp_path: Path, demo_cache) -> Callable[..., list[str]]:
         with open(path, "w", newline="") as file:
             csv.writer(file).writerows([("path", "label", "subject"), *rows])
         labels = ",".join(sorted({label for _, label, _ in rows}))
-        return ["data=csv", f"data.list={path}", f"data.root={demo_cache.root}",
-                f"data.labels=[{labels}]", "data.neutral_label=null"]  # fmt: skip
+        return [
+            "data=csv",
+            f"data.list={path}",
+            f"data.root={demo_cache.root}",
+            f"data.labels=[{labels}]",
+        ]
 
     return write
 
@@ -121,8 +125,7 @@ def test_a_clip_without_an_answer_is_named(run_evaluate, write_list, tmp_path, w
 
 def test_the_learning_curve_of_the_starter(run_evaluate, write_list):
     folder = run_evaluate(
-        *write_list({}, ("ann", "bob")), "data.neutral_label=Neutral",
-        "model_path=starter", "person=true",
+        *write_list({}, ("ann", "bob")), "model_path=starter", "person=true",
     )  # fmt: skip
     record = read_sealed(folder / SCORES_FILE, _RECORD)
     first, *others = record.curve

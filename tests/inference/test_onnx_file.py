@@ -33,12 +33,15 @@ def model(recipe: Recipe) -> "onnx.ModelProto":
     graph = helper.make_graph(
         [
             helper.make_node("Cast", ["stacks"], ["gray"], to=types.FLOAT),
-            helper.make_node("ReduceMean", ["gray"], ["mean"], axes=[2, 3], keepdims=0),
-            helper.make_node("MatMul", ["mean", "weights"], ["logits"]),
+            helper.make_node("ReduceMean", ["gray"], ["features"], axes=[2, 3], keepdims=0),
+            helper.make_node("MatMul", ["features", "weights"], ["logits"]),
         ],
         "weigher",
         [helper.make_tensor_value_info("stacks", types.UINT8, ["n", 9, 64, 64])],
-        [helper.make_tensor_value_info("logits", types.FLOAT, ["n", 5])],
+        [
+            helper.make_tensor_value_info("logits", types.FLOAT, ["n", 5]),
+            helper.make_tensor_value_info("features", types.FLOAT, ["n", 9]),
+        ],
         [onnx.numpy_helper.from_array(weights, "weights")],
     )
     opsets = [helper.make_opsetid("", 17)]

@@ -9,24 +9,22 @@ import cv2
 import numpy as np
 import pytest
 
-from emotion import EmotionRecognizer
 from emotion.clips.video import Video
 from emotion.commands.predict import predict
-from emotion.models.recipe import Recipe
 
 pytestmark = pytest.mark.slow
 
 CLIP_KEYS = {
     "clip": str, "label": str, "unsure": bool, "probabilities": dict, "num_faces": int,
     "reasons": list, "failed": bool, "fps": float, "num_frames": int, "segments": list,
-    "windows": list,
+    "windows": list, "runner_up": str, "why": list,
 }  # fmt: skip
 SEGMENT_KEYS = {
     "number": int, "start_s": float, "stop_s": float, "num_frames": int, "num_faces": int,
     "face_frames": int, "label": str, "probabilities": dict, "reason": str,
 }  # fmt: skip
 WINDOW_KEYS = {"start_s": float, "stop_s": float, "label": str, "probabilities": dict}
-NULLABLE = {"label", "probabilities"}
+NULLABLE = {"label", "probabilities", "runner_up"}
 
 
 @pytest.fixture
@@ -151,6 +149,8 @@ def test_the_threshold_is_named_if_answers_are_unsure_or_there_is_none(run_predi
         ([], "clips"),
         (["clips=x", "source=0"], "source"),
         (["model_path=null", "clips=x"], "model_path"),
+        (["clips={clips}", "learn=true"], "person=FILE"),
+        (["clips={clips}", "person={clips}/none.json"], "person={clips}/none.json"),
         (["model_path={clips}/notes.txt", "clips=x"], "model_path={clips}/notes.txt"),
         (["model_path={clips}", "clips=x"], "model_path={clips}"),
         (["source={clips}/nowhere.mp4"], "source={clips}/nowhere.mp4"),
@@ -170,52 +170,6 @@ def test_strict_makes_a_broken_clip_an_error_after_the_others(run_predict, clips
         run_predict(f"clips=[{clips}/good.mp4,{clips}/broken.mp4]", "strict=true")
     (folder,) = (tmp_path / "out" / "predict").iterdir()
     assert lines_of(folder)["good.mp4"]["label"] is not None
-
-
-def test_a_neutral_clip_changes_the_answers(finished_run, demo_cache, tmp_path, monkeypatch):
-    run_dir = tmp_path / "run"
-    shutil.copytree(finished_run, run_dir)  # whose answers to all faces are nearly one another's
-    (run_dir / "metrics.json").unlink()  # it refuses another recipe
-    recipe = Recipe.read(run_dir / "recipe.json")
-    assert len(recipe.neutral) == 5
-    recipe.model_copy(update={"neutral": (-5.0, -5.0, 0.0, -5.0, -5.0)}).write(
-        run_dir / "recipe.json"
-    )
-    clip = demo_cache.root / "Happy_0001.mp4"
-    neutral = demo_cache.root / "Neutral_0001.mp4"
-    folders = {}
-    for name, arguments in {
-        "without": [f"clips={clip}"],
-        "with": [f"clips={clip}", f"neutral={neutral}"],
-        "list": [f"clips={clip}", f"neutral=[{neutral},{neutral}]"],
-        "watched": [f"source={clip}", f"neutral={neutral}", "window=false", "realtime=false"],
-    }.items():
-        output = tmp_path / name
-        common = [f"model_path={run_dir}", f"paths.output={output}"]
-        monkeypatch.setattr("sys.argv", ["predict.py", *arguments, *common])
-        predict()
-        (folders[name],) = (output / "predict").iterdir()
-    without, known, twice = (
-        lines_of(folders[name])[clip.name]["probabilities"] for name in ("without", "with", "list")
-    )
-    assert known != without and twice == known
-    recognizer = EmotionRecognizer.load(run_dir)
-    recognizer.set_neutral([neutral])
-    assert recognizer.predict(clip).probabilities == pytest.approx(known, abs=1e-5)
-    assert (folders["watched"] / "live.jsonl").stat().st_size
-
-
-@pytest.mark.parametrize(
-    ("neutral", "num_workers"), [("nowhere.mp4", 1), ("notes.txt", 1), ("gray.mp4", 2)]
-)
-def test_a_wrong_neutral_clip_ends_in_one_line(
-    run_predict, clips, finished_run, neutral, num_workers
-):
-    with pytest.raises(SystemExit) as caught:
-        run_predict(f"model_path={finished_run}", f"clips=[{clips}/good.mp4,{clips}/sub]",
-                    f"neutral={clips}/{neutral}", f"num_workers={num_workers}")  # fmt: skip
-    assert caught.value.code.startswith(f"error: neutral={clips}/{neutral}")
-    assert "\n" not in caught.value.code
 
 
 @pytest.mark.parametrize("realtime", ["false", "true"])

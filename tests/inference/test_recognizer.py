@@ -36,6 +36,8 @@ def changed(recipe: Recipe, **values) -> Recipe:
 class Recorder:
     """A backend that keeps the stacks it gets, and returns given logits."""
 
+    person_model = None
+
     def __init__(self, *logits: list[float]) -> None:
         self.logits = list(logits)
         self.stacks: list[np.ndarray] = []
@@ -354,89 +356,6 @@ def test_other_package_versions_than_in_training_are_logged(
     assert "0.1" in caplog.text
 
 
-# A person's resting face
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    return np.log(softmax(logits, axis=-1))
-
-
-@pytest.fixture
-def with_baseline(recipe: Recipe) -> Recipe:
-    """A recipe with a neutral baseline."""
-    neutral = tuple(log_softmax(np.array([0.0, 1.0, 3.0, 0.5, 0.0])).tolist())
-    return changed(recipe, neutral=neutral, neutral_label="Neutral")
-
-
-@pytest.mark.parametrize("share", [None, 1.0, 0.0])
-def test_a_neutral_clip_shifts_logits_by_a_share_of_its_difference(
-    with_baseline: Recipe, happy: Path, sad: Path, join_clips: Callable, tmp_path: Path, share
-):
-    neutral = join_clips(tmp_path / "two.mp4", (sad, 0, 90), (sad, 0, 80))  # two segments
-    of_neutral, of_clip = (
-        np.array([[3.0, 0, 1, 0, 0], [1, 1, 0, 0, 2]]),
-        np.array([1.0, 2, 0, 0, 1]),
-    )
-    recognizer = EmotionRecognizer(Recorder(*of_neutral.tolist(), of_clip.tolist()), with_baseline)
-    recognizer.set_neutral([neutral], **({} if share is None else {"share": share}))
-    answer = recognizer.predict(happy)
-    difference = np.array(with_baseline.neutral) - log_softmax(of_neutral).mean(axis=0)
-    shifted = of_clip + (0.25 if share is None else share) * difference
-    expected = softmax(shifted / with_baseline.temperature)
-    np.testing.assert_allclose(list(answer.probabilities.values()), expected, rtol=1e-6)
-
-
-def test_set_neutral_replaces_the_last_baseline_and_no_clips_remove_it(
-    with_baseline: Recipe, happy: Path, sad: Path
-):
-    logits = {"first": [3.0, 0, 1, 0, 0], "second": [0, 0, 0, 2.0, 0], "clip": [1.0, 2, 0, 0, 1]}
-    backend = Recorder()
-    recognizer = EmotionRecognizer(backend, with_baseline)
-
-    def answer(*baseline: str) -> list[float]:
-        if baseline:
-            backend.logits += [logits[name] for name in baseline]
-            recognizer.set_neutral([sad] * len(baseline))
-        backend.logits.append(logits["clip"])
-        return list(recognizer.predict(happy).probabilities.values())
-
-    before, second = answer(), answer("second")
-    assert answer("first") not in (before, second)
-    assert answer("second") == second
-    assert answer("first", "second") not in (before, second)
-    recognizer.set_neutral([])
-    assert answer() == before
-
-
-def test_windows_have_the_baseline_too(with_baseline: Recipe, happy: Path, sad: Path):
-    recognizer = EmotionRecognizer(Recorder([9.0, 0, 0, 0, 0]), with_baseline)
-    recognizer.set_neutral([sad], share=1.0)
-    answer = recognizer.predict(happy, stride=90)
-    assert [window.label for window in answer.windows] == [answer.label] == ["Neutral"]
-
-
-def test_a_wrong_baseline_is_an_error_that_names_the_file(
-    with_baseline: Recipe, recipe: Recipe, happy: Path, write_video: Callable, tmp_path: Path
-):
-    gray = write_video(tmp_path / "gray.mp4", [np.full((120, 160, 3), 127, np.uint8)] * 90)
-    (tmp_path / "broken.mp4").write_bytes(b"no video" * 99)
-    expected = EmotionRecognizer(Recorder(), with_baseline).predict(happy).probabilities
-    for model, clips, share, key in (
-        (with_baseline, [happy], 1.5, "share"),
-        (with_baseline, [], -0.1, "share"),
-        (recipe, [happy], 0.5, "data.neutral_label is null"),
-        (changed(recipe, neutral_label="Sad"), [happy], 0.5, "no stack of class Sad"),
-        (with_baseline, [happy, gray], 0.5, r"neutral=.*gray\.mp4"),
-        (with_baseline, [tmp_path / "broken.mp4"], 0.5, r"neutral=.*broken\.mp4"),
-        (with_baseline, [tmp_path / "nowhere.mp4"], 0.5, r"neutral=.*nowhere\.mp4"),
-    ):
-        recognizer = EmotionRecognizer(Recorder(), model)
-        with pytest.raises(UserError, match=key) as caught:
-            recognizer.set_neutral(clips, share=share)
-        assert "\n" not in str(caught.value) and type(caught.value) is UserError
-        assert recognizer.predict(happy).probabilities == expected  # without a baseline
-
-
 def test_inference_loads_neither_torch_nor_what_builds_caches():
     code = """
 import sys
@@ -465,17 +384,11 @@ def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, mo
     (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     (tmp_path / "outputs" / "runs").mkdir(parents=True)
     mine = shutil.copytree(run_dir, tmp_path / "outputs" / "runs" / "mine")
-    recipe = Recipe.read(mine / RECIPE_FILE)
-    baseline = {"neutral": (-2.0, -2.0, -0.5, -2.0, -2.0), "neutral_label": "Neutral"}
-    changed(recipe, **baseline).write(mine / RECIPE_FILE)
-
     (tmp_path / "clip.mp4").symlink_to(happy)
-    (tmp_path / "neutral.mp4").symlink_to(happy)
     monkeypatch.chdir(tmp_path)
     exec(example, {})
     first, second = capsys.readouterr().out.splitlines()
     recognizer = EmotionRecognizer.load(mine)
-    recognizer.set_neutral([happy])
     result = recognizer.predict(happy)
     assert first == f"{result.label} {result.probabilities}"
     assert second == f"0 {result.label} {result.probabilities}"

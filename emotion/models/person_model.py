@@ -40,14 +40,16 @@ linear, so that its logits are sums over features. The softmax of the logits ove
 mixed with a small share of the uniform distribution, for clips that are outliers.
 """
 
+import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 
 from emotion.errors import UserError
-from emotion.evaluation.predictions import calibrate
+from emotion.models.temperature import calibrate
 
 UNKNOWN = -1  # target of a clip whose emotion is unknown
 COMPONENTS = 40  # principal components of each block of features
@@ -134,6 +136,14 @@ class PersonModel:
             CLASS_SHARE * (1 - noise),
         )
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of all values, 64 hexadecimal digits."""
+        hasher = hashlib.sha256()
+        for field in fields(self):
+            hasher.update(np.ascontiguousarray(getattr(self, field.name), np.float64).tobytes())
+        return hasher.hexdigest()
+
     def calibrated(self, logits: np.ndarray) -> np.ndarray:
         """Turn (N, C) logits into calibrated probabilities."""
         softmax = calibrate(logits, self.temperature)
@@ -152,6 +162,10 @@ class PersonModel:
             targets: (N,) class indices, `UNKNOWN` where the emotion is.
         """
         return self.fit_person(features, targets).person
+
+    def nobody(self) -> "Person":
+        """Return the posterior of a person of whom nothing is known."""
+        return self.adapt(np.empty((0, len(self.center))), np.empty(0))
 
     def fit_person(self, features: np.ndarray, targets: np.ndarray) -> "Fit":
         """Do what `adapt` does, and return the objective of every EM iteration as well."""
@@ -267,38 +281,6 @@ class Fit:
     person: Person
     shares: np.ndarray  # (C,), estimated class shares of these clips
     objective: list[float]  # log posterior of b and the shares up to a constant, by iteration
-
-
-@dataclass(frozen=True)
-class Observation:
-    """What is kept of a person's clip."""
-
-    features: tuple[float, ...]  # D, mean of the clip's stacks
-    target: int = UNKNOWN
-
-
-@dataclass(frozen=True)
-class History:
-    """The clips of one person, by content id: order does not matter, and each counts once."""
-
-    clips: tuple[tuple[str, Observation], ...] = ()  # sorted by id
-
-    def observe(self, clip: str, features: Sequence[float], target: int = UNKNOWN) -> "History":
-        """Add a clip, or replace what is kept of it."""
-        kept = Observation(tuple(map(float, features)), int(target))
-        return replace(self, clips=tuple(sorted([*self.forget(clip).clips, (clip, kept)])))
-
-    def forget(self, clip: str) -> "History":
-        """Remove a clip if it is kept."""
-        return replace(self, clips=tuple(entry for entry in self.clips if entry[0] != clip))
-
-    def person(self, model: PersonModel) -> Person:
-        """Return the posterior of the person."""
-        kept = [observation for _, observation in self.clips]
-        return model.adapt(
-            np.array([observation.features for observation in kept]),
-            np.array([observation.target for observation in kept]),
-        )
 
 
 def fit_block(

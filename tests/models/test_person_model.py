@@ -1,5 +1,6 @@
 """The hierarchical model of a person, compared with scikit-learn and SciPy."""
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -11,13 +12,12 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import RBF, ConstantKernel
 
 from emotion.errors import UserError
-from emotion.evaluation.person_model import (
+from emotion.models.person_model import (
     COMPOSITION,
     GUESS_TEMPERATURE,
     OUTLIERS,
     PRIOR_CLIPS,
     UNKNOWN,
-    History,
     PersonModel,
 )
 from tests.evaluation.people import LABELS, synthetic_people
@@ -202,37 +202,8 @@ def test_contributions_add_up_to_the_difference_of_the_logits():
     assert middle[0] == pytest.approx(middle[2])
 
 
-def bytes_of(history: History, model: PersonModel) -> bytes:
-    person = history.person(model)
-    return person.means.tobytes() + person.variances.tobytes()
-
-
-def test_order_and_repetition_do_not_matter_and_forgetting_restores():
-    model = fit()
-    features, targets = history_of(0, 6)
-    targets[::2] = UNKNOWN
-    entries = [(f"clip{i}", features[i], targets[i]) for i in range(6)]
-    history = History()
-    for entry in entries:
-        history = history.observe(*entry)
-    other = History()
-    for entry in [*entries[::-1], entries[2]]:
-        other = other.observe(*entry)
-    assert history == other and bytes_of(history, model) == bytes_of(other, model)
-
-    more = history.observe("new", features[0] + 1, 1)
-    assert bytes_of(more, model) != bytes_of(history, model)
-    assert bytes_of(more.forget("new"), model) == bytes_of(history, model)
-    assert history.forget("never seen") == history
-    assert bytes_of(History(), model) == model.adapt(features[:0], targets[:0]).means.tobytes() + (
-        model.adapt(features[:0], targets[:0]).variances.tobytes()
-    )
-
-
-def test_a_correction_replaces_the_unknown_emotion():
-    model = fit()
-    features, targets = history_of(0, 1)
-    guessed = History().observe("clip", features[0])
-    corrected = guessed.observe("clip", features[0], int(targets[0]))
-    assert len(corrected.clips) == 1
-    assert bytes_of(corrected, model) != bytes_of(guessed, model)
+def test_a_fingerprint_is_of_all_values():
+    model, same = fit(), fit()
+    assert model.fingerprint == same.fingerprint
+    other = replace(model, temperature=np.nextafter(model.temperature, 10))
+    assert model.fingerprint != other.fingerprint
