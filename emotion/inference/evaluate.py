@@ -10,11 +10,11 @@ import numpy as np
 from emotion.clips.naming import Clip
 from emotion.errors import UserError
 from emotion.evaluation.learning_curve import ClipFeatures, CurvePoint, replay_curve
-from emotion.evaluation.person_model import PersonModel
 from emotion.evaluation.predictions import Predictions, Sample
 from emotion.inference.answer import Answer
 from emotion.inference.backends import backend_name, load_model, read_recipe
 from emotion.inference.batch import Predictor
+from emotion.models.person_model import PersonModel
 from emotion.reports.evaluation import Evaluation
 from emotion.stacks.source import ClipSource
 
