@@ -1,22 +1,21 @@
 """Open the video journal in the browser: `python -m emotion.journal`."""
 
 import argparse
-import getpass
 import os
 import sys
-import threading
-import webbrowser
 from pathlib import Path
 
-from emotion.cli import exit_on_error
+from emotion.stopping import stop_on_signals
 
 FOLDER = Path("~/emotion-journal")
 HOST, PORT = "127.0.0.1", 8765
 PASSWORD = "EMOTION_JOURNAL_PASSWORD"
+GRACE_S = 1  # for requests under way when the server is stopped
 
 
 def main() -> None:
     """Serve the journal until Ctrl-C."""
+    stop_on_signals("the journal is closed; everything is kept")
     parser = argparse.ArgumentParser(
         prog="python -m emotion.journal",
         description="Open a video journal in the browser. Nothing leaves this computer.",
@@ -26,38 +25,53 @@ def main() -> None:
     parser.add_argument(
         "--host",
         default=HOST,
-        help=f"address to listen at ({HOST}); another one asks for a password, or reads it from "
-        f"${PASSWORD}",
+        help=f"address to listen at ({HOST}); another one needs a password, which is asked for or "
+        f"read from ${PASSWORD}",
     )
     parser.add_argument("--no-browser", action="store_true", help="do not open a browser")
     arguments = parser.parse_args()
+    from emotion.cli import exit_on_error
+
+    with exit_on_error():
+        serve(arguments)
+
+
+def serve(arguments: argparse.Namespace) -> None:
+    """Open the journal and serve its pages."""
+    import getpass
+    import socket
+    import threading
+    import webbrowser
+
+    import uvicorn
+
+    from emotion.errors import UserError
+    from emotion.journal.journal import Journal
+    from emotion.journal.web.app import create_app
+
     password = os.environ.get(PASSWORD)
     if password is None and arguments.host != HOST and sys.stdin.isatty():
         password = getpass.getpass("password of the journal: ")
-    with exit_on_error():
-        import uvicorn
-
-        from emotion.journal.journal import Journal
-        from emotion.journal.web.app import create_app
-
-        with Journal.open(arguments.folder) as journal:
-            for problem in journal.problems:
-                print(f"warning: {problem}", file=sys.stderr)
-            app = create_app(journal, host=arguments.host, password=password)
-            config = uvicorn.Config(
-                app,
-                host=arguments.host,
-                port=arguments.port,
-                log_level="warning",
-                server_header=False,
-                timeout_graceful_shutdown=2,
-            )
-            listener = config.bind_socket()  # before the browser looks for it
-            url = f"http://{arguments.host}:{arguments.port}"
-            print(f"the journal {journal.folder.root} is at {url} (Ctrl-C ends it)", flush=True)
-            if not arguments.no_browser:
-                threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
-            uvicorn.Server(config).run([listener])
+    try:
+        family = socket.AF_INET6 if ":" in arguments.host else socket.AF_INET
+        listener = socket.create_server((arguments.host, arguments.port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--host {arguments.host} --port {arguments.port}: {error}: choose another port"
+        ) from None
+    with listener, Journal.open(arguments.folder) as journal:
+        for problem in journal.problems:
+            print(f"warning: {problem}", file=sys.stderr)
+        app = create_app(journal, host=arguments.host, password=password)
+        config = uvicorn.Config(
+            app, log_level="warning", server_header=False, timeout_graceful_shutdown=GRACE_S
+        )
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        url = f"http://{host}:{listener.getsockname()[1]}"
+        print(f"the journal {journal.folder.root} is at {url} (Ctrl-C ends it)", flush=True)
+        if not arguments.no_browser:
+            threading.Thread(target=webbrowser.open, args=(url,), daemon=True).start()
+        uvicorn.Server(config).run([listener])
 
 
 if __name__ == "__main__":
