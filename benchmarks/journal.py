@@ -29,9 +29,10 @@ from rich.table import Table
 from sqlmodel import Session
 
 from emotion.clips.demo.render import Format, render_frames
+from emotion.journal.analysis import STARTER
 from emotion.journal.database import open_database
 from emotion.journal.journal import DATABASE, Journal
-from emotion.journal.learning import STARTER, Judge
+from emotion.journal.learning import load_judge
 from emotion.journal.schema import DONE, Entry, Observation
 
 PER_DAY = 3
@@ -48,7 +49,7 @@ def fill(folder: Path, num_entries: int, last: date) -> str:
     with Journal.open(folder) as journal:
         person = journal.add_person("Ada")
     rng = np.random.default_rng(0)
-    judge = Judge.load()
+    judge = load_judge(STARTER)
     typical = judge.model.means.mean(axis=0) @ judge.model.lift + judge.model.center
     engine = open_database(folder / DATABASE)
     with Session(engine) as session:
@@ -77,7 +78,7 @@ def fill(folder: Path, num_entries: int, last: date) -> str:
             session.flush()
             session.add(
                 Observation(
-                    entry_id=entry.id, model=STARTER,
+                    entry_id=entry.id, model=judge.model.fingerprint,
                     features=features.tobytes(), parts=parts.tobytes(),
                 )
             )  # fmt: skip

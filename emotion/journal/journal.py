@@ -75,6 +75,18 @@ class Conflict(UserError):
 
 
 @dataclass(frozen=True)
+class DayCover:
+    """What a calendar shows of a day: its cover, and how many entries it has."""
+
+    day: date
+    entry_id: str
+    emotion: str | None
+    state: str
+    has_picture: bool
+    num_entries: int
+
+
+@dataclass(frozen=True)
 class ProfileSummary:
     """What a person's profile consists of."""
 
@@ -271,6 +283,20 @@ class Journal:
                 .order_by(col(Entry.day), col(Entry.recorded_at), col(Entry.added_at))
             )
             return list(session.exec(query))
+
+    def covers(self, person_id: str, first: date, last: date) -> list[DayCover]:
+        """List the covers of a person's days, without what only the page of an entry shows."""
+        days = Entry.person_id == person_id, col(Entry.day).between(first, last)
+        counts = select(Entry.day, func.count()).where(*days).group_by(col(Entry.day))
+        emotion = func.coalesce(Entry.correction, Entry.label)
+        covers = (
+            select(Entry.day, Entry.id, emotion, Entry.state, Entry.has_picture)
+            .where(*days, col(Entry.is_cover))
+            .order_by(col(Entry.day))
+        )
+        with self._reading() as session:
+            num_entries = dict(session.exec(counts).all())
+            return [DayCover(*row, num_entries[row[0]]) for row in session.exec(covers)]
 
     def search(
         self,
