@@ -421,6 +421,7 @@ class Predict(Section):
 class Evaluate(Section):
     model_path: TextOrNull
     data: Data
+    person: bool
     min_frames: CountOrNull
     num_workers: CountOrNull
     face: FaceModel

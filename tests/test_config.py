@@ -215,7 +215,7 @@ def test_a_wrong_value_of_predict_is_named_with_its_key(good: dict, key: str, va
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("model_path", None), ("min_frames", 0), ("sampling.interval", 5)],
+    [("model_path", None), ("person", 2), ("min_frames", 0), ("sampling.interval", 5)],
 )
 def test_a_wrong_value_of_evaluate_is_named_with_its_key(good: dict, key: str, value: Any):
     check_config("evaluate", good["evaluate"])

@@ -27,6 +27,6 @@ def evaluate(cfg: "DictConfig") -> None:
     model = find_model(Path(str(cfg.model_path)))
     predictor = Predictor(model, cfg.min_frames, face_model=cfg.face.model)
     source = ClipSource.from_config(cfg)
-    evaluation = evaluate_clips(predictor, source, cfg.num_workers)
+    evaluation = evaluate_clips(predictor, source, cfg.num_workers, person=cfg.person)
     typed = HydraConfig.get().overrides.task
     write_evaluation(evaluation, Path(HydraConfig.get().runtime.output_dir), typed)

@@ -39,16 +39,18 @@ def run_evaluate(monkeypatch, tmp_path: Path, finished_run: Path) -> Callable[..
 def write_list(tmp_path: Path, demo_cache) -> Callable[..., list[str]]:
     """Write a list of the test clips of the demo; returns the overrides that name it."""
 
-    def write(rename: dict[str, str]) -> list[str]:
+    def write(rename: dict[str, str], subjects: tuple[str, str] = ("", "")) -> list[str]:
         rows = [
-            (path.name, rename.get(label, label))
+            (path.name, rename.get(label, label), subject)
             for label in demo_cache.scheme.labels
-            for path in sorted(demo_cache.root.glob(f"{label}_*.mp4"))[2:4]
+            for path, subject in zip(
+                sorted(demo_cache.root.glob(f"{label}_*.mp4"))[2:4], subjects, strict=True
+            )
         ]
         path = tmp_path / "list.csv"
         with open(path, "w", newline="") as file:
-            csv.writer(file).writerows([("path", "label"), *rows])
-        labels = ",".join(sorted({label for _, label in rows}))
+            csv.writer(file).writerows([("path", "label", "subject"), *rows])
+        labels = ",".join(sorted({label for _, label, _ in rows}))
         return [
             "data=csv",
             f"data.list={path}",
@@ -113,9 +115,31 @@ def test_a_clip_without_an_answer_is_named(run_evaluate, write_list, tmp_path, w
     overrides = write_list({})
     gray = write_video(tmp_path / "gray.mp4", [np.full((90, 120, 3), 99, np.uint8)] * 80)
     with open(tmp_path / "list.csv", "a") as file:
-        file.write(f"{gray},Happy\n")
+        file.write(f"{gray},Happy,\n")
     folder = run_evaluate(*overrides)
     (row,) = read_table(folder / "unanswered.csv")
     assert row["clip"].endswith("gray") and "no face" in row["reason"]
     assert read_sealed(folder / SCORES_FILE, _RECORD).scores.num == 10
     assert "gray: no face" in Page((folder / "index.html").read_text()).text
+
+
+def test_the_learning_curve_of_the_starter(run_evaluate, write_list):
+    folder = run_evaluate(
+        *write_list({}, ("ann", "bob")), "model_path=starter", "person=true",
+    )  # fmt: skip
+    record = read_sealed(folder / SCORES_FILE, _RECORD)
+    first, *others = record.curve
+    assert (first.kind, first.num) == ("corrected", 0)
+    assert first.scores["accuracy"] == record.scores.accuracy  # of the same clips
+    assert {(point.kind, point.num) for point in others} >= {("corrected", 3), ("skewed", 3)}
+    assert (folder / "person.png").stat().st_size > 1000
+    assert "| corrected, random order | 3 |" in (folder / "person.md").read_text()
+    page = Page((folder / "index.html").read_text())
+    assert any("accuracy by known clips" in label for label in page.labels)
+
+
+def test_a_learning_curve_needs_subjects(run_evaluate, write_list):
+    with pytest.raises(SystemExit, match="3 known subjects in training"):
+        run_evaluate(*write_list({}, ("ann", "bob")), "person=true")
+    with pytest.raises(SystemExit, match="the subject of 10 clips is unknown"):
+        run_evaluate(*write_list({}), "model_path=starter", "person=true")
