@@ -64,13 +64,14 @@ def calendar(request: Request, person_id: str, month: str = "") -> Response:
     """Show a month: the cover of each day, framed in its emotion's color."""
     journal, today = journal_of(request), date.today()
     first = parse_day(f"{month}-01" if month else None, today).replace(day=1)
-    covers = journal.covers(person_id, first, last_of_month(first))
+    entries = journal.glances(person_id, first, last_of_month(first))
     return show(
         request, person_id, "calendar.html", "calendar",
         month=first, today=today, previous=next_month(first, -1), following=next_month(first),
-        covers={cover.day: cover for cover in covers},
+        covers={entry.day: entry for entry in entries if entry.is_cover},
+        counts=Counter(entry.day for entry in entries),
         past=journal.on_this_day(person_id, today),
-        is_empty=not covers and journal.span(person_id) is None,
+        is_empty=not entries and journal.span(person_id) is None,
     )  # fmt: skip
 
 
@@ -107,16 +108,17 @@ def year_in_pixels(request: Request, person_id: str, year: int) -> Response:
     """Show a year: one square for each day."""
     check_year(year)
     journal, first, last = journal_of(request), date(year, 1, 1), date(year, 12, 31)
-    covers = journal.covers(person_id, first, last)
-    found = {cover.day: cover for cover in covers}
+    found = {
+        entry.day: entry for entry in journal.glances(person_id, first, last) if entry.is_cover
+    }
     months = []
     for number in range(1, 13):
         start = date(year, number, 1)
         days = range((last_of_month(start) - start).days + 1)
         months.append([(day := start + timedelta(place), found.get(day)) for place in days])
-    counts = Counter(cover.emotion for cover in covers)
+    counts = Counter(entry.emotion for entry in found.values())
     return show(request, person_id, "year.html", "year", year=year, months=months, counts=counts,
-                num_covers=len(covers), today=date.today())  # fmt: skip
+                num_covers=len(found), today=date.today())  # fmt: skip
 
 
 @router.get("/people/{person_id}/entries/{entry_id}")
