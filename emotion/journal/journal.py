@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from babel.dates import format_date
@@ -47,6 +47,7 @@ from emotion.journal.schema import (
 from emotion.journal.words import clean_name, clean_note, clean_tags
 from emotion.models.person_model import Person as Posterior
 
+EMOTION = func.coalesce(Entry.correction, Entry.label)  # `Entry.emotion`
 Row = TypeVar("Row", Person, Entry)
 DATABASE = "journal.db"
 RETRY_S = 10.0  # after a fault of the machine, such as a full disk
@@ -72,6 +73,23 @@ class NotFound(UserError):
 
 class Conflict(UserError):
     """Another page has changed the entry meanwhile."""
+
+
+class Glance(NamedTuple):
+    """What a calendar shows of an entry, see `Entry`."""
+
+    id: str
+    day: date
+    recorded_at: datetime
+    state: str
+    unsure: bool
+    correction: str | None
+    is_cover: bool
+    has_picture: bool
+    emotion: str | None
+
+
+GLANCE = [name for name in Glance._fields if name != "emotion"]
 
 
 @dataclass(frozen=True)
@@ -272,6 +290,16 @@ class Journal:
             )
             return list(session.exec(query))
 
+    def glances(self, person_id: str, first: date, last: date) -> list[Glance]:
+        """List what a calendar shows of a person's entries, in order of time; fast for years."""
+        query = (
+            select(*(getattr(Entry, name) for name in GLANCE), EMOTION)
+            .where(Entry.person_id == person_id, col(Entry.day).between(first, last))
+            .order_by(col(Entry.day), col(Entry.recorded_at), col(Entry.added_at))
+        )
+        with self._reading() as session:
+            return [Glance(*row) for row in session.exec(query)]
+
     def search(
         self,
         person_id: str,
@@ -295,7 +323,7 @@ class Journal:
         if text := text.strip():
             query = query.where(func.instr(func.casefold(Entry.note), text.casefold()) > 0)
         if emotion:
-            query = query.where(func.coalesce(Entry.correction, Entry.label) == emotion)
+            query = query.where(emotion == EMOTION)
         if tag:
             tags = func.json_each(Entry.tags).table_valued("value")
             query = query.where(select(1).where(tags.c.value == tag).exists())
@@ -471,10 +499,9 @@ class Journal:
         return list(trends.recognition(answers))
 
     def _emotions(self, person_id: str) -> list[tuple[date, str]]:
-        emotion = func.coalesce(Entry.correction, Entry.label)
         query = (
-            select(Entry.day, emotion)
-            .where(Entry.person_id == person_id, emotion.is_not(None))
+            select(Entry.day, EMOTION)
+            .where(Entry.person_id == person_id, EMOTION.is_not(None))
             .order_by(col(Entry.day))
         )
         with self._reading() as session:

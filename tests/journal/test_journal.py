@@ -16,7 +16,7 @@ from emotion import REPOSITORY
 from emotion.errors import UserError
 from emotion.evaluation.movements import describe_blendshapes
 from emotion.evaluation.starter import LABELS, starter_model
-from emotion.journal.journal import Conflict, Journal, NotFound
+from emotion.journal.journal import Conflict, Glance, Journal, NotFound
 from emotion.journal.schema import MAX_NOTE, Entry, Observation
 from tests.journal.waiting import all_entries, analyzed
 
@@ -186,6 +186,19 @@ def test_search_finds_notes_emotions_and_tags(journal: Journal, add):
     assert journal.tags(ann.id) == ["sun", "Sea"] and journal.tags(bea.id) == ["sun"]
     assert [entry.id for entry in journal.search(bea.id, "GREAT")] == [other.id]
     assert journal.span(ann.id) == (date(2026, 1, 1), date(2026, 1, 3))
+
+
+def test_glances_agree_with_entries(journal: Journal, add):
+    ann = journal.add_person("Ann")
+    for day in (3, 1, 1):
+        add(ann, recorded_at=datetime(2026, 1, day))
+    analyzed(journal)
+    journal.correct(all_entries(journal)[1].id, "Shock")
+    days = date(2026, 1, 1), date(2026, 1, 31)
+    entries = journal.entries(ann.id, *days)
+    names = Glance._fields
+    expected = [tuple(getattr(entry, name) for name in names) for entry in entries]
+    assert [tuple(glance) for glance in journal.glances(ann.id, *days)] == expected
 
 
 def test_on_this_day_finds_other_years(journal: Journal, add):
