@@ -67,7 +67,7 @@ lint: install  ## check style, format and the direction of imports
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports
 
-bench: onnx  ## measure the speeds that the README gives; CLIPS=DIR measures on your clips
+bench: onnx  ## measure the speeds of docs/performance.md; CLIPS=DIR measures on your clips
 	$(RUN) -m benchmarks.train
 	$(RUN) -m benchmarks.preprocess $(CLIPS)
 	$(RUN) -m benchmarks.runtimes

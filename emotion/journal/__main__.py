@@ -21,6 +21,12 @@ def main() -> None:
         description="Open a video journal in the browser. Nothing leaves this computer.",
     )
     parser.add_argument("--folder", type=Path, default=FOLDER, help=f"of the journal ({FOLDER})")
+    parser.add_argument(
+        "--model",
+        default="starter",
+        help="starter, a run's folder, a checkpoint or an ONNX file; its training must have known "
+        "the subjects of the clips (starter)",
+    )
     parser.add_argument("--port", type=int, default=PORT, help=f"of the page ({PORT})")
     parser.add_argument(
         "--host",
@@ -59,7 +65,7 @@ def serve(arguments: argparse.Namespace) -> None:
         raise UserError(
             f"--host {arguments.host} --port {arguments.port}: {error}: choose another port"
         ) from None
-    with listener, Journal.open(arguments.folder) as journal:
+    with listener, Journal.open(arguments.folder, arguments.model) as journal:
         for problem in journal.problems:
             print(f"warning: {problem}", file=sys.stderr)
         app = create_app(journal, host=arguments.host, password=password)

@@ -4,17 +4,24 @@ import multiprocessing
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from emotion.inference.answer import Answer, Window
 
 LIMIT_S = 120.0  # for one clip
 START_S = 120.0  # for the process: the first start may download the face model
 PICTURE_PX = 640  # longer side of a cover
 QUALITY = 82
-PART_S, STEP_S = 1.0, 0.5  # of the timeline
+PART_FRAMES, STEP_FRAMES = 30, 15  # of the timeline, at 30 frames a second
+MIN_FACES = 3  # of a part
+MIN_FRAMES = 15  # half a second: shorter clips have no answer
+STARTER = "starter"
 CRASHED = "its decoder crashes"
 TOO_LONG = f"its analysis takes more than {LIMIT_S:.0f} s: cut it to a few seconds"
 
@@ -25,9 +32,9 @@ class Finding:
 
     duration_s: float | None = None
     features: np.ndarray | None = None  # (D,) float64; None without a face
-    parts: np.ndarray | None = None  # (P, D) float32
-    spans: tuple[tuple[float, float], ...] = ()  # start and stop of each part, in seconds
-    reason: str = ""  # why there are no features
+    parts: np.ndarray | None = None  # (P, D) float32, of the timeline; (0,) if the model has none
+    timeline: tuple[dict, ...] = ()  # see `EntryFields.timeline`
+    reasons: tuple[str, ...] = ()  # why there are no features, or notes
     is_broken: bool = False  # whether it could not be read
     has_picture: bool = False
 
@@ -74,7 +81,7 @@ class Worker:
             was_ready = self._is_ready
             self._restart()
             return (
-                Finding(reason=TOO_LONG, is_broken=True)
+                Finding(reasons=(TOO_LONG,), is_broken=True)
                 if was_ready
                 else RuntimeError(f"the analysis did not start within {START_S:.0f} s")
             )
@@ -82,7 +89,7 @@ class Worker:
             was_ready = self._is_ready
             code = self._restart()
             return (
-                Finding(reason=CRASHED, is_broken=True)
+                Finding(reasons=(CRASHED,), is_broken=True)
                 if was_ready
                 else RuntimeError(
                     f"the analysis cannot start: its process ended with status {code}"
@@ -138,7 +145,7 @@ def analyze_clips(connection: Connection, model: str) -> None:
                     connection.send(error)
                     continue
                 reason = f"{type(error).__name__}: {error}"
-                found = Finding(reason=reason, is_broken=True)
+                found = Finding(reasons=(reason,), is_broken=True)
             connection.send(found)
 
 
@@ -146,58 +153,76 @@ class Analyzer:
     """Analyzes clips with a model that is loaded once."""
 
     def __init__(self, model: str) -> None:
-        """Load the model of faces."""
-        from emotion.stacks.face_crop import FaceCropper
-        from emotion.stacks.settings import CacheSettings
+        """Load the model."""
+        from emotion.inference.recognizer import EmotionRecognizer
 
-        self._settings = CacheSettings(
-            min_frames=45, segment_frames=90, interval=5, by="time", start="first_face",
-            min_face_fraction=0.5, tracking="sampled", follow="largest", margin=0.1, align=False,
-            size_px=64, min_confidence=0.5,
-        )  # fmt: skip
-        self._cropper = FaceCropper(self._settings)
+        self._is_starter = model == STARTER
+        self._recognizer = EmotionRecognizer.load(model, min_frames=MIN_FRAMES)
 
     def analyze(self, clip: Path, picture: Path) -> Finding:
-        """Find the face in a clip and write its cover, the sharpest frame of the face."""
-        import cv2
+        """Predict a clip and write its cover."""
+        from emotion.clips.video import VideoError
+        from emotion.inference.drawing import cover_frame
 
-        from emotion.clips.video import Video, VideoError
-        from emotion.evaluation.movements import describe_blendshapes
-        from emotion.stacks.sampling import NOMINAL_FPS
-        from emotion.stacks.segment import crop_frames
-
-        faces, cover, sharpest, number = {}, None, -1.0, -1
         try:
-            for frame in crop_frames(Video(clip), self._cropper, 5, "time"):
-                number = frame.number
-                if cover is None:
-                    cover = frame.picture.rgb()
-                if frame.face is None:
-                    continue
-                faces[number] = frame.face.blendshapes
-                sharpness = float(cv2.Laplacian(frame.face.crop, cv2.CV_64F).var())
-                if sharpness > sharpest:
-                    cover, sharpest = frame.picture.rgb(), sharpness
+            answer = self._recognizer.predict(clip)
+            parts = parts_of(answer) if self._is_starter else []
+            answer = replace(answer, windows=[self._window(answer, *part) for part in parts])
+            write_picture(frame_of(clip, cover_frame(answer) or 0), picture)
         except VideoError as error:
-            return Finding(reason=str(error), is_broken=True)
-        write_picture(cover, picture)
-        duration_s = (number + 1) / NOMINAL_FPS
-        if len(faces) < 3:
-            return Finding(duration_s, reason="no face", has_picture=True)
-        parts, spans = [], []
-        for begin in np.arange(0, max(duration_s - PART_S, 0) + 1e-6, STEP_S):
-            inside = [face for at, face in faces.items() if begin <= at / NOMINAL_FPS < begin + 1]
-            if len(inside) >= 3:
-                parts.append(describe_blendshapes(np.stack(inside)))
-                spans.append((round(float(begin), 3), round(min(begin + 1, duration_s), 3)))
-        features = describe_blendshapes(np.stack(list(faces.values())))
+            return Finding(reasons=(str(error),), is_broken=True)
+        duration_s = answer.seconds(answer.num_frames)
+        if answer.features is None:
+            reason = "a face in too little of it" if answer.faces else "no face"
+            return Finding(duration_s, reasons=(reason,), has_picture=True)
+        windows = answer.windows or answer.segments
         return Finding(
             duration_s,
-            features,
-            np.array(parts, np.float32).reshape(-1, len(features)),
-            tuple(spans),
+            np.array(answer.features),
+            np.array([features for _, features in parts], np.float32),
+            tuple(answer.times(window) | {"probabilities": dict(window.probabilities)}
+                  for window in windows if window.probabilities),
+            tuple(answer.reasons),
             has_picture=True,
-        )
+        )  # fmt: skip
+
+    def _window(self, answer: "Answer", first_frame: int, features: np.ndarray) -> "Window":
+        from emotion.inference.answer import Window
+
+        num_frames = min(PART_FRAMES, answer.num_frames - first_frame)
+        return Window(first_frame, num_frames, self._recognizer.judge(features).probabilities)
+
+
+def parts_of(answer: "Answer") -> list[tuple[int, np.ndarray]]:
+    """Return the first frame and the (D,) features, as of the starter, of parts of a clip."""
+    from emotion.evaluation.movements import describe_blendshapes
+
+    parts = []
+    for first in range(0, max(1, answer.num_frames - PART_FRAMES + 1), STEP_FRAMES):
+        inside = [
+            face.blendshapes for face in answer.faces if 0 <= face.frame - first < PART_FRAMES
+        ]
+        if len(inside) >= MIN_FACES:
+            parts.append((first, describe_blendshapes(np.array(inside))))
+    return parts
+
+
+def frame_of(clip: Path, number: int) -> np.ndarray:
+    """Return a frame of a clip, (H, W, 3) uint8 RGB, by its number at 30 frames a second."""
+    from emotion.clips.video import Video
+    from emotion.stacks.sampling import number_frames, sampled_frames
+
+    def wanted(times_s: list[float], fps: float) -> set[int]:
+        return sampled_frames(times_s, fps, max(1, number), "time")
+
+    video = Video(clip, wanted)
+    pictures = ((picture.time_s, picture) for picture in video.pictures())
+    for current, picture in number_frames(pictures, "time", video.fps):
+        if picture.frame is not None:  # it was not skipped
+            shown = picture
+        if current >= number:
+            break
+    return shown.rgb()
 
 
 def write_picture(frame: np.ndarray, path: Path) -> None:

@@ -1,7 +1,8 @@
 """Write a journal to one ZIP file, and read such a file into an empty journal.
 
 It holds `entries.json` (everything in the database, scores as numbers), `entries.csv` (for
-spreadsheets), `clips/` and `covers/`. The same journal always gives the same bytes. Reading trusts
+spreadsheets), `clips/`, `covers/`, and `profiles/` (for `predict.py person=FILE`; an import builds
+the profiles from the entries). The same journal always gives the same bytes. Reading trusts
 nothing: only files that `entries.json` names are read, under names that are made here, and their
 sizes and digests must agree.
 """
@@ -137,7 +138,7 @@ class ArchivedEntry(EntryFields):
             )
             if not all(np.isfinite(each).all() for each in values):
                 raise ValueError("features are not finite")
-            if len(values[1]) != len(self.timeline) * len(values[0]):
+            if len(values[1]) not in (0, len(self.timeline) * len(values[0])):
                 raise ValueError("features do not fit the timeline")
         return self
 
@@ -245,7 +246,7 @@ def write_archive(rows: Rows, files: Mapping[str, Path], path: Path, report: Rep
         archive.writestr(member(ROWS), content, ZIP_DEFLATED)
         archive.writestr(member(TABLE), table(rows), ZIP_DEFLATED)
         for name, file in files.items():
-            info = member(name, moments[name])
+            info = member(name, moments.get(name))
             info.file_size = sizes[name]
             try:
                 source = file.open("rb")
@@ -259,6 +260,11 @@ def write_archive(rows: Rows, files: Mapping[str, Path], path: Path, report: Rep
         archive.close()
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
+
+
+def profile_name(person_id: str) -> str:
+    """Return the name of a person's profile in the archive."""
+    return f"profiles/{person_id}.json"
 
 
 def member(name: str, moment: datetime | None = None) -> ZipInfo:
@@ -337,6 +343,7 @@ class Archive:
             rows = read_rows(read_member(archive, ROWS, MAX_ROWS_BYTES))
             expected = {ROWS, TABLE, *(entry.clip for entry in rows.entries)}
             expected |= {entry.cover for entry in rows.entries if entry.has_picture}
+            expected |= {profile_name(person.id) for person in rows.people}
             for name in sorted(expected.symmetric_difference(names)):
                 what = "is missing" if name in expected else "belongs to no entry"
                 raise UserError(f"{shown(name)} {what}: {REMEDY}")

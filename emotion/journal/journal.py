@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, Literal, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
 
 import numpy as np
 from babel.dates import format_date
@@ -20,16 +20,18 @@ from sqlmodel import Session, col, delete, select, update
 
 from emotion.errors import UserError, is_machine_fault
 from emotion.files import claimed, open_regular
+from emotion.inference.judge import Verdict
+from emotion.inference.profile import MAX_CLIPS
 from emotion.journal import trends
-from emotion.journal.analysis import Finding, Worker, analyze_clips
-from emotion.journal.archive import Archive, Rows, archived, linked, write_archive
+from emotion.journal.analysis import STARTER, Finding, Worker, analyze_clips
+from emotion.journal.archive import Archive, Rows, archived, linked, profile_name, write_archive
 from emotion.journal.data_set import write_list
 from emotion.journal.database import explained, open_database
 from emotion.journal.events import Events, Subscription
 from emotion.journal.film import Scene, best_second, make_film
 from emotion.journal.folder import Folder
 from emotion.journal.jobs import Job, Jobs, Report
-from emotion.journal.learning import STARTER, Judge, Verdict
+from emotion.journal.learning import History, load_judge, make_profile, shifts
 from emotion.journal.old_clips import OldClip, find_old_clips
 from emotion.journal.schema import (
     ANALYZING,
@@ -45,10 +47,11 @@ from emotion.journal.schema import (
 from emotion.journal.words import clean_name, clean_note, clean_tags
 from emotion.models.person_model import Person as Posterior
 
+EMOTION = func.coalesce(Entry.correction, Entry.label)  # `Entry.emotion`
 Row = TypeVar("Row", Person, Entry)
 DATABASE = "journal.db"
 RETRY_S = 10.0  # after a fault of the machine, such as a full disk
-AT_ONCE = 200  # entries that are judged in one transaction: other writers wait for it
+RECENT = 50  # entries that are judged again by a changed profile
 JUDGED = (
     update(Entry.__table__)
     .where(Entry.__table__.c.id == bindparam("entry_id"), col(Entry.correction).is_(None))
@@ -70,6 +73,23 @@ class NotFound(UserError):
 
 class Conflict(UserError):
     """Another page has changed the entry meanwhile."""
+
+
+class Glance(NamedTuple):
+    """What a calendar shows of an entry, see `Entry`."""
+
+    id: str
+    day: date
+    recorded_at: datetime
+    state: str
+    unsure: bool
+    correction: str | None
+    is_cover: bool
+    has_picture: bool
+    emotion: str | None
+
+
+GLANCE = [name for name in Glance._fields if name != "emotion"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +121,8 @@ class Journal:
         self._lock = threading.RLock()  # writers of this process wait here, in turn
         self._heavy = threading.Lock()  # jobs with worker processes run one at a time
         self._jobs = Jobs(self.changes)
-        self._judge = Judge.load()
+        self._judge, self._model = load_judge(model), model
+        self._features = self._judge.model.fingerprint  # whose features are used
         self._settle()
         self._worker = Worker(analyze_clips, model)
         self._wake, self._is_closed = threading.Event(), False
@@ -124,7 +145,7 @@ class Journal:
             return cls(files, engine, model, resources.pop_all())
 
     def close(self) -> None:
-        """End the analysis and free the folder."""
+        """End the analysis and free the folder; does nothing the second time."""
         self._is_closed = True
         self._wake.set()
         self._jobs.close()
@@ -269,6 +290,16 @@ class Journal:
             )
             return list(session.exec(query))
 
+    def glances(self, person_id: str, first: date, last: date) -> list[Glance]:
+        """List what a calendar shows of a person's entries, in order of time; fast for years."""
+        query = (
+            select(*(getattr(Entry, name) for name in GLANCE), EMOTION)
+            .where(Entry.person_id == person_id, col(Entry.day).between(first, last))
+            .order_by(col(Entry.day), col(Entry.recorded_at), col(Entry.added_at))
+        )
+        with self._reading() as session:
+            return [Glance(*row) for row in session.exec(query)]
+
     def search(
         self,
         person_id: str,
@@ -292,7 +323,7 @@ class Journal:
         if text := text.strip():
             query = query.where(func.instr(func.casefold(Entry.note), text.casefold()) > 0)
         if emotion:
-            query = query.where(func.coalesce(Entry.correction, Entry.label) == emotion)
+            query = query.where(emotion == EMOTION)
         if tag:
             tags = func.json_each(Entry.tags).table_valued("value")
             query = query.where(select(1).where(tags.c.value == tag).exists())
@@ -468,10 +499,9 @@ class Journal:
         return list(trends.recognition(answers))
 
     def _emotions(self, person_id: str) -> list[tuple[date, str]]:
-        emotion = func.coalesce(Entry.correction, Entry.label)
         query = (
-            select(Entry.day, emotion)
-            .where(Entry.person_id == person_id, emotion.is_not(None))
+            select(Entry.day, EMOTION)
+            .where(Entry.person_id == person_id, EMOTION.is_not(None))
             .order_by(col(Entry.day))
         )
         with self._reading() as session:
@@ -489,19 +519,19 @@ class Journal:
                 .where(Entry.person_id == person_id)
             )
             rows = session.exec(query).all()
-            posterior = self._posterior(session, person_id)
-        used = [label for model, is_used, label in rows if is_used and model == self._judge.name]
+            posterior = self._history(session, person_id).person(self._judge)
+        used = [label for model, is_used, label in rows if is_used and model == self._features]
         counts = {label: used.count(label) for label in self.labels if label in used}
         return ProfileSummary(
-            self._judge.name,
+            self._model,
             counts,
             used.count(None),
             len(rows) - len(used),
-            self._judge.shifts(posterior),
+            shifts(self._judge, posterior),
         )
 
     def rebuild_profile(self, person_id: str) -> None:
-        """Learn from all entries again; those that another model analyzed are analyzed again."""
+        """Learn from all entries, those before the profile was forgotten too."""
         with self._writing() as session:
             found(session, Person, person_id).num_changes += 1
             entries = select(Entry.id).where(Entry.person_id == person_id).scalar_subquery()
@@ -509,12 +539,6 @@ class Journal:
                 update(Observation)
                 .where(col(Observation.entry_id).in_(entries))
                 .values(in_profile=True)
-            )
-            others = select(Observation.entry_id).where(Observation.model != self._judge.name)
-            session.exec(
-                update(Entry)
-                .where(Entry.person_id == person_id, col(Entry.id).in_(others.scalar_subquery()))
-                .values(state=WAITING)
             )
         self._wake.set()
 
@@ -530,20 +554,20 @@ class Journal:
             )
         self._wake.set()
 
-    def _posterior(self, session: Session, person_id: str) -> Posterior:
+    def _history(self, session: Session, person_id: str) -> History:
+        """Read what a person's profile learns from: corrected entries first, then the latest."""
         query = (
-            select(Observation.features, Entry.correction)
-            .join(Entry)
+            select(Entry.id, Observation.features, Entry.correction)
+            .join(Observation)
             .where(
                 Entry.person_id == person_id,
                 col(Observation.in_profile),
-                Observation.model == self._judge.name,
+                Observation.model == self._features,
             )
-            .order_by(col(Entry.id))
+            .order_by(col(Entry.correction).is_(None), col(Entry.added_at).desc(), col(Entry.id))
+            .limit(MAX_CLIPS)
         )
-        rows = session.exec(query).all()
-        features = [np.frombuffer(row[0]) for row in rows]
-        return self._judge.person(np.array(features), [row[1] for row in rows])
+        return History.of(session.exec(query).all())
 
     # the analysis
 
@@ -552,7 +576,7 @@ class Journal:
         while not self._is_closed:
             self._wake.clear()
             try:
-                worked = self._analyze_next() or self._judge_stale()
+                worked = self._judge_stale() or self._analyze_next()
             except Exception as error:
                 if self._is_closed:
                     return
@@ -603,31 +627,28 @@ class Journal:
             if finding.has_picture:
                 picture.replace(self.folder.cover(entry))
                 entry.has_picture = True
-            entry.duration_s, entry.model = finding.duration_s, self._judge.name
+            entry.duration_s, entry.model = finding.duration_s, self._model
             if finding.features is None:
                 entry.state = BROKEN if finding.is_broken else NO_FACE
-                entry.reasons = [finding.reason]
+                entry.reasons = list(finding.reasons)
             else:
                 entry.state = DONE
-                posterior = self._posterior(session, entry.person_id)
-                (verdict,) = self._judge.verdicts(posterior, finding.features[None])
-                entry.timeline = [
-                    {"start_s": start_s, "stop_s": stop_s, "probabilities": probabilities}
-                    for (start_s, stop_s), probabilities in zip(
-                        finding.spans,
-                        self._judge.probabilities(posterior, finding.parts),
-                        strict=True,
-                    )
-                ]
+                history = self._history(session, entry.person_id)
+                posterior = history.person(self._judge, without=entry_id)
+                verdict = self._judge.verdict(posterior, finding.features)
                 for name, value in columns_of(verdict).items():
                     setattr(entry, name, value)
+                entry.reasons += finding.reasons
+                entry.timeline = self._retold(posterior, finding.timeline, finding.parts)
                 if entry.found is None:
                     entry.found, entry.found_unsure = verdict.label, verdict.unsure
                 known = session.get(Observation, entry_id)
+                if known is not None and known.model != self._features:
+                    self._count_change(session, entry)
                 session.merge(
                     Observation(
                         entry_id=entry_id,
-                        model=self._judge.name,
+                        model=self._features,
                         features=finding.features.astype(np.float64).tobytes(),
                         parts=finding.parts.astype(np.float32).tobytes(),
                         in_profile=known is None or known.in_profile,
@@ -635,31 +656,41 @@ class Journal:
                 )
         self._changed(entry)
 
-    def _judge_stale(self) -> bool:
-        """Judge the entries of a person whose profile has changed; return whether there was one.
+    def _count_change(self, session: Session, entry: Entry) -> None:
+        """Have a person's entries judged again once the last one is analyzed by this model."""
+        waits = select(Entry.id).where(
+            Entry.person_id == entry.person_id, Entry.state == WAITING, Entry.id != entry.id
+        )
+        if session.exec(waits.limit(1)).first() is None:
+            found(session, Person, entry.person_id).num_changes += 1
 
-        Corrected entries keep their answer.
+    def _judge_stale(self) -> bool:
+        """Judge entries of a person whose profile has changed; return whether there was one.
+
+        Those are the latest `RECENT` that nobody corrected. Each is judged without itself in the
+        history: a clip of unknown emotion would pull the person's offset towards itself.
         """
         with self._reading() as session:
             person = session.exec(select(Person).where(Person.num_changes > 0).limit(1)).first()
             if person is None:
                 return False
-            posterior = self._posterior(session, person.id)
+            history = self._history(session, person.id)
             query = (
                 select(Entry.id, Entry.timeline, Observation.features, Observation.parts)
                 .join(Observation)
                 .where(
                     Entry.person_id == person.id,
                     col(Entry.correction).is_(None),
-                    Observation.model == self._judge.name,
+                    Observation.model == self._features,
                 )
+                .order_by(col(Entry.added_at).desc())
+                .limit(RECENT)
             )
             rows = session.exec(query).all()
-        for begin in range(0, len(rows), AT_ONCE):
-            changes = [self._judged(posterior, *row) for row in rows[begin : begin + AT_ONCE]]
-            with self._writing() as session:
-                session.connection().execute(JUDGED, changes)
+        changes = [self._judged(history, *row) for row in rows]
         with self._writing() as session:
+            if changes:
+                session.connection().execute(JUDGED, changes)
             session.exec(
                 update(Person)
                 .where(col(Person.id) == person.id)
@@ -668,6 +699,13 @@ class Journal:
         self._write_list()
         self.changes.send("judged", person_id=person.id)
         return True
+
+    def _analyze_foreign(self, session: Session) -> None:
+        """Analyze the entries again whose features are of another model."""
+        others = select(Observation.entry_id).where(Observation.model != self._features)
+        session.exec(
+            update(Entry).where(col(Entry.id).in_(others.scalar_subquery())).values(state=WAITING)
+        )
 
     def _write_list(self) -> None:
         """Write the list of corrected clips."""
@@ -681,21 +719,29 @@ class Journal:
 
     def _judged(
         self,
-        posterior: Posterior,
+        history: History,
         entry_id: str,
         timeline: Sequence[dict[str, Any]],
         features: bytes,
         parts: bytes,
     ) -> dict[str, Any]:
         """Judge an observation; return the parameters of `JUDGED`."""
-        (verdict,) = self._judge.verdicts(posterior, np.frombuffer(features)[None])
-        of_parts = np.frombuffer(parts, np.float32).reshape(len(timeline), -1)
-        probabilities = self._judge.probabilities(posterior, of_parts)
-        timeline = [
+        posterior = history.person(self._judge, without=entry_id)
+        verdict = self._judge.verdict(posterior, np.frombuffer(features))
+        timeline = self._retold(posterior, timeline, np.frombuffer(parts, np.float32))
+        return {"entry_id": entry_id, "timeline": timeline, **columns_of(verdict)}
+
+    def _retold(
+        self, posterior: Posterior, timeline: Sequence[dict[str, Any]], parts: np.ndarray
+    ) -> list[dict[str, Any]]:
+        """Judge the parts of a timeline by their features, if there are any."""
+        if not parts.size:
+            return list(timeline)
+        probabilities = self._judge.probabilities(posterior, parts.reshape(len(timeline), -1))
+        return [
             part | {"probabilities": values}
             for part, values in zip(timeline, probabilities, strict=True)
         ]
-        return {"entry_id": entry_id, "timeline": timeline, **columns_of(verdict)}
 
     # jobs
 
@@ -718,10 +764,24 @@ class Journal:
                 with self._lock:
                     rows = self._archived()
                     files = linked(rows, self.folder, Path(links))
+                    files |= self._profiles(Path(links))
                 write_archive(rows, files, path, report)
             return {"path": path, "message": f"{len(rows.entries)} entries"}
 
         return self._jobs.start("export", export)
+
+    def _profiles(self, folder: Path) -> dict[str, Path]:
+        """Write all profiles into a folder; return their names in the archive -> paths."""
+        files = {}
+        for person in self.people():
+            with self._reading() as session:
+                history = self._history(session, person.id)
+                query = select(Entry.id, Entry.sha256).where(Entry.person_id == person.id)
+                contents = dict(session.exec(query).all())
+            name = profile_name(person.id)
+            files[name] = folder / Path(name).name
+            make_profile(self._judge, history, contents).write(files[name])
+        return files
 
     def start_import(self, archive: Path) -> Job:
         """Read an archive into this journal, which has no entries, whole or not at all.
@@ -746,8 +806,8 @@ class Journal:
             observation = entry.observation
             if (
                 observation
-                and observation.model == self._judge.name
-                and len(observation.features) != 8 * self._judge.num_features
+                and observation.model == self._features
+                and len(observation.features) != 8 * len(self._judge.model.center)
             ):
                 raise UserError(f"{entry.clip}: its features are not those of {observation.model}")
         try:
@@ -771,6 +831,8 @@ class Journal:
                         for entry in rows.entries
                         if entry.observation
                     )
+                    session.flush()
+                    self._analyze_foreign(session)
         except BaseException:
             for entry in rows.entries:
                 (self.folder.pending / entry.clip_name).unlink(missing_ok=True)
@@ -944,6 +1006,7 @@ class Journal:
         with self._writing() as session:
             again = or_(Entry.state == ANALYZING, col(Entry.id).in_([each.id for each in lost]))
             session.exec(update(Entry).where(again).values(state=WAITING))
+            self._analyze_foreign(session)
         self._write_list()
 
     def _changed(self, entry: Entry) -> None:
@@ -956,9 +1019,9 @@ def columns_of(verdict: Verdict) -> dict[str, Any]:
         "label": verdict.label,
         "probability": verdict.probabilities[verdict.label],
         "runner_up": verdict.runner_up,
-        "probabilities": verdict.probabilities,
+        "probabilities": dict(verdict.probabilities),
         "unsure": verdict.unsure,
-        "reasons": verdict.reasons,
+        "reasons": [reason.words for reason in verdict.why],
     }
 
 

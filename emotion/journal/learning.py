@@ -1,99 +1,90 @@
-"""Judge clips by their features with what is known of their person.
+"""What a journal needs of a model: a judge that adapts to a person, and words for the person.
 
 A profile is no state of its own: it is the posterior of `PersonModel` given the person's entries,
 corrected ones with their emotion, others without. So it can be rebuilt exactly at any time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from emotion.evaluation.movements import read_movements
-from emotion.evaluation.reasons import NUM_BLENDSHAPE_FEATURES, reasons
-from emotion.evaluation.starter import LABELS, starter_model
-from emotion.models.person_model import UNKNOWN, Person, PersonModel
+from emotion.evaluation.reasons import NUM_BLENDSHAPE_FEATURES
+from emotion.inference.judge import Judge
+from emotion.inference.profile import DIGITS, Observation, Profile
+from emotion.inference.recognizer import EmotionRecognizer
+from emotion.models.person_model import Person
 
-STARTER = "starter"
-UNSURE_BELOW = 0.4  # the starter has no clips to choose a threshold on
-MAX_REASONS = 3
 MIN_SHIFT = 0.2  # of the logarithm of a score: a factor of 1.2
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the features of a clip say."""
+class History:
+    """What a profile learns from."""
 
-    label: str
-    runner_up: str
-    probabilities: dict[str, float]
-    unsure: bool
-    reasons: list[str]  # movements that decided for the label against the runner-up
-
-
-@dataclass(frozen=True)
-class Judge:
-    """A model of everybody that adapts to a person."""
-
-    name: str
-    labels: tuple[str, ...]
-    model: PersonModel
-    unsure_below: float
+    ids: tuple[str, ...]  # of N entries, sorted
+    features: tuple[np.ndarray, ...]  # N times (D,)
+    labels: tuple[str | None, ...]  # corrections
 
     @classmethod
-    def load(cls) -> "Judge":
-        """Load the starter."""
-        return cls(STARTER, LABELS, starter_model(), UNSURE_BELOW)
+    def of(cls, rows: Iterable[tuple[str, bytes, str | None]]) -> "History":
+        """Make a history of ids, float64 features and corrections."""
+        ordered = sorted(rows)  # the order of a sum decides its last digits
+        ids, features, labels = zip(*ordered, strict=True) if ordered else ((), (), ())
+        return cls(ids, tuple(map(np.frombuffer, features)), labels)
 
-    @property
-    def num_features(self) -> int:
-        """D."""
-        return len(self.model.center)
-
-    def person(self, features: np.ndarray, labels: Sequence[str | None]) -> Person:
-        """Return the posterior of a person.
-
-        Args:
-            features: (N, D) of their clips.
-            labels: N emotions, None where it is unknown. Clips with an emotion that the model does
-                not have are left out.
-        """
-        known = {label: index for index, label in enumerate(self.labels)}
-        use = [label is None or label in known for label in labels]
-        targets = [known.get(label, UNKNOWN) for label in labels]
-        return self.model.adapt(
-            np.asarray(features).reshape(-1, self.num_features)[use], np.array(targets, int)[use]
+    def person(self, judge: Judge, without: str | None = None) -> Person:
+        """Return the posterior of the person, given all entries but one."""
+        kept = [place for place, entry_id in enumerate(self.ids) if entry_id != without]
+        return judge.person(
+            [self.features[place] for place in kept], [self.labels[place] for place in kept]
         )
 
-    def probabilities(self, person: Person, features: np.ndarray) -> list[dict[str, float]]:
-        """Return the calibrated probabilities of (N, D) features."""
-        if not len(features):
-            return []
-        calibrated = self.model.calibrated(person.logits(features))
-        return [dict(zip(self.labels, row.tolist(), strict=True)) for row in calibrated]
 
-    def verdicts(self, person: Person, features: np.ndarray) -> list[Verdict]:
-        """Judge (N, D) features."""
-        found = []
-        for row, probabilities in zip(features, self.probabilities(person, features), strict=True):
-            label, other = sorted(probabilities, key=probabilities.__getitem__, reverse=True)[:2]
-            why = reasons(person, row, self.labels.index(label), self.labels.index(other))
-            words = [reason.words for reason in why[:MAX_REASONS] if reason.contribution > 0]
-            unsure = probabilities[label] < self.unsure_below
-            found.append(Verdict(label, other, probabilities, unsure, words))
-        return found
+def load_judge(model: str) -> Judge:
+    """Load the judge of a model that can learn a person, or raise a UserError."""
+    recognizer = EmotionRecognizer.load(model)
+    _ = recognizer.profile  # raises if it cannot
+    explains = recognizer.recipe.inputs in ("blendshapes", "face")
+    labels, unsure_below = recognizer.recipe.labels, recognizer.unsure_below
+    return Judge(labels, recognizer.person_model, unsure_below, explains)
 
-    def shifts(self, person: Person) -> list[tuple[str, float]]:
-        """Name how a person's face differs from the typical one in all emotions, most first.
 
-        Returns:
-            Words for the movement, and the difference of the logarithms of its mean score.
-        """
-        offset = (person.means - self.model.means).mean(axis=0) @ self.model.lift  # (D,)
-        blendshapes = offset[-NUM_BLENDSHAPE_FEATURES:]
-        found = []
-        for movement in read_movements():
-            shift = float(blendshapes[movement.places].mean())  # the means come first
-            if abs(shift) >= MIN_SHIFT:
-                found.append((movement.more if shift > 0 else movement.less, shift))
-        return sorted(found, key=lambda each: -abs(each[1]))
+def shifts(judge: Judge, person: Person) -> list[tuple[str, float]]:
+    """Name how a person's face differs from everybody's in all emotions, most first.
+
+    Returns:
+        Words for the movement, and the difference of the logarithms of its mean score. Empty if the
+        model has no words.
+    """
+    if not judge.explains:
+        return []
+    offset = (person.means - judge.model.means).mean(axis=0) @ judge.model.lift  # (D,)
+    blendshapes = offset[-NUM_BLENDSHAPE_FEATURES:]
+    found = []
+    for movement in read_movements():
+        shift = float(blendshapes[movement.places].mean())  # the means come first
+        if abs(shift) >= MIN_SHIFT:
+            found.append((movement.more if shift > 0 else movement.less, shift))
+    return sorted(found, key=lambda each: -abs(each[1]))
+
+
+def make_profile(judge: Judge, history: History, contents: Mapping[str, str]) -> Profile:
+    """Make the profile that `predict.py person=FILE` reads.
+
+    Args:
+        judge: of the model.
+        history: of the person.
+        contents: id of an entry -> SHA-256 of its clip.
+    """
+    kept = {}
+    for entry_id, features, label in zip(
+        history.ids, history.features, history.labels, strict=True
+    ):
+        if label is None or label in judge.labels:
+            values = tuple(float(f"{value:.{DIGITS}g}") for value in features.tolist())
+            kept[contents[entry_id]] = Observation(label=label, features=values)
+    return Profile(
+        model=judge.model.fingerprint, labels=judge.labels, clips=dict(sorted(kept.items()))
+    )

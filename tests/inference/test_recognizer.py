@@ -379,9 +379,9 @@ assert not hasattr(emotion, "nonsense")
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_readmes_example_runs(run_dir: Path, happy: Path, tmp_path: Path, monkeypatch, capsys):
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    (example,) = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+def test_the_docs_example_runs(run_dir: Path, happy: Path, tmp_path: Path, monkeypatch, capsys):
+    page = (REPOSITORY / "docs" / "prediction.md").read_text(encoding="utf-8")
+    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     (tmp_path / "outputs" / "runs").mkdir(parents=True)
     mine = shutil.copytree(run_dir, tmp_path / "outputs" / "runs" / "mine")
     (tmp_path / "clip.mp4").symlink_to(happy)

@@ -24,7 +24,7 @@ def deadly(connection: Connection, model: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         if clip.name == "hangs":
             time.sleep(600)
-        connection.send(Finding(reason=clip.name))
+        connection.send(Finding(reasons=(clip.name,)))
 
 
 def test_a_clip_that_kills_the_process_costs_itself_alone():
@@ -35,7 +35,7 @@ def test_a_clip_that_kills_the_process_costs_itself_alone():
     finally:
         worker.close()
     reasons = [CRASHED if name == "kills" else name for name in names]
-    assert [each.reason for each in found] == reasons
+    assert [each.reasons[0] for each in found] == reasons
     assert [each.is_broken for each in found] == [name == "kills" for name in names]
 
 
@@ -46,7 +46,7 @@ def test_a_clip_that_takes_too_long_is_broken(monkeypatch: pytest.MonkeyPatch):
         monkeypatch.setattr(analysis, "LIMIT_S", 0.2)
         assert worker.analyze(Path("hangs"), Path()).is_broken
         monkeypatch.setattr(analysis, "LIMIT_S", 60)
-        assert worker.analyze(Path("two"), Path()).reason == "two"
+        assert worker.analyze(Path("two"), Path()).reasons == ("two",)
     finally:
         worker.close()
 

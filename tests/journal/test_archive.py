@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from emotion.evaluation.starter import starter_model
+from emotion.inference.recognizer import EmotionRecognizer
 from emotion.journal.journal import Journal
 from emotion.journal.schema import Entry, Person
 from tests.journal.waiting import all_entries, analyzed, finished
@@ -68,6 +70,17 @@ def test_an_export_is_imported_to_the_same_state(source: Journal, archive: Path,
         assert finished(other, other.start_import(archive)).state == "failed"  # it is not empty
     with Journal.open(tmp_path / "other") as other:
         assert other.problems == [] and len(all_entries(other)) == 3
+
+
+def test_the_profile_is_one_of_predict(source: Journal, archive: Path, tmp_path: Path):
+    ann, bea = source.people()
+    for person, corrected, history in ((ann, 1, 1), (bea, 0, 0)):
+        with zipfile.ZipFile(archive) as file:
+            (tmp_path / "me.json").write_bytes(file.read(f"profiles/{person.id}.json"))
+        recognizer = EmotionRecognizer.load("starter", person=tmp_path / "me.json")
+        labels = [kept.label for kept in recognizer.profile.clips.values()]
+        assert (labels.count("Anger"), labels.count(None)) == (corrected, history)
+        assert set(recognizer.profile.clips) <= {each.sha256 for each in all_entries(source)}
 
 
 def test_the_table_is_readable_and_harmless(archive: Path):
@@ -139,7 +152,12 @@ HOSTILE = [
     (
         entry(
             timeline=[],
-            observation={"model": "starter", "features": "A" * 32, "parts": "", "in_profile": True},
+            observation={
+                "model": starter_model().fingerprint,
+                "features": "A" * 32,
+                "parts": "",
+                "in_profile": True,
+            },
         ),
         "its features are not those",
     ),

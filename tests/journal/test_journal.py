@@ -10,14 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlmodel import Session, select
+from sqlmodel import Session, select, update
 
 from emotion import REPOSITORY
 from emotion.errors import UserError
 from emotion.evaluation.movements import describe_blendshapes
 from emotion.evaluation.starter import LABELS, starter_model
-from emotion.journal.journal import Conflict, Journal, NotFound
-from emotion.journal.schema import MAX_NOTE, Observation
+from emotion.journal.journal import Conflict, Glance, Journal, NotFound
+from emotion.journal.schema import MAX_NOTE, Entry, Observation
 from tests.journal.waiting import all_entries, analyzed
 
 
@@ -188,6 +188,19 @@ def test_search_finds_notes_emotions_and_tags(journal: Journal, add):
     assert journal.span(ann.id) == (date(2026, 1, 1), date(2026, 1, 3))
 
 
+def test_glances_agree_with_entries(journal: Journal, add):
+    ann = journal.add_person("Ann")
+    for day in (3, 1, 1):
+        add(ann, recorded_at=datetime(2026, 1, day))
+    analyzed(journal)
+    journal.correct(all_entries(journal)[1].id, "Shock")
+    days = date(2026, 1, 1), date(2026, 1, 31)
+    entries = journal.entries(ann.id, *days)
+    names = Glance._fields
+    expected = [tuple(getattr(entry, name) for name in names) for entry in entries]
+    assert [tuple(glance) for glance in journal.glances(ann.id, *days)] == expected
+
+
 def test_on_this_day_finds_other_years(journal: Journal, add):
     ann = journal.add_person("Ann")
     ids = [add(ann, recorded_at=datetime(year, 2, 28)).id for year in (2024, 2025, 2026)]
@@ -214,7 +227,7 @@ def test_corrections_teach_the_profile_and_it_can_be_rebuilt_exactly(journal: Jo
     targets = dict.fromkeys(rows, -1)
     for entry, label in zip(entries[:3], ("Happy", "Sad", "Anger"), strict=True):
         targets[entry.id] = LABELS.index(label)
-    order = sorted(rows)
+    order = sorted(rows.keys() - {entries[3].id})  # an entry is judged without itself
     person = starter_model().adapt(
         np.array([rows[each] for each in order]), np.array([targets[each] for each in order])
     )
@@ -235,6 +248,24 @@ def test_corrections_teach_the_profile_and_it_can_be_rebuilt_exactly(journal: Jo
     analyzed(journal)
     assert journal.entry(entries[3].id).probabilities == learned
     assert journal.profile_summary(ann.id) == summary
+
+
+def test_entries_of_another_model_are_analyzed_again(add, journal: Journal, tmp_path: Path):
+    ann = journal.add_person("Ann")
+    entry = add(ann)
+    analyzed(journal)
+    before = journal.entry(entry.id)
+    with Session(journal._engine) as session:
+        session.exec(update(Observation).values(model="another", features=bytes(80)))
+        session.exec(update(Entry).values(label="Joy", model="another"))
+        session.commit()
+    assert journal.profile_summary(ann.id).history == 0
+    journal.close()
+    with Journal.open(tmp_path / "journal") as again:
+        analyzed(again)
+        after = again.entry(entry.id)
+        assert (after.label, after.model, after.found) == (before.label, "starter", before.found)
+        assert again.profile_summary(ann.id).history == 1
 
 
 def test_recognition_is_of_the_answers_before_correction(journal: Journal, add):

@@ -1,0 +1,233 @@
+"""The pages: their links, paths, commands, settings and examples exist and work."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+from omegaconf import OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from docs import settings
+from emotion import REPOSITORY
+from emotion.cli import CONF_DIR, quote_integer_options
+from emotion.config import check_config
+from emotion.errors import UserError
+from tests.caches import BuildableCache
+
+PAGES = sorted(
+    path.relative_to(REPOSITORY).as_posix()
+    for path in [*REPOSITORY.glob("*.md"), *(REPOSITORY / "docs").glob("*.md")]
+)
+SCRIPTS = ("train", "preprocess", "predict", "evaluate")
+FOLDERS = ("emotion", "conf", "tests", "docs", "benchmarks", "examples", "hydra_plugins")
+# Pages that report what was measured at commits whose keys and modules may be gone since
+HISTORIC = ("docs/results.md", "docs/published.md", "docs/face_mesh.md", "docs/person.md")
+CURRENT = [page for page in PAGES if page not in (*HISTORIC, "CHANGELOG.md")]
+# Commands that need a file or a machine: their options are not in conf/
+SKIPPED = ("--config-dir", "--cfg")
+# Of keys that have no default, for commands and settings that leave them out
+EXAMPLES = (("data", "root", "DIR"), ("data", "list", "FILE"), ("executor", "address", "tcp://H:1"))
+
+
+def tokens(page: str) -> list[Token]:
+    """Return the tokens of a page, with those inside of paragraphs and tables."""
+    found = []
+    for token in MarkdownIt().enable("table").parse((REPOSITORY / page).read_text("utf-8")):
+        found += [token, *(token.children or [])]
+    return found
+
+
+def code_spans(page: str) -> list[str]:
+    return [token.content for token in tokens(page) if token.type == "code_inline"]
+
+
+def commands(page: str) -> Iterator[list[str]]:
+    """Yield the words of each shell command of a page."""
+    for token in tokens(page):
+        if token.type == "fence" and token.info in ("", "bash", "sh"):
+            for line in token.content.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True)
+                while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):  # environment variables
+                    words = words[1:]
+                if words:
+                    yield words
+
+
+def script_of(words: list[str]) -> tuple[str, list[str]] | None:
+    """Return the script that a command runs and its arguments, or None for other commands."""
+    if re.fullmatch(r"(\.venv/bin/)?python", words[0]) and len(words) > 1:
+        name, arguments = words[1].removesuffix(".py"), words[2:]
+    elif words[0].startswith("emotion-"):
+        name, arguments = words[0].removeprefix("emotion-"), words[1:]
+    else:
+        return None
+    return (name, arguments) if name in SCRIPTS else None
+
+
+def check_overrides(script: str, arguments: list[str]) -> None:
+    """Compose the first and the last job of a command line, and check their values.
+
+    Raises:
+        HydraException, OmegaConfBaseException, UserError, ValueError: it does not compose.
+    """
+    overrides = quote_integer_options([a for a in arguments if a not in ("-m", "--multirun")])
+    parsed = OverridesParser.create().parse_overrides(overrides)
+    if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in parsed):
+        jobs = [[o for o in overrides if "interval(" not in o]]
+    else:
+        (jobs,) = BasicSweeper.split_arguments(parsed, max_batch_size=None)
+    for job in {tuple(job): job for job in (jobs[0], jobs[-1])}.values():
+        with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+            cfg = hydra_compose(script, job, return_hydra_config=True)
+        with open_dict(cfg):
+            del cfg["hydra"]
+            for section, key, example in EXAMPLES:
+                if cfg.get(section) and OmegaConf.is_missing(cfg[section], key):
+                    cfg[section][key] = example
+            if script == "predict" and cfg.clips is None and cfg.source is None:
+                cfg.clips = "clips"
+            if script in ("predict", "evaluate") and not cfg.model_path:
+                cfg.model_path = "RUN"
+        check_config(script, cfg)
+
+
+def slugs(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub and MkDocs make them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_internal_link_leads_somewhere(page: str):
+    targets = [t.attrs.get("href") or t.attrs.get("src") for t in tokens(page)]
+    for target in targets:
+        if target and not re.match(r"[a-z]+:", str(target)):
+            path, _, anchor = str(target).partition("#")
+            there = (REPOSITORY / page).parent / path if path else REPOSITORY / page
+            assert there.exists(), target
+            assert not anchor or anchor in slugs(there), target
+
+
+@pytest.mark.parametrize("page", CURRENT)
+def test_every_path_named_exists(page: str):
+    for span in code_spans(page):
+        path = span.partition("::")[0].partition(" ")[0].rstrip("/")
+        top, _, rest = path.partition("/")
+        if top in FOLDERS and rest and not re.search(r"[<>*]", path):
+            own = re.fullmatch(r"conf/\w+/(tiny|30|office|convnext|gentle)\.yaml", path)
+            assert own or (REPOSITORY / path).exists(), path
+
+
+@pytest.mark.parametrize("page", CURRENT)
+def test_every_command_composes(page: str):
+    for words in commands(page):
+        if (found := script_of(words)) and not set(SKIPPED) & set(words):
+            script, arguments = found
+            if arguments != ["--help"] and "KEY=VALUE" not in arguments:
+                try:
+                    check_overrides(script, [a for a in arguments if a != "KEY=A,B"])
+                except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:
+                    pytest.fail(f"{shlex.join(words)}: {error}")
+
+
+@pytest.mark.parametrize("page", CURRENT)
+def test_every_module_and_make_target_exists(page: str):
+    makefile = (REPOSITORY / "Makefile").read_text("utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    lines = list(commands(page)) + [span.split() for span in code_spans(page) if span]
+    for words in lines:
+        if words[0] == "make":
+            named = [word for word in words[1:] if re.fullmatch(r"[a-z-]+", word)]
+            assert set(named) <= targets, words
+        if words[0] == "python" and words[1:2] == ["-m"] and len(words) > 2:
+            top = words[2].partition(".")[0]
+            module = REPOSITORY / words[2].replace(".", "/")
+            is_there = module.with_suffix(".py").exists() or (module / "__main__.py").exists()
+            assert top not in FOLDERS or is_there, words
+
+
+@pytest.mark.parametrize("page", CURRENT)
+def test_every_setting_named_exists(page: str):
+    for span in code_spans(page):
+        try:
+            words = shlex.split(span)
+        except ValueError:
+            continue
+        is_setting = [re.match(r"(?!hydra\.)[a-z][\w./]*=[^=<]", word) for word in words]
+        if not words or not all(is_setting):
+            continue
+        errors = {}
+        for script in SCRIPTS:
+            try:
+                check_overrides(script, words)
+                break
+            except (HydraException, OmegaConfBaseException, UserError, ValueError) as error:
+                errors[script] = str(error)
+        else:
+            pytest.fail(f"{span}: {errors['train']}")
+
+
+def test_the_settings_reference_is_that_of_the_configs():
+    assert settings.PAGE.read_text("utf-8") == settings.page(), "run python -m docs.settings"
+
+
+def test_pages_are_short_and_begin_with_a_command():
+    assert len((REPOSITORY / "README.md").read_text("utf-8").splitlines()) <= 180
+    reference = ("docs/settings.md", "docs/journal.md")
+    for page in set(CURRENT) - set(reference):
+        assert page == "README.md" or len((REPOSITORY / page).open().readlines()) <= 150, page
+
+
+def own_configs() -> Iterator[tuple[Path, str, str]]:
+    """Yield the path, the command and the content of each config of one's own in the pages."""
+    for page in CURRENT:
+        for token in tokens(page):
+            first = r"# (conf/(\w+)/(\w+)\.yaml), then: python (\w+)\.py (.*)\n"
+            if token.type == "fence" and (found := re.match(first, token.content)):
+                yield Path(found[1]), found[4], found[5], token.content
+
+
+@pytest.mark.parametrize("own", own_configs(), ids=lambda own: own[0].as_posix())
+def test_a_config_of_ones_own_composes(own: tuple[Path, str, str, str], tmp_path: Path):
+    path, script, arguments, content = own
+    (tmp_path / path).parent.mkdir(parents=True)
+    (tmp_path / path).write_text(content)
+    with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
+        search = f"hydra.searchpath=[file://{tmp_path}/conf]"
+        cfg = hydra_compose(script, [*arguments.split(), search])
+    check_config(script, cfg)
+
+
+@pytest.fixture
+def mine(demo_cache: BuildableCache, tmp_path: Path) -> Path:
+    """Give a folder of six clips of each of two own classes, bored_1.mp4 and proud_1.mp4."""
+    (folder := tmp_path / "clips").mkdir()
+    clips = demo_cache.builder.source.root
+    for own, label in (("bored", "Sad"), ("proud", "Happy")):
+        for number, clip in enumerate(sorted(clips.glob(f"{label}_*.mp4"))[:6]):
+            (folder / f"{own}_{number}.mp4").symlink_to(clip)
+    return folder
+
+
+@pytest.mark.slow
+def test_own_classes_backbone_and_interval_work_together(
+    mine: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from emotion.commands.train import train
+
+    own = ["data=mine", f"data.root={mine}", "data.labels=[bored,proud]"]
+    backbone = ["model.backbone=convnext_atto", "model.name=convnext"]
+    small = ["experiment=smoke", "logger=none", "interval.frames=30", "trainer=cpu"]
+    paths = [f"paths.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run"]
+    monkeypatch.setattr("sys.argv", ["train.py", *own, *backbone, *small, *paths])
+    train()
+    assert '"bored"' in (tmp_path / "run" / "recipe.json").read_text("utf-8")
