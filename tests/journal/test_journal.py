@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlmodel import Session, select, update
+from sqlmodel import select, update
 
 from emotion import REPOSITORY
 from emotion.errors import UserError
@@ -22,7 +22,7 @@ from tests.journal.waiting import all_entries, analyzed
 
 
 def observation(journal: Journal, entry_id: str) -> Observation:
-    with Session(journal._engine) as session:
+    with journal._database.writing() as session:
         return session.exec(select(Observation).where(Observation.entry_id == entry_id)).one()
 
 
@@ -255,10 +255,9 @@ def test_entries_of_another_model_are_analyzed_again(add, journal: Journal, tmp_
     entry = add(ann)
     analyzed(journal)
     before = journal.entry(entry.id)
-    with Session(journal._engine) as session:
+    with journal._database.writing() as session:
         session.exec(update(Observation).values(model="another", features=bytes(80)))
         session.exec(update(Entry).values(label="Joy", model="another"))
-        session.commit()
     assert journal.profile_summary(ann.id).history == 0
     journal.close()
     with Journal.open(tmp_path / "journal") as again:
