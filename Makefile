@@ -6,7 +6,7 @@ ARGS ?=
 CLIPS ?= cache/demo_clips
 
 .DEFAULT_GOAL := help
-.PHONY: help install onnx journal demo preprocess sweep predict test test-all lint bench clean
+.PHONY: help install onnx journal demo preprocess sweep predict test test-all lint docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,16 +56,24 @@ sweep: install  ## train three models at three intervals; ARGS="data=mine seed=1
 predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
-test: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
+test: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet $(VENV)/docs lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
-test-all: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
+test-all: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet $(VENV)/docs lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
 	$(RUN) -m pytest -n auto --dist loadgroup
 
 lint: install  ## check style, format and the direction of imports
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/lint-imports
+
+docs: $(VENV)/docs  ## renew docs/settings.md and build the site in outputs/site
+	$(RUN) -m docs.settings
+	$(RUN) -m properdocs build --strict --quiet
+
+$(VENV)/docs: requirements-docs.txt $(VENV)/installed
+	$(INSTALL) -c requirements.txt -r requirements-docs.txt
+	@touch $@
 
 bench: onnx  ## measure the speeds of docs/performance.md; CLIPS=DIR measures on your clips
 	$(RUN) -m benchmarks.train

@@ -2,6 +2,8 @@
 
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +32,7 @@ PAGES = sorted(
 SCRIPTS = ("train", "preprocess", "predict", "evaluate")
 FOLDERS = ("emotion", "conf", "tests", "docs", "benchmarks", "examples", "hydra_plugins")
 # Pages that report what was measured at commits whose keys and modules may be gone since
-HISTORIC = ("docs/results.md", "docs/published.md", "docs/face_mesh.md", "docs/person.md")
+HISTORIC = ("docs/published.md", "docs/face_mesh.md", "docs/person.md")
 CURRENT = [page for page in PAGES if page not in (*HISTORIC, "CHANGELOG.md")]
 # Commands that need a file or a machine: their options are not in conf/
 SKIPPED = ("--config-dir", "--cfg")
@@ -185,6 +187,17 @@ def test_pages_are_short_and_begin_with_a_command():
     reference = ("docs/settings.md", "docs/journal.md")
     for page in set(CURRENT) - set(reference):
         assert page == "README.md" or len((REPOSITORY / page).open().readlines()) <= 150, page
+
+
+@pytest.mark.slow
+def test_the_site_is_built_without_a_warning_and_without_other_servers(tmp_path: Path):
+    site = tmp_path / "site"
+    build = [sys.executable, "-m", "properdocs", "build", "--strict", "--site-dir", str(site)]
+    subprocess.run(build, cwd=REPOSITORY, check=True, timeout=120)
+    for page in (REPOSITORY / "docs").glob("*.md"):
+        html = (site / page.with_suffix(".html").name).read_text("utf-8")
+        loaded = re.findall(r"<(?:script|img|link)[^>]*(?:src|href)=.(https?:[^\s>]+)", html)
+        assert [url for url in loaded if "canonical" not in url] == []
 
 
 def own_configs() -> Iterator[tuple[Path, str, str]]:

@@ -25,6 +25,7 @@ FILES = {  # requirements of `make` -> extras, "" for those that are always inst
     "requirements.txt": ("", "train", "dev"),
     "requirements-onnx.txt": ("predict", "export"),
     "requirements-journal.txt": ("journal",),
+    "requirements-docs.txt": ("docs",),
 }
 
 

@@ -40,6 +40,7 @@ def predict_clips(cfg: "DictConfig", model: Path, recipe: "Recipe", folder: Path
 
     from emotion.inference.answer import answers_table, write_csv
     from emotion.inference.batch import Predictor, output_names
+    from emotion.inference.judge import MAX_UNSURE_BELOW
 
     clips = files_of(cfg.clips, "clips")
     pictures = {"stride": cfg.stride, "rendered": folder / "rendered"} if cfg.render else {}
@@ -59,11 +60,14 @@ def predict_clips(cfg: "DictConfig", model: Path, recipe: "Recipe", folder: Path
     failed = [answer.clip for answer in answers if answer.failed]
     counts = f"{num_classified} of {len(answers)} clips classified, {num_unsure} of them unsure"
     log.info("%s, %d failed", counts, len(failed))
-    threshold = recipe.unsure_below if cfg.unsure_below is None else cfg.unsure_below
+    threshold, of = recipe.unsure_below, "the model"
+    if cfg.unsure_below is not None:
+        threshold, of = cfg.unsure_below, "the command line"
+    elif person is not None:
+        threshold = min(threshold, MAX_UNSURE_BELOW)
     if threshold == 0:
         log.info("no confidence threshold is set, so no clip is unsure: unsure_below=0.5 sets one")
     elif num_unsure:
-        of = "training" if cfg.unsure_below is None else "the command line"
         log.info("unsure: top probability below unsure_below=%.3g, set by %s", threshold, of)
     log.info("predictions.jsonl, predictions.csv%s: %s", ", rendered" * cfg.render, folder)
     if not num_classified:

@@ -10,6 +10,9 @@ from emotion.inference.answer import top_labels
 from emotion.models.person_model import UNKNOWN, Person, PersonModel
 
 MAX_REASONS = 3
+# An answer of an honest lower probability is wrong more often than right. Training's threshold
+# promises more, which few people in training allow for anybody's clips.
+MAX_UNSURE_BELOW = 0.5
 
 
 @dataclass(frozen=True)

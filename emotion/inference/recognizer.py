@@ -32,7 +32,7 @@ from emotion.inference.answer import (
     top_labels,
 )
 from emotion.inference.backends import Backend, StarterBackend, find_model, load_model
-from emotion.inference.judge import Judge, Verdict
+from emotion.inference.judge import MAX_UNSURE_BELOW, Judge, Verdict
 from emotion.inference.profile import Profile, change_profile
 from emotion.models.recipe import Recipe
 from emotion.models.temperature import calibrate
@@ -57,7 +57,8 @@ class EmotionRecognizer:
         backend: runs the network.
         recipe: how the model was trained.
         min_frames: shorter clips and tails are not classified; None as in training.
-        unsure_below: a clip with a lower top probability is `unsure`; None as set in training.
+        unsure_below: a clip with a lower top probability is `unsure`; None as set in training, and
+            at most 0.5 if the person is known.
         face_model: the file of the face model; None to look for it, see `find_face_model`.
         person: the file of the person's profile, which `observe` and `forget` write; None for
             none. It need not exist yet.
@@ -78,17 +79,19 @@ class EmotionRecognizer:
             if not 1 <= self.min_frames <= longest:
                 raise UserError(f"min_frames must be 1 to {longest}, got {self.min_frames}")
             self.settings = replace(self.settings, min_frames=self.min_frames)
-        if self.unsure_below is None:
-            self.unsure_below = self.recipe.unsure_below
-        if not 0 <= self.unsure_below <= 1:
+        if self.unsure_below is not None and not 0 <= self.unsure_below <= 1:
             raise UserError(f"unsure_below must be 0 to 1, got {self.unsure_below}")
+        trained, given = self.recipe.unsure_below, self.unsure_below
         self.person_model = self.backend.person_model
         if self.person_model is not None:
+            threshold = min(trained, MAX_UNSURE_BELOW) if given is None else given
             explains = self.recipe.inputs in ("blendshapes", "face")
-            self._judge = Judge(self.recipe.labels, self.person_model, self.unsure_below, explains)
+            self._judge = Judge(self.recipe.labels, self.person_model, threshold, explains)
             self._begin_profile()
         elif self.person is not None:
             self._check_learns()
+        if given is None:
+            self.unsure_below = self._judge.unsure_below if self._knows else trained
 
     def _begin_profile(self) -> None:
         model = self.person_model.fingerprint
@@ -147,8 +150,8 @@ class EmotionRecognizer:
     def _check_learns(self) -> None:
         if self.person_model is None:
             raise UserError(
-                f"person: {self.recipe.title} cannot learn a person, because the subjects of its "
-                "training clips are unknown"
+                f"person: {self.recipe.title} cannot learn a person: it needs a model that is not "
+                "int8, trained on clips of at least three known subjects"
             )
 
     def observe(self, clip: str | PathLike, label: str | None = None) -> None:
@@ -236,7 +239,7 @@ class EmotionRecognizer:
             label=label,
             runner_up=runner_up,
             probabilities=probabilities,
-            unsure=bool(probabilities) and max(probabilities.values()) < self.unsure_below,
+            unsure=bool(probabilities) and max(probabilities.values()) < self._threshold,
             why=self._why(label, runner_up, features),
             features=features,
             segments=segments,
@@ -291,6 +294,10 @@ class EmotionRecognizer:
             or bool(self._profile.clips)
             or isinstance(self.backend, StarterBackend)
         )
+
+    @property
+    def _threshold(self) -> float:
+        return self._judge.unsure_below if self._knows else self.unsure_below
 
     def _judged(self, logits: np.ndarray, features: np.ndarray | None) -> Probabilities:
         if self._knows:

@@ -7,12 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from emotion import EmotionRecognizer
 from emotion.commands.train import train
 from emotion.errors import UserError
 from emotion.evaluation.learning_curve import FEATURES_FILE, ClipFeatures, fit_calibrated
 from emotion.evaluation.person_file import PERSON_FILE
 from emotion.inference.backends import load_model
+from emotion.inference.correct import correct
 from emotion.inference.export import main as export
+from emotion.models.temperature import calibrate
 from emotion.training.finished_run import Run
 
 pytestmark = pytest.mark.slow
@@ -82,3 +85,54 @@ def test_an_exported_file_carries_the_person_model(run: Run, tmp_path: Path, mon
         np.testing.assert_array_equal(
             getattr(onnx.person_model, name), getattr(pytorch.person_model, name)
         )
+
+
+def test_a_run_learns_its_person_and_forgets(run: Run, demo_cache, tmp_path: Path):
+    """Without a person a run answers as evaluated, with one as its person model predicts."""
+    happy, sad = (demo_cache.root / f"{name}_0001.mp4" for name in ("Happy", "Sad"))
+    plain = EmotionRecognizer.load(run.folder)
+    logits, _ = plain.backend.describe(
+        run.inputs([row for row in run.rows("val") if happy.stem in row.clip])
+    )
+    expected = calibrate(logits, run.recipe.temperature)[0]
+    answer = plain.predict(happy)
+    np.testing.assert_allclose(list(answer.probabilities.values()), expected, atol=1e-4)
+
+    person = tmp_path / "me.json"
+    recognizer = EmotionRecognizer.load(run.folder, person=person)
+    before = recognizer.predict(happy)
+    model = recognizer.person_model
+    nobody = model.nobody().probabilities(np.array([before.features]))[0]
+    np.testing.assert_allclose(list(before.probabilities.values()), nobody, rtol=1e-9)
+    other = next(label for label in run.recipe.labels if label != before.label)
+    recognizer.observe(happy, other)
+    recognizer.observe(sad)
+    after = EmotionRecognizer.load(run.folder, person=person).predict(happy)
+    assert after.probabilities[other] > before.probabilities[other]
+    assert recognizer.judge(before.features).probabilities == after.probabilities
+    assert bool(after.why) <= (run.recipe.inputs == "face")
+    corrected = correct(person, happy, before.label, "nowhere")
+    assert corrected.clips.keys() == recognizer.profile.clips.keys()
+    for clip in (sad, happy):
+        correct(person, clip, None, "nowhere")
+    again = EmotionRecognizer.load(run.folder, person=person).predict(happy)
+    assert again.probabilities == before.probabilities
+    with pytest.raises(UserError, match="another model"):
+        EmotionRecognizer.load("starter", person=person)
+
+
+def test_a_run_without_subjects_learns_nobody(run_dir: Path, tmp_path: Path):
+    with pytest.raises(UserError, match="cannot learn") as caught:
+        EmotionRecognizer.load(run_dir, person=tmp_path / "me.json")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, 0.5), (0.7, 0.7)])
+def test_a_known_person_has_a_threshold_of_its_own(run: Run, tmp_path: Path, given, expected):
+    """Training's promise of 90 % right answers would call all answers of a person unsure."""
+    backend, recipe = load_model(run.checkpoint)
+    recipe = recipe.model_copy(update={"unsure_below": 1.0})
+    options = {"unsure_below": given}
+    assert EmotionRecognizer(backend, recipe, **options).unsure_below == (given or 1.0)
+    recognizer = EmotionRecognizer(backend, recipe, person=tmp_path / "me.json", **options)
+    assert recognizer.unsure_below == expected

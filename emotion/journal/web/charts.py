@@ -16,6 +16,8 @@ from emotion.journal.web.templating import percent
 
 Figure = dict[str, Any]
 MAX_TICKS = 6
+MAX_DAYS = 400  # of a curve; of longer ones, each second or third day and so on
+MAX_MARKS = 400  # of the latest entries
 MAX_ROWS = 12  # of the table beside a chart
 
 
@@ -33,9 +35,11 @@ def shares_figure(
     dates: Dates,
 ) -> Figure:
     """Stack the shares of the emotions over the days, with a mark for each entry above them."""
+    days = sorted({row.day for row in rows})
+    days = set(days[:: -math.ceil(len(days) / MAX_DAYS)] if days else ())  # the last one included
     traces = []
     for label in labels:
-        own = [row for row in rows if row.emotion == label]
+        own = [row for row in rows if row.emotion == label and row.day in days]
         traces.append({
             "type": "scatter", "mode": "lines", "stackgroup": "shares", "name": label,
             "x": [row.day.isoformat() for row in own], "y": [row.share for row in own],

@@ -1,7 +1,6 @@
 """The pages: what a person sees. Changes are in `actions.py`."""
 
 from collections import Counter
-from collections.abc import Sequence
 from datetime import date, timedelta
 from typing import Annotated, Any
 
@@ -49,14 +48,6 @@ def show(request: Request, person_id: str, template: str, section: str, **values
     return response
 
 
-def covers(entries: Sequence[Entry]) -> dict[date, Entry]:
-    """Return the cover of each day: the entry that was chosen, else the day's first."""
-    found: dict[date, Entry] = {}
-    for entry in sorted(entries, key=lambda entry: (entry.day, not entry.is_cover)):
-        found.setdefault(entry.day, entry)
-    return found
-
-
 @router.get("/")
 def home(request: Request) -> Response:
     """Go to the calendar of whoever used this browser last; welcome the first person."""
@@ -73,19 +64,15 @@ def calendar(request: Request, person_id: str, month: str = "") -> Response:
     """Show a month: the cover of each day, framed in its emotion's color."""
     journal, today = journal_of(request), date.today()
     first = parse_day(f"{month}-01" if month else None, today).replace(day=1)
-    entries = journal.entries(person_id, first, last_of_month(first))
+    entries = journal.glances(person_id, first, last_of_month(first))
     return show(
         request, person_id, "calendar.html", "calendar",
         month=first, today=today, previous=next_month(first, -1), following=next_month(first),
-        covers=covers(entries), counts=Counter(entry.day for entry in entries),
+        covers={entry.day: entry for entry in entries if entry.is_cover},
+        counts=Counter(entry.day for entry in entries),
         past=journal.on_this_day(person_id, today),
-        is_empty=not entries and is_new(journal, person_id),
+        is_empty=not entries and journal.span(person_id) is None,
     )  # fmt: skip
-
-
-def is_new(journal: Journal, person_id: str) -> bool:
-    """Return whether a person has no entries at all."""
-    return journal.span(person_id) is None
 
 
 def parse_day(text: str | None, default: date) -> date:
@@ -113,8 +100,7 @@ def show_day(request: Request, person_id: str, day: date) -> Response:
     entries = journal.entries(person_id, day, day)
     if len(entries) == 1:
         return RedirectResponse(f"/people/{person_id}/entries/{entries[0].id}", 303)
-    return show(request, person_id, "day.html", "calendar", day=day, entries=entries,
-                covers=covers(entries))  # fmt: skip
+    return show(request, person_id, "day.html", "calendar", day=day, entries=entries)  # fmt: skip
 
 
 @router.get("/people/{person_id}/years/{year}")
@@ -122,8 +108,9 @@ def year_in_pixels(request: Request, person_id: str, year: int) -> Response:
     """Show a year: one square for each day."""
     check_year(year)
     journal, first, last = journal_of(request), date(year, 1, 1), date(year, 12, 31)
-    entries = journal.entries(person_id, first, last)
-    found = covers(entries)
+    found = {
+        entry.day: entry for entry in journal.glances(person_id, first, last) if entry.is_cover
+    }
     months = []
     for number in range(1, 13):
         start = date(year, number, 1)
@@ -131,7 +118,7 @@ def year_in_pixels(request: Request, person_id: str, year: int) -> Response:
         months.append([(day := start + timedelta(place), found.get(day)) for place in days])
     counts = Counter(entry.emotion for entry in found.values())
     return show(request, person_id, "year.html", "year", year=year, months=months, counts=counts,
-                num_entries=len(entries), today=date.today())  # fmt: skip
+                num_covers=len(found), today=date.today())  # fmt: skip
 
 
 @router.get("/people/{person_id}/entries/{entry_id}")
@@ -144,7 +131,6 @@ def show_entry(request: Request, person_id: str, entry_id: str) -> Response:
     return show(
         request, person_id, "entry.html", "calendar", entry=entry, siblings=siblings,
         fault=journal.fault, probabilities=probabilities, timeline=timeline(entry),
-        is_cover=covers(siblings).get(entry.day, entry).id == entry.id,
     )  # fmt: skip
 
 
@@ -198,7 +184,7 @@ def trends(request: Request, person_id: str) -> Response:
     return show(
         request, person_id, "trends.html", "trends", weekdays=weekdays,
         weeks=charts.table_of_shares(journal.shares(person_id, 7), journal.labels),
-        latest=recognition[-1] if recognition else None, is_empty=is_new(journal, person_id),
+        latest=recognition[-1] if recognition else None, is_empty=journal.span(person_id) is None,
     )  # fmt: skip
 
 
@@ -211,7 +197,7 @@ def trends_figure(request: Request, person_id: str, name: str) -> Response:
     if name in ("7", "30"):
         days = int(name)
         rows = journal.shares(person_id, days)
-        entries = journal.entries(person_id, date.min, date.max)
+        entries = journal.search(person_id, limit=charts.MAX_MARKS)
         figure = charts.shares_figure(rows, entries, journal.labels, color, dates)
     elif name == "weekdays":
         rows = charts.weekday_shares(journal.by_weekday(person_id), journal.labels, dates)
