@@ -5,6 +5,7 @@ import math
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
@@ -103,6 +104,43 @@ def test_an_upload_that_is_empty_or_breaks_off_leaves_nothing(journal: Journal, 
     with pytest.raises((UserError, ConnectionError)):
         journal.receive(person.id, Breaks() if content is None else io.BytesIO(content))
     assert all_entries(journal) == [] and not list(journal.folder.pending.iterdir())
+
+
+def test_a_clip_that_is_too_large_is_refused(journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("emotion.journal.folder.MAX_CLIP_BYTES", 3 << 20)
+    person = journal.add_person("Ann")
+    with pytest.raises(UserError, match="larger than 3 MiB"):
+        journal.receive(person.id, io.BytesIO(bytes(5 << 20)))
+    assert all_entries(journal) == [] and not list(journal.folder.pending.iterdir())
+
+
+def test_threads_lose_no_change(journal: Journal, add):
+    person = journal.add_person("Ann")
+    entries = [add(person, recorded_at=datetime(2026, 1, 1)) for _ in range(4)]
+
+    def append(word: str) -> None:
+        """Change the note as a page does: read, change, and repeat if another was faster."""
+        while True:
+            entry = journal.entry(entries[0].id)
+            try:
+                journal.edit(entry.id, note=f"{entry.note} {word}", version=entry.version)
+                return
+            except Conflict:
+                continue
+
+    def work(number: int) -> None:
+        append(f"word{number}")
+        journal.edit(entries[number % 4].id, is_cover=True)
+        journal.correct(entries[number % 4].id, journal.labels[number % 5])
+        journal.glances(person.id, date(2026, 1, 1), date(2026, 1, 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(24)))
+    words = journal.entry(entries[0].id).note.split()
+    assert sorted(words) == sorted(f"word{number}" for number in range(24))
+    assert sum(entry.is_cover for entry in all_entries(journal)) == 1
+    analyzed(journal)
+    assert all(entry.correction for entry in all_entries(journal))
 
 
 def test_a_time_with_a_zone_is_converted(journal: Journal, add):
