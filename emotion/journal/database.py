@@ -88,12 +88,16 @@ class Database:
         ):
             yield session
 
-    def shrink(self) -> None:
-        """Remove what was deleted from the files."""
+    def forget(self, everything: bool = False) -> None:
+        """Remove what was deleted from the files, as far as nobody reads it at the moment.
+
+        Args:
+            everything: make the database as small as it can be.
+        """
         with self.lock, self._translated(), self._engine.connect() as connection:
             raw = connection.connection.driver_connection
-            connection.rollback()
-            raw.execute("VACUUM")
+            if everything:
+                raw.execute("VACUUM")
             raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     @contextmanager

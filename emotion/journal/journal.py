@@ -169,6 +169,7 @@ class Journal:
             with self.folder.removing(entries), self._database.writing() as session:
                 session.exec(delete(Person).where(col(Person.id) == person_id))
             self._analyst.write_list()
+            self._database.forget()
         self.changes.send("deleted", person_id=person_id)
 
     # entries
@@ -413,6 +414,7 @@ class Journal:
                     .where(col(Person.id) == entry.person_id)
                     .values(num_changes=Person.num_changes + 1)
                 )
+            self._database.forget()
         self.changes.send("deleted", id=entry_id, person_id=entry.person_id)
         self._analyst.wake()
 
@@ -423,7 +425,7 @@ class Journal:
             with self.folder.removing(entries), self._database.writing() as session:
                 session.exec(delete(Person))
             self._analyst.write_list()
-            self._database.shrink()
+            self._database.forget(everything=True)
         self.changes.send("deleted")
 
     # looking back

@@ -339,11 +339,14 @@ def test_deleting_removes_files_and_words(journal: Journal, add, tmp_path: Path)
     assert not cover.exists() and not clip.exists() and journal.media(kept, "clip").exists()
     with pytest.raises(NotFound):
         journal.entry(entry.id)
-    journal.delete_everything()
-    assert journal.people() == []
     root = tmp_path / "journal"
-    left = b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
-    assert b"secret" not in left
+
+    def left() -> bytes:
+        return b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
+
+    assert b"secret of Bea" in left() and b"secret of Ann" not in left()
+    journal.delete_everything()
+    assert journal.people() == [] and b"secret" not in left()
     assert not [path for name in ("clips", "covers") for path in (root / name).iterdir()]
 
 
