@@ -7,11 +7,13 @@ its temperature on inner folds that leave out one of them at a time.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.calibration import calibration_error
 from emotion.evaluation.metrics import bootstrap, count_confusions, mean_scores
 from emotion.evaluation.predictions import Predictions, Sample
@@ -19,6 +21,12 @@ from emotion.files import unfinished
 from emotion.models.person_model import UNKNOWN, PersonModel
 
 FEATURES_FILE = "features.npz"
+ROWS = ("features", "targets", "subjects", "clips", "splits")  # arrays of one row a clip
+# What NumPy and zipfile raise for damaged archives
+ARCHIVE_ERRORS = (
+    *(ValueError, LookupError, OSError, EOFError, TypeError, AttributeError),
+    *(BadZipFile, NotImplementedError),
+)
 NUMS = (0, 1, 2, 3, 5, 8, 10, 15)  # observed clips
 KINDS = {
     "corrected": "corrected, random order",
@@ -49,8 +57,7 @@ class ClipFeatures:
 
     def take(self, where: np.ndarray) -> "ClipFeatures":
         """Return the clips at (M,) indices, or where (N,) bool are true."""
-        names = ("features", "targets", "subjects", "clips", "splits")
-        return replace(self, **{name: getattr(self, name)[where] for name in names})
+        return replace(self, **{name: getattr(self, name)[where] for name in ROWS})
 
     def people(self) -> Iterator[np.ndarray]:
         """Yield the indices of the clips of each person."""
@@ -64,14 +71,25 @@ class ClipFeatures:
 
     @classmethod
     def read(cls, path: Path) -> "ClipFeatures":
-        """Read what `write` wrote."""
+        """Read what `write` wrote.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
         if not path.is_file():
             raise UserError(f"{path} is missing: the learning curve needs the features of clips")
-        with np.load(path, allow_pickle=False) as arrays:
-            fields = dict(arrays)
-        fields["labels"] = tuple(fields["labels"].tolist())
-        fields["blocks"] = tuple(fields["blocks"].tolist())
-        return cls(**fields)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                values = dict(arrays)
+            for name in ("labels", "blocks"):
+                values[name] = tuple(values[name].tolist())
+            clips = cls(**values)
+            lengths = {len(values[name]) for name in ROWS}
+            if len(lengths) != 1 or clips.features.ndim != 2:
+                raise ValueError("its arrays have different lengths")
+        except ARCHIVE_ERRORS as error:
+            raise DamagedFile(f"{path} is damaged ({error}): train the run again") from None
+        return clips
 
 
 @dataclass(frozen=True)
@@ -159,26 +177,35 @@ def fit_person(fold: ClipFeatures) -> PersonModel | None:
 
 
 def fit_calibrated(clips: ClipFeatures) -> PersonModel:
-    """Fit a model, and its temperature on replays that leave out some people at a time.
+    """Fit a model, and its temperatures on replays that leave out some people at a time.
 
-    The temperature minimizes the mean negative log-likelihood over all kinds and lengths of
-    histories. One serves all of them, because the width of the posterior is in the logits. It is
-    scaled by (P - 1) / P for P people: the models of inner folds know one person less, and what
-    they exaggerate for that falls about as 1 / P.
+    A temperature minimizes the mean negative log-likelihood. One serves all kinds and lengths of
+    histories, because the width of the posterior is in the logits; another the clips of people of
+    whom nothing is known. They are scaled by (P - 1) / P for P people: the models of inner folds
+    know one person less, and what they exaggerate for that falls about as 1 / P.
     """
     model = fit_clips(clips)
     people = list(clips.people())
     if len(people) < MIN_PEOPLE:
         return model
     num_folds = min(len(people), INNER_FOLDS)
-    replays = []
+    alone, known = [], []
     for own in (np.concatenate(people[fold::num_folds]) for fold in range(num_folds)):
         inner = fit_clips(clips.take(np.setdiff1d(np.arange(len(clips.targets)), own)))
-        for kind in KINDS:
-            for num in NUMS:
-                replay = replay_people(inner, clips.take(own), kind, num, INNER_DRAWS)
-                if replay is not None:
-                    replays.append(replay)
+        tested = clips.take(own)
+        alone.append(replay_people(inner, tested, "corrected", 0, INNER_DRAWS))
+        for kind, num in product(KINDS, NUMS[1:]):
+            replay = replay_people(inner, tested, kind, num, INNER_DRAWS)
+            if replay is not None:
+                known.append(replay)
+    of_nobody = fit_temperature(model, alone)
+    temperature = fit_temperature(model, known) if known else of_nobody
+    scale = (len(people) - 1) / len(people)
+    return replace(model, temperature=scale * temperature, alone=temperature / of_nobody)
+
+
+def fit_temperature(model: PersonModel, replays: Sequence[Replay]) -> float:
+    """Return the temperature of the lowest mean negative log-likelihood of predictions."""
     replay = Replay.joined(replays)
     true_class = np.arange(len(replay.targets)), replay.targets
 
@@ -186,8 +213,7 @@ def fit_calibrated(clips: ClipFeatures) -> PersonModel:
         fitted = replace(model, temperature=temperature)
         return float(-np.log(fitted.calibrated(replay.logits)[true_class]).mean())
 
-    scale = (len(people) - 1) / len(people)
-    return replace(model, temperature=scale * float(min(TEMPERATURES, key=loss)))
+    return float(min(TEMPERATURES, key=loss))
 
 
 def fit_clips(clips: ClipFeatures) -> PersonModel:
