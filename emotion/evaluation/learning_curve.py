@@ -7,6 +7,7 @@ its temperature on inner folds that leave out one of them at a time.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -159,26 +160,35 @@ def fit_person(fold: ClipFeatures) -> PersonModel | None:
 
 
 def fit_calibrated(clips: ClipFeatures) -> PersonModel:
-    """Fit a model, and its temperature on replays that leave out some people at a time.
+    """Fit a model, and its temperatures on replays that leave out some people at a time.
 
-    The temperature minimizes the mean negative log-likelihood over all kinds and lengths of
-    histories. One serves all of them, because the width of the posterior is in the logits. It is
-    scaled by (P - 1) / P for P people: the models of inner folds know one person less, and what
-    they exaggerate for that falls about as 1 / P.
+    A temperature minimizes the mean negative log-likelihood. One serves all kinds and lengths of
+    histories, because the width of the posterior is in the logits; another the clips of people of
+    whom nothing is known. They are scaled by (P - 1) / P for P people: the models of inner folds
+    know one person less, and what they exaggerate for that falls about as 1 / P.
     """
     model = fit_clips(clips)
     people = list(clips.people())
     if len(people) < MIN_PEOPLE:
         return model
     num_folds = min(len(people), INNER_FOLDS)
-    replays = []
+    alone, known = [], []
     for own in (np.concatenate(people[fold::num_folds]) for fold in range(num_folds)):
         inner = fit_clips(clips.take(np.setdiff1d(np.arange(len(clips.targets)), own)))
-        for kind in KINDS:
-            for num in NUMS:
-                replay = replay_people(inner, clips.take(own), kind, num, INNER_DRAWS)
-                if replay is not None:
-                    replays.append(replay)
+        tested = clips.take(own)
+        alone.append(replay_people(inner, tested, "corrected", 0, INNER_DRAWS))
+        for kind, num in product(KINDS, NUMS[1:]):
+            replay = replay_people(inner, tested, kind, num, INNER_DRAWS)
+            if replay is not None:
+                known.append(replay)
+    of_nobody = fit_temperature(model, alone)
+    temperature = fit_temperature(model, known) if known else of_nobody
+    scale = (len(people) - 1) / len(people)
+    return replace(model, temperature=scale * temperature, alone=temperature / of_nobody)
+
+
+def fit_temperature(model: PersonModel, replays: Sequence[Replay]) -> float:
+    """Return the temperature of the lowest mean negative log-likelihood of predictions."""
     replay = Replay.joined(replays)
     true_class = np.arange(len(replay.targets)), replay.targets
 
@@ -186,8 +196,7 @@ def fit_calibrated(clips: ClipFeatures) -> PersonModel:
         fitted = replace(model, temperature=temperature)
         return float(-np.log(fitted.calibrated(replay.logits)[true_class]).mean())
 
-    scale = (len(people) - 1) / len(people)
-    return replace(model, temperature=scale * float(min(TEMPERATURES, key=loss)))
+    return float(min(TEMPERATURES, key=loss))
 
 
 def fit_clips(clips: ClipFeatures) -> PersonModel:

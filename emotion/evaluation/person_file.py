@@ -36,6 +36,7 @@ def person_from_bytes(content: bytes, source: str) -> PersonModel:
             "center": (num_features,),
             "means": (len(values["means"]), size),
             "temperature": (),
+            "alone": (),
         }
         for name in names:
             array = values[name]
@@ -47,4 +48,5 @@ def person_from_bytes(content: bytes, source: str) -> PersonModel:
             raise ValueError("it has other arrays than those of a person model")
     except (ValueError, KeyError, OSError, EOFError, TypeError, BadZipFile) as error:
         raise DamagedFile(f"{source} is damaged or no person model: {error}") from None
-    return PersonModel(**values | {"temperature": float(values["temperature"])})
+    numbers = {name: float(values[name]) for name in ("temperature", "alone")}
+    return PersonModel(**values | numbers)

@@ -1,6 +1,11 @@
 """The database of a journal: SQLite with write-ahead log, migrated when it is opened."""
 
+import errno
+import os
 import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ from alembic.config import Config
 from alembic.util import CommandError
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.exc import DatabaseError
+from sqlmodel import Session
 
 from emotion.errors import DamagedFile, UserError
 
@@ -51,6 +57,57 @@ def open_database(path: Path) -> Engine:
     return engine
 
 
+class Database:
+    """The database; several threads may use it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create it; raises as `open_database`."""
+        self._path = path
+        self._engine = open_database(path)
+        self._readers = self._engine.execution_options(reads=True)
+        self.lock = threading.RLock()  # writers of this process wait here, in turn
+
+    def close(self) -> None:
+        """Close it."""
+        self._engine.dispose()
+
+    @contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Begin a transaction that only reads; rows remain usable after it."""
+        with self._translated(), Session(self._readers, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def writing(self) -> Iterator[Session]:
+        """Begin a transaction, which is committed at the end, or rolled back by an exception."""
+        with (
+            self.lock,
+            self._translated(),
+            Session(self._engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            yield session
+
+    def forget(self, everything: bool = False) -> None:
+        """Remove what was deleted from the files, as far as nobody reads it at the moment.
+
+        Args:
+            everything: make the database as small as it can be.
+        """
+        with self.lock, self._translated(), self._engine.connect() as connection:
+            raw = connection.connection.driver_connection
+            if everything:
+                raw.execute("VACUUM")
+            raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseError as error:
+            raise explained(error, self._path) from error
+
+
 def set_up(connection: sqlite3.Connection, _: Any) -> None:
     """Set up a new connection."""
     connection.isolation_level = None  # `begin_immediately` begins transactions
@@ -91,8 +148,6 @@ def damaged(path: Path, why: object) -> DamagedFile:
 
 def explained(error: DatabaseError, path: Path) -> Exception:
     """Return the error of SQLite as one of ours: a machine's fault as OSError, else damage."""
-    import errno
-
     code = getattr(error.orig, "sqlite_errorcode", None)
     name = getattr(error.orig, "sqlite_errorname", "")
     number = {
@@ -104,7 +159,5 @@ def explained(error: DatabaseError, path: Path) -> Exception:
     }
     for prefix, value in number.items():
         if name.startswith(prefix):
-            import os
-
             return OSError(value, os.strerror(value), str(path))
     return damaged(path, error.orig if code is not None else error)

@@ -4,6 +4,8 @@ import threading
 from collections import deque
 from typing import Any
 
+from emotion.journal.schema import Entry
+
 MAX_WAITING = 1000  # events of a page that does not read; older ones are dropped
 
 Event = dict[str, Any]
@@ -56,3 +58,7 @@ class Events:
         with self._lock:
             for subscription in self._subscriptions:
                 subscription.put({"kind": kind, **values})
+
+    def entry_changed(self, entry: Entry) -> None:
+        """Send that an entry has changed."""
+        self.send("entry", id=entry.id, person_id=entry.person_id, state=entry.state)

@@ -17,7 +17,7 @@ from PIL import Image
 from PIL.ImageDraw import ImageDraw
 
 from emotion.clips.video import ONLY_CLIPS, Video, VideoError, open_stream
-from emotion.errors import UserError
+from emotion.errors import UserError, is_machine_fault
 from emotion.executors import LocalExecutor
 from emotion.files import unfinished
 from emotion.inference.drawing import font
@@ -121,7 +121,9 @@ def cut_second(folder: Path, size: tuple[int, int], scene: tuple[int, Scene]) ->
         with watchdog.watch(clip, ""):
             frames = list(second_of(clip, start_s, size, caption))
             samples = sound_of(clip, start_s)
-    except VideoError:
+    except Exception as error:  # one clip must not stop the others; it is named
+        if is_machine_fault(error):
+            raise
         return None
     frames += frames[-1:] * (FPS - len(frames))  # of a clip that ends before
     with av.open(str(video), "w") as file:
@@ -203,7 +205,7 @@ def sound_of(clip: Path, start_s: float) -> np.ndarray | None:
                     if low < high:
                         samples[:, low:high] = values[:, low - begin : high - begin]
                     begin += values.shape[1]
-    except (av.FFmpegError, IndexError):  # damaged: what was decoded so far
+    except (av.FFmpegError, IndexError, ValueError):  # damaged: what was decoded so far
         pass
     fade = np.linspace(0, 1, round(FADE_S * SOUND_HZ), dtype=np.float32)
     samples[:, : len(fade)] *= fade

@@ -146,6 +146,9 @@ class Folder:
         """
         shutil.rmtree(self.results, ignore_errors=True)
         self.create()
+        for path in self.root.glob(".*"):  # of `unfinished`
+            if path.is_file():
+                path.unlink()
         by_clip = {entry.clip_name: entry for entry in entries}
         for path in self.pending.iterdir():
             entry = by_clip.get(path.name)

@@ -3,76 +3,37 @@
 import os
 import shutil
 import threading
-import traceback
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, BinaryIO, Literal, NamedTuple, TypeVar
+from typing import Any, BinaryIO, Literal, NamedTuple
 
-import numpy as np
 from babel.dates import format_date
-from sqlalchemy import Engine, bindparam, func, or_, text
-from sqlalchemy.exc import DatabaseError
-from sqlmodel import Session, col, delete, select, update
+from sqlalchemy import func, or_, text
+from sqlmodel import col, delete, select, update
 
-from emotion.errors import UserError, is_machine_fault
+from emotion.errors import UserError
 from emotion.files import claimed, open_regular
-from emotion.inference.judge import Verdict
-from emotion.inference.profile import MAX_CLIPS
 from emotion.journal import trends
-from emotion.journal.analysis import STARTER, Finding, Worker, analyze_clips
-from emotion.journal.archive import Archive, Rows, archived, linked, profile_name, write_archive
-from emotion.journal.data_set import write_list
-from emotion.journal.database import explained, open_database
+from emotion.journal.analysis import STARTER
+from emotion.journal.analyst import Analyst
+from emotion.journal.database import Database
 from emotion.journal.events import Events, Subscription
 from emotion.journal.film import Scene, best_second, make_film
 from emotion.journal.folder import Folder
 from emotion.journal.jobs import Job, Jobs, Report
-from emotion.journal.learning import History, load_judge, make_profile, shifts
+from emotion.journal.learning import shifts
 from emotion.journal.old_clips import OldClip, find_old_clips
-from emotion.journal.schema import (
-    ANALYZING,
-    BROKEN,
-    DONE,
-    NO_FACE,
-    WAITING,
-    Entry,
-    Observation,
-    Person,
-    new_id,
-)
+from emotion.journal.rows import Conflict, NotFound, check_new_name, choose_cover, found, local
+from emotion.journal.schema import ANALYZING, WAITING, Entry, Observation, Person, new_id
+from emotion.journal.transfer import Transfer
 from emotion.journal.words import clean_name, clean_note, clean_tags
-from emotion.models.person_model import Person as Posterior
 
-EMOTION = func.coalesce(Entry.correction, Entry.label)  # `Entry.emotion`
-Row = TypeVar("Row", Person, Entry)
 DATABASE = "journal.db"
-RETRY_S = 10.0  # after a fault of the machine, such as a full disk
-RECENT = 50  # entries that are judged again by a changed profile
-JUDGED = (
-    update(Entry.__table__)
-    .where(Entry.__table__.c.id == bindparam("entry_id"), col(Entry.correction).is_(None))
-    .values(
-        {
-            name: bindparam(name)
-            for name in (
-                *("label", "probability", "runner_up", "probabilities", "unsure", "reasons"),
-                "timeline",
-            )
-        }
-    )
-)
-
-
-class NotFound(UserError):
-    """There is no such person, entry or job."""
-
-
-class Conflict(UserError):
-    """Another page has changed the entry meanwhile."""
+EMOTION = func.coalesce(Entry.correction, Entry.label)  # `Entry.emotion`
 
 
 class Glance(NamedTuple):
@@ -110,23 +71,17 @@ class Journal:
     of the machine. Nothing has changed then.
     """
 
-    def __init__(self, folder: Folder, engine: Engine, model: str, resources: ExitStack) -> None:
+    def __init__(self, folder: Folder, database: Database, model: str) -> None:
         """Use `open`."""
         self.problems: list[str] = []  # what the check at the start could not mend
-        self.fault = ""  # why entries cannot be analyzed at the moment
         self.folder = folder
         self.changes = Events()
-        self._engine, self._readers = engine, engine.execution_options(reads=True)
-        self._resources = resources
-        self._lock = threading.RLock()  # writers of this process wait here, in turn
+        self._database, self._resources = database, ExitStack()
         self._heavy = threading.Lock()  # jobs with worker processes run one at a time
         self._jobs = Jobs(self.changes)
-        self._judge, self._model = load_judge(model), model
-        self._features = self._judge.model.fingerprint  # whose features are used
+        self._analyst = Analyst(database, folder, self.changes, model)
+        self._transfer = Transfer(database, folder, self._analyst)
         self._settle()
-        self._worker = Worker(analyze_clips, model)
-        self._wake, self._is_closed = threading.Event(), False
-        self._analyst = threading.Thread(target=self._analyze_all, name="analyst", daemon=True)
         self._analyst.start()
 
     @classmethod
@@ -134,23 +89,24 @@ class Journal:
         """Open the journal in a folder, or begin one.
 
         Raises:
-            UserError: another process has it open, or its database is damaged.
+            UserError: another process has it open, its database is damaged, or the model cannot be
+                used.
+            OSError: of the machine.
         """
         files = Folder(Path(folder).expanduser().absolute())
         files.create()
         with ExitStack() as resources:
             resources.enter_context(claimed(files.root / "lock", f"the journal {files.root}"))
-            engine = open_database(files.root / DATABASE)
-            resources.callback(engine.dispose)
-            return cls(files, engine, model, resources.pop_all())
+            database = Database(files.root / DATABASE)
+            resources.callback(database.close)
+            journal = cls(files, database, model)
+            journal._resources = resources.pop_all()
+            return journal
 
     def close(self) -> None:
         """End the analysis and free the folder; does nothing the second time."""
-        self._is_closed = True
-        self._wake.set()
         self._jobs.close()
-        self._worker.close()
-        self._analyst.join()
+        self._analyst.close()
         self._resources.close()
 
     def __enter__(self) -> "Journal":
@@ -162,7 +118,12 @@ class Journal:
     @property
     def labels(self) -> list[str]:
         """The emotions that an entry can have."""
-        return list(self._judge.labels)
+        return list(self._analyst.judge.labels)
+
+    @property
+    def fault(self) -> str:
+        """Why entries cannot be analyzed at the moment; "" if they can."""
+        return self._analyst.fault
 
     def events(self) -> Subscription:
         """Subscribe to changes: `entry`, `judged` and `job`."""
@@ -172,18 +133,18 @@ class Journal:
 
     def people(self) -> list[Person]:
         """List all people by the time they were added."""
-        with self._reading() as session:
+        with self._database.reading() as session:
             return list(session.exec(select(Person).order_by(col(Person.created_at))))
 
     def person(self, person_id: str) -> Person:
         """Return a person."""
-        with self._reading() as session:
+        with self._database.reading() as session:
             return found(session, Person, person_id)
 
     def add_person(self, name: str) -> Person:
         """Add a person."""
         name = clean_name(name)
-        with self._writing() as session:
+        with self._database.writing() as session:
             check_new_name(session, name)
             person = Person(name=name, key=name.casefold(), created_at=datetime.now())
             session.add(person)
@@ -192,7 +153,7 @@ class Journal:
     def rename_person(self, person_id: str, name: str) -> Person:
         """Give a person another name."""
         name = clean_name(name)
-        with self._writing() as session:
+        with self._database.writing() as session:
             person = found(session, Person, person_id)
             if name.casefold() != person.key:
                 check_new_name(session, name)
@@ -201,13 +162,14 @@ class Journal:
 
     def delete_person(self, person_id: str) -> None:
         """Delete a person with all entries and files."""
-        with self._lock:
-            with self._reading() as session:
+        with self._database.lock:
+            with self._database.reading() as session:
                 found(session, Person, person_id)
                 entries = session.exec(select(Entry).where(Entry.person_id == person_id)).all()
-            with self.folder.removing(entries), self._writing() as session:
+            with self.folder.removing(entries), self._database.writing() as session:
                 session.exec(delete(Person).where(col(Person.id) == person_id))
-            self._write_list()
+            self._analyst.write_list()
+            self._database.forget()
         self.changes.send("deleted", person_id=person_id)
 
     # entries
@@ -253,7 +215,7 @@ class Journal:
             tags=tags,
         )
         try:
-            with self._writing() as session:
+            with self._database.writing() as session:
                 found(session, Person, person_id)
                 known = session.exec(
                     select(Entry).where(
@@ -271,18 +233,18 @@ class Journal:
             received.path.unlink()
             return known
         self.folder.keep([entry])
-        self._changed(entry)
-        self._wake.set()
+        self.changes.entry_changed(entry)
+        self._analyst.wake()
         return self.entry(entry_id)
 
     def entry(self, entry_id: str) -> Entry:
         """Return an entry."""
-        with self._reading() as session:
+        with self._database.reading() as session:
             return found(session, Entry, entry_id)
 
     def entries(self, person_id: str, first: date, last: date) -> list[Entry]:
         """List a person's entries of some days, in order of time."""
-        with self._reading() as session:
+        with self._database.reading() as session:
             query = (
                 select(Entry)
                 .where(Entry.person_id == person_id, col(Entry.day).between(first, last))
@@ -297,7 +259,7 @@ class Journal:
             .where(Entry.person_id == person_id, col(Entry.day).between(first, last))
             .order_by(col(Entry.day), col(Entry.recorded_at), col(Entry.added_at))
         )
-        with self._reading() as session:
+        with self._database.reading() as session:
             return [Glance(*row) for row in session.exec(query)]
 
     def search(
@@ -330,7 +292,7 @@ class Journal:
         query = query.order_by(
             col(Entry.day).desc(), col(Entry.recorded_at).desc(), col(Entry.added_at).desc()
         )
-        with self._reading() as session:
+        with self._database.reading() as session:
             return list(session.exec(query.limit(limit).offset(offset)))
 
     def on_this_day(self, person_id: str, day: date) -> list[Entry]:
@@ -344,7 +306,7 @@ class Journal:
             )
             .order_by(col(Entry.day).desc(), col(Entry.recorded_at))
         )
-        with self._reading() as session:
+        with self._database.reading() as session:
             return list(session.exec(query))
 
     def tags(self, person_id: str) -> list[str]:
@@ -353,13 +315,13 @@ class Journal:
             "SELECT value FROM entry, json_each(entry.tags) WHERE person_id = :person "
             "GROUP BY value ORDER BY count(*) DESC, value"
         )
-        with self._reading() as session:
+        with self._database.reading() as session:
             return list(session.execute(query, {"person": person_id}).scalars())
 
     def span(self, person_id: str) -> tuple[date, date] | None:
         """Return the first and the last day that has an entry."""
         query = select(func.min(Entry.day), func.max(Entry.day)).where(Entry.person_id == person_id)
-        with self._reading() as session:
+        with self._database.reading() as session:
             first, last = session.exec(query).one()
         return None if first is None else (first, last)
 
@@ -374,7 +336,7 @@ class Journal:
         """Set the emotion of an entry, or remove the correction; the profile learns from it."""
         if label is not None and label not in self.labels:
             raise UserError(f"the emotion must be one of {', '.join(self.labels)}, got {label!r}")
-        with self._writing() as session:
+        with self._database.writing() as session:
             entry = found(session, Entry, entry_id)
             entry.correction = label
             entry.corrected_at = None if label is None else datetime.now()
@@ -382,8 +344,8 @@ class Journal:
             if observation is not None:
                 observation.in_profile = True
             found(session, Person, entry.person_id).num_changes += 1
-        self._changed(entry)
-        self._wake.set()
+        self.changes.entry_changed(entry)
+        self._analyst.wake()
         return entry
 
     def edit(
@@ -410,7 +372,7 @@ class Journal:
         """
         note = None if note is None else clean_note(note)
         tags = None if tags is None else clean_tags(tags)
-        with self._writing() as session:
+        with self._database.writing() as session:
             entry = found(session, Entry, entry_id)
             if version is not None and version != entry.version:
                 raise Conflict(
@@ -437,14 +399,14 @@ class Journal:
             entry.version += 1
             session.flush()
             session.refresh(entry)
-        self._changed(entry)
+        self.changes.entry_changed(entry)
         return entry
 
     def delete(self, entry_id: str) -> None:
         """Delete an entry and its files."""
-        with self._lock:
+        with self._database.lock:
             entry = self.entry(entry_id)
-            with self.folder.removing([entry]), self._writing() as session:
+            with self.folder.removing([entry]), self._database.writing() as session:
                 session.exec(delete(Entry).where(col(Entry.id) == entry_id))
                 choose_cover(session, entry.person_id, entry.day)
                 session.exec(
@@ -452,21 +414,18 @@ class Journal:
                     .where(col(Person.id) == entry.person_id)
                     .values(num_changes=Person.num_changes + 1)
                 )
+            self._database.forget()
         self.changes.send("deleted", id=entry_id, person_id=entry.person_id)
-        self._wake.set()
+        self._analyst.wake()
 
     def delete_everything(self) -> None:
         """Delete all people, entries and files."""
-        with self._lock:
+        with self._database.lock:
             entries = self._all_entries()
-            with self.folder.removing(entries), self._writing() as session:
+            with self.folder.removing(entries), self._database.writing() as session:
                 session.exec(delete(Person))
-            self._write_list()
-            with self._translated(), self._engine.connect() as connection:
-                raw = connection.connection.driver_connection
-                connection.rollback()
-                raw.execute("VACUUM")
-                raw.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._analyst.write_list()
+            self._database.forget(everything=True)
         self.changes.send("deleted")
 
     # looking back
@@ -489,7 +448,7 @@ class Journal:
             .where(Entry.person_id == person_id, col(Entry.found).is_not(None))
             .order_by(col(Entry.added_at))
         )
-        with self._reading() as session:
+        with self._database.reading() as session:
             rows = session.exec(query).all()
         answers = [
             (entry_id, day, correction in (None, label))
@@ -504,14 +463,14 @@ class Journal:
             .where(Entry.person_id == person_id, EMOTION.is_not(None))
             .order_by(col(Entry.day))
         )
-        with self._reading() as session:
+        with self._database.reading() as session:
             return [tuple(row) for row in session.exec(query)]
 
     # the profile
 
     def profile_summary(self, person_id: str) -> ProfileSummary:
         """Return what a person's profile consists of."""
-        with self._reading() as session:
+        with self._database.reading() as session:
             found(session, Person, person_id)
             query = (
                 select(Observation.model, Observation.in_profile, Entry.correction)
@@ -519,20 +478,22 @@ class Journal:
                 .where(Entry.person_id == person_id)
             )
             rows = session.exec(query).all()
-            posterior = self._history(session, person_id).person(self._judge)
-        used = [label for model, is_used, label in rows if is_used and model == self._features]
+            posterior = self._analyst.history(session, person_id).person(self._analyst.judge)
+        used = [
+            label for model, is_used, label in rows if is_used and model == self._analyst.features
+        ]
         counts = {label: used.count(label) for label in self.labels if label in used}
         return ProfileSummary(
-            self._model,
+            self._analyst.model,
             counts,
             used.count(None),
             len(rows) - len(used),
-            shifts(self._judge, posterior),
+            shifts(self._analyst.judge, posterior),
         )
 
     def rebuild_profile(self, person_id: str) -> None:
         """Learn from all entries, those before the profile was forgotten too."""
-        with self._writing() as session:
+        with self._database.writing() as session:
             found(session, Person, person_id).num_changes += 1
             entries = select(Entry.id).where(Entry.person_id == person_id).scalar_subquery()
             session.exec(
@@ -540,11 +501,11 @@ class Journal:
                 .where(col(Observation.entry_id).in_(entries))
                 .values(in_profile=True)
             )
-        self._wake.set()
+        self._analyst.wake()
 
     def forget_profile(self, person_id: str) -> None:
         """Learn from no entry so far; corrections remain, and those made later are learned from."""
-        with self._writing() as session:
+        with self._database.writing() as session:
             found(session, Person, person_id).num_changes += 1
             entries = select(Entry.id).where(Entry.person_id == person_id).scalar_subquery()
             session.exec(
@@ -552,196 +513,7 @@ class Journal:
                 .where(col(Observation.entry_id).in_(entries))
                 .values(in_profile=False)
             )
-        self._wake.set()
-
-    def _history(self, session: Session, person_id: str) -> History:
-        """Read what a person's profile learns from: corrected entries first, then the latest."""
-        query = (
-            select(Entry.id, Observation.features, Entry.correction)
-            .join(Observation)
-            .where(
-                Entry.person_id == person_id,
-                col(Observation.in_profile),
-                Observation.model == self._features,
-            )
-            .order_by(col(Entry.correction).is_(None), col(Entry.added_at).desc(), col(Entry.id))
-            .limit(MAX_CLIPS)
-        )
-        return History.of(session.exec(query).all())
-
-    # the analysis
-
-    def _analyze_all(self) -> None:
-        """Analyze waiting entries, and judge those of stale people; the analyst's thread."""
-        while not self._is_closed:
-            self._wake.clear()
-            try:
-                worked = self._judge_stale() or self._analyze_next()
-            except Exception as error:
-                if self._is_closed:
-                    return
-                if not is_machine_fault(error):
-                    traceback.print_exc()
-                self.fault = str(error)
-                self.changes.send("fault", message=self.fault)
-                self._wake.wait(RETRY_S)
-                continue
-            self.fault = ""
-            if not worked:
-                self._wake.wait()
-
-    def _analyze_next(self) -> bool:
-        """Analyze the entry that waits since last; return whether there was one."""
-        with self._writing() as session:
-            query = select(Entry).where(Entry.state == WAITING).order_by(col(Entry.added_at).desc())
-            entry = session.exec(query.limit(1)).first()
-            if entry is None:
-                return False
-            entry.state = ANALYZING
-        self._changed(entry)
-        picture = self.folder.pending / entry.cover_name
-        finding = self._worker.analyze(self.folder.clip(entry), picture)
-        try:
-            if isinstance(finding, Exception):
-                raise finding
-            if not self._is_closed:
-                self._record(entry.id, finding, picture)
-        except BaseException:
-            if not self._is_closed:
-                with self._writing() as session:
-                    session.exec(
-                        update(Entry)
-                        .where(col(Entry.id) == entry.id, Entry.state == ANALYZING)
-                        .values(state=WAITING)
-                    )
-            raise
-        return True
-
-    def _record(self, entry_id: str, finding: Finding, picture: Path) -> None:
-        """Keep what was found in an entry's clip; the entry may have been deleted meanwhile."""
-        with self._writing() as session:
-            entry = session.get(Entry, entry_id)
-            if entry is None:
-                picture.unlink(missing_ok=True)
-                return
-            if finding.has_picture:
-                picture.replace(self.folder.cover(entry))
-                entry.has_picture = True
-            entry.duration_s, entry.model = finding.duration_s, self._model
-            if finding.features is None:
-                entry.state = BROKEN if finding.is_broken else NO_FACE
-                entry.reasons = list(finding.reasons)
-            else:
-                entry.state = DONE
-                history = self._history(session, entry.person_id)
-                posterior = history.person(self._judge, without=entry_id)
-                verdict = self._judge.verdict(posterior, finding.features)
-                for name, value in columns_of(verdict).items():
-                    setattr(entry, name, value)
-                entry.reasons += finding.reasons
-                entry.timeline = self._retold(posterior, finding.timeline, finding.parts)
-                if entry.found is None:
-                    entry.found, entry.found_unsure = verdict.label, verdict.unsure
-                known = session.get(Observation, entry_id)
-                if known is not None and known.model != self._features:
-                    self._count_change(session, entry)
-                session.merge(
-                    Observation(
-                        entry_id=entry_id,
-                        model=self._features,
-                        features=finding.features.astype(np.float64).tobytes(),
-                        parts=finding.parts.astype(np.float32).tobytes(),
-                        in_profile=known is None or known.in_profile,
-                    )
-                )
-        self._changed(entry)
-
-    def _count_change(self, session: Session, entry: Entry) -> None:
-        """Have a person's entries judged again once the last one is analyzed by this model."""
-        waits = select(Entry.id).where(
-            Entry.person_id == entry.person_id, Entry.state == WAITING, Entry.id != entry.id
-        )
-        if session.exec(waits.limit(1)).first() is None:
-            found(session, Person, entry.person_id).num_changes += 1
-
-    def _judge_stale(self) -> bool:
-        """Judge entries of a person whose profile has changed; return whether there was one.
-
-        Those are the latest `RECENT` that nobody corrected. Each is judged without itself in the
-        history: a clip of unknown emotion would pull the person's offset towards itself.
-        """
-        with self._reading() as session:
-            person = session.exec(select(Person).where(Person.num_changes > 0).limit(1)).first()
-            if person is None:
-                return False
-            history = self._history(session, person.id)
-            query = (
-                select(Entry.id, Entry.timeline, Observation.features, Observation.parts)
-                .join(Observation)
-                .where(
-                    Entry.person_id == person.id,
-                    col(Entry.correction).is_(None),
-                    Observation.model == self._features,
-                )
-                .order_by(col(Entry.added_at).desc())
-                .limit(RECENT)
-            )
-            rows = session.exec(query).all()
-        changes = [self._judged(history, *row) for row in rows]
-        with self._writing() as session:
-            if changes:
-                session.connection().execute(JUDGED, changes)
-            session.exec(
-                update(Person)
-                .where(col(Person.id) == person.id)
-                .values(num_changes=Person.num_changes - person.num_changes)
-            )
-        self._write_list()
-        self.changes.send("judged", person_id=person.id)
-        return True
-
-    def _analyze_foreign(self, session: Session) -> None:
-        """Analyze the entries again whose features are of another model."""
-        others = select(Observation.entry_id).where(Observation.model != self._features)
-        session.exec(
-            update(Entry).where(col(Entry.id).in_(others.scalar_subquery())).values(state=WAITING)
-        )
-
-    def _write_list(self) -> None:
-        """Write the list of corrected clips."""
-        with self._reading() as session:
-            query = (
-                select(Entry)
-                .where(col(Entry.correction).is_not(None))
-                .order_by(col(Entry.added_at), col(Entry.id))
-            )
-            write_list(session.exec(query), self.folder.root)
-
-    def _judged(
-        self,
-        history: History,
-        entry_id: str,
-        timeline: Sequence[dict[str, Any]],
-        features: bytes,
-        parts: bytes,
-    ) -> dict[str, Any]:
-        """Judge an observation; return the parameters of `JUDGED`."""
-        posterior = history.person(self._judge, without=entry_id)
-        verdict = self._judge.verdict(posterior, np.frombuffer(features))
-        timeline = self._retold(posterior, timeline, np.frombuffer(parts, np.float32))
-        return {"entry_id": entry_id, "timeline": timeline, **columns_of(verdict)}
-
-    def _retold(
-        self, posterior: Posterior, timeline: Sequence[dict[str, Any]], parts: np.ndarray
-    ) -> list[dict[str, Any]]:
-        """Judge the parts of a timeline by their features, if there are any."""
-        if not parts.size:
-            return list(timeline)
-        probabilities = self._judge.probabilities(posterior, parts.reshape(len(timeline), -1))
-        return [
-            part | {"probabilities": values}
-            for part, values in zip(timeline, probabilities, strict=True)
-        ]
+        self._analyst.wake()
 
     # jobs
 
@@ -760,28 +532,10 @@ class Journal:
 
         def export(job_id: str, report: Report) -> dict[str, Any]:
             path = self.folder.results / job_id / f"emotion-journal-{date.today()}.zip"
-            with TemporaryDirectory(prefix="export-", dir=self.folder.pending) as links:
-                with self._lock:
-                    rows = self._archived()
-                    files = linked(rows, self.folder, Path(links))
-                    files |= self._profiles(Path(links))
-                write_archive(rows, files, path, report)
-            return {"path": path, "message": f"{len(rows.entries)} entries"}
+            num_entries = self._transfer.export(path, report)
+            return {"path": path, "message": f"{num_entries} entries"}
 
         return self._jobs.start("export", export)
-
-    def _profiles(self, folder: Path) -> dict[str, Path]:
-        """Write all profiles into a folder; return their names in the archive -> paths."""
-        files = {}
-        for person in self.people():
-            with self._reading() as session:
-                history = self._history(session, person.id)
-                query = select(Entry.id, Entry.sha256).where(Entry.person_id == person.id)
-                contents = dict(session.exec(query).all())
-            name = profile_name(person.id)
-            files[name] = folder / Path(name).name
-            make_profile(self._judge, history, contents).write(files[name])
-        return files
 
     def start_import(self, archive: Path) -> Job:
         """Read an archive into this journal, which has no entries, whole or not at all.
@@ -791,76 +545,14 @@ class Journal:
 
         def read(_: str, report: Report) -> dict[str, Any]:
             try:
-                with Archive.open(archive) as opened:
-                    self._import(opened, report)
-                    return {"message": f"{len(opened.rows.entries)} entries"}
+                num_entries = self._transfer.read(archive, report)
             finally:
                 self._unstage(archive.parent)
+            self.changes.send("imported")
+            self._analyst.wake()
+            return {"message": f"{num_entries} entries"}
 
         return self._jobs.start("import", read)
-
-    def _import(self, archive: Archive, report: Report) -> None:
-        self._check_empty()
-        rows = archive.rows
-        for entry in rows.entries:
-            observation = entry.observation
-            if (
-                observation
-                and observation.model == self._features
-                and len(observation.features) != 8 * len(self._judge.model.center)
-            ):
-                raise UserError(f"{entry.clip}: its features are not those of {observation.model}")
-        try:
-            archive.extract(self.folder, report)
-            with self._lock:
-                self._check_empty()
-                with self._writing() as session:
-                    session.exec(delete(Person))
-                    session.add_all(
-                        Person(**person.model_dump(), key=person.name.casefold())
-                        for person in rows.people
-                    )
-                    session.flush()
-                    entries = [
-                        Entry(**entry.model_dump(exclude={"observation"})) for entry in rows.entries
-                    ]
-                    session.add_all(entries)
-                    session.flush()
-                    session.add_all(
-                        Observation(entry_id=entry.id, **vars(entry.observation))
-                        for entry in rows.entries
-                        if entry.observation
-                    )
-                    session.flush()
-                    self._analyze_foreign(session)
-        except BaseException:
-            for entry in rows.entries:
-                (self.folder.pending / entry.clip_name).unlink(missing_ok=True)
-                (self.folder.covers / entry.cover_name).unlink(missing_ok=True)
-            raise
-        self.folder.keep(entries)
-        self._write_list()
-        self.changes.send("imported")
-        self._wake.set()
-
-    def _check_empty(self) -> None:
-        with self._reading() as session:
-            if session.exec(select(Entry.id).limit(1)).first():
-                raise UserError(
-                    "an archive can only be imported into a journal without entries: start with "
-                    "another folder (--folder), or delete everything first"
-                )
-
-    def _archived(self) -> Rows:
-        with self._reading() as session:
-            people = session.exec(select(Person).order_by(col(Person.created_at), col(Person.id)))
-            people = list(people)
-            pairs = session.exec(
-                select(Entry, Observation)
-                .join(Observation, isouter=True)
-                .order_by(col(Entry.added_at), col(Entry.id))
-            ).all()
-        return archived(people, pairs)
 
     def start_film(self, person_id: str, first: date, last: date, locale: str = "en") -> Job:
         """Make a film of the covers of some days; see `film`.
@@ -871,7 +563,7 @@ class Journal:
             last: day.
             locale: of the dates in the film.
         """
-        with self._reading() as session:
+        with self._database.reading() as session:
             found(session, Person, person_id)
             query = (
                 select(Entry)
@@ -920,7 +612,7 @@ class Journal:
     def start_old_clips(self, person_id: str, folder: Path) -> Job:
         """Find the clips in a folder; nothing is kept before `start_keeping`."""
         self.person(person_id)
-        with self._reading() as session:
+        with self._database.reading() as session:
             known = set(session.exec(select(Entry.sha256).where(Entry.person_id == person_id)))
         folder = folder.expanduser()
 
@@ -971,107 +663,17 @@ class Journal:
             if each.parent == self.folder.pending:
                 shutil.rmtree(each, ignore_errors=True)
 
-    # the database
-
-    @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        with self._translated(), Session(self._readers, expire_on_commit=False) as session:
-            yield session
-
-    @contextmanager
-    def _writing(self) -> Iterator[Session]:
-        """Begin a transaction, which is committed at the end, or rolled back by an exception."""
-        with (
-            self._lock,
-            self._translated(),
-            Session(self._engine, expire_on_commit=False) as session,
-            session.begin(),
-        ):
-            yield session
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except DatabaseError as error:
-            raise explained(error, self.folder.root / DATABASE) from error
+    # the start
 
     def _all_entries(self) -> list[Entry]:
-        with self._reading() as session:
+        with self._database.reading() as session:
             return list(session.exec(select(Entry)))
 
     def _settle(self) -> None:
         """Make files and rows agree, and continue what was interrupted."""
         self.problems, lost = self.folder.settle(self._all_entries())
-        with self._writing() as session:
+        with self._database.writing() as session:
             again = or_(Entry.state == ANALYZING, col(Entry.id).in_([each.id for each in lost]))
             session.exec(update(Entry).where(again).values(state=WAITING))
-            self._analyze_foreign(session)
-        self._write_list()
-
-    def _changed(self, entry: Entry) -> None:
-        self.changes.send("entry", id=entry.id, person_id=entry.person_id, state=entry.state)
-
-
-def columns_of(verdict: Verdict) -> dict[str, Any]:
-    """Return the columns of an entry that a verdict sets."""
-    return {
-        "label": verdict.label,
-        "probability": verdict.probabilities[verdict.label],
-        "runner_up": verdict.runner_up,
-        "probabilities": dict(verdict.probabilities),
-        "unsure": verdict.unsure,
-        "reasons": [reason.words for reason in verdict.why],
-    }
-
-
-def found(session: Session, table: type[Row], row_id: str) -> Row:
-    """Return a row by its id."""
-    row = session.get(table, row_id)
-    if row is None:
-        raise NotFound(f"there is no such {table.__name__.lower()}: it may have been deleted")
-    return row
-
-
-def choose_cover(
-    session: Session,
-    person_id: str,
-    day: date,
-    preferred: str | None = None,
-    avoided: str | None = None,
-) -> None:
-    """Make one entry the cover of a person's day, if there is any.
-
-    That is the preferred one, or the cover so far, or the latest one with a picture; not the
-    avoided one unless it is the only one.
-    """
-    of_day = (Entry.person_id == person_id, Entry.day == day)
-    query = (
-        select(Entry.id)
-        .where(*of_day)
-        .order_by(
-            (col(Entry.id) == preferred).desc(),
-            (col(Entry.id) == avoided).asc(),
-            col(Entry.is_cover).desc(),
-            col(Entry.has_picture).desc(),
-            col(Entry.recorded_at).desc(),
-        )
-    )
-    chosen = session.exec(query.limit(1)).first()
-    for is_chosen in (False, True):  # there may not be two at any time
-        session.exec(
-            update(Entry)
-            .where(*of_day, (col(Entry.id) == chosen) == is_chosen)
-            .values(is_cover=is_chosen)
-        )
-
-
-def check_new_name(session: Session, name: str) -> None:
-    """Raise a UserError if there is a person of this name."""
-    if session.exec(select(Person).where(Person.key == name.casefold())).first():
-        raise UserError(f"there is already a person named {name!r}: choose another name")
-
-
-def local(moment: datetime) -> datetime:
-    """Convert a moment with a time zone to local time; without one, it is local already."""
-    return moment.astimezone().replace(tzinfo=None) if moment.tzinfo else moment
+            self._analyst.analyze_foreign(session)
+        self._analyst.write_list()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from emotion.clips.find import files_below
 from emotion.clips.video import VideoError, open_stream
-from emotion.errors import UserError
+from emotion.errors import UserError, is_machine_fault
 from emotion.executors import LocalExecutor
 from emotion.files import file_digest
 from emotion.journal.folder import MAX_CLIP_BYTES
@@ -71,7 +71,7 @@ def inspect(folder: Path, path: Path) -> OldClip:
     name = name_below(path, folder)
     try:
         stat = path.stat()
-        clip = OldClip(path, name, stat.st_size, recorded_at=datetime.fromtimestamp(stat.st_mtime))
+        clip = OldClip(path, name, stat.st_size, recorded_at=file_time(stat.st_mtime))
         if not 0 < stat.st_size <= MAX_CLIP_BYTES:
             limit = f"more than {MAX_CLIP_BYTES >> 20} MiB"
             return replace(clip, problem="it is empty" if stat.st_size == 0 else limit)
@@ -80,8 +80,11 @@ def inspect(folder: Path, path: Path) -> OldClip:
             moment = recorded_at(path)
     except VideoError as error:
         return replace(clip, problem=str(error))
-    except OSError as error:
-        return OldClip(path, name, problem=error.strerror or str(error))
+    except Exception as error:  # one file must not stop the others
+        if is_machine_fault(error):
+            raise
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        return OldClip(path, name, problem=reason)
     return replace(clip, recorded_at=moment, source=METADATA) if moment else clip
 
 
@@ -100,6 +103,14 @@ def recorded_at(path: Path) -> datetime | None:
         if moment.year >= FIRST_YEAR and moment <= datetime.now():
             return moment.replace(microsecond=0)
     return None
+
+
+def file_time(seconds: float) -> datetime | None:
+    """Return the local time of a file, None if it is impossible."""
+    try:
+        return datetime.fromtimestamp(int(seconds))
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def name_below(path: Path, folder: Path) -> str:

@@ -37,7 +37,9 @@ is.
 **Prediction.** A clip of class c is N(m_c, eps + var(m_c)). The mean of these variances over the
 classes is used for all of them: few observations give flat probabilities, and the classifier stays
 linear, so that its logits are sums over features. The softmax of the logits over a temperature is
-mixed with a small share of the uniform distribution, for clips that are outliers.
+mixed with a small share of the uniform distribution, for clips that are outliers. Where nothing is
+known of the person, the spread of people dominates the variance, and errors in it the calibration;
+the logits are multiplied by a factor of their own then (`alone`).
 """
 
 import hashlib
@@ -83,6 +85,7 @@ class PersonModel:
     person: np.ndarray  # (K,), beta
     person_class: np.ndarray  # (K,), gamma
     temperature: float = TEMPERATURE
+    alone: float = 1.0  # factor of the logits where nothing is known of the person
 
     @classmethod
     def fit(
@@ -185,7 +188,8 @@ class PersonModel:
         gain = self.person_class * weights  # (C, K), k
         means = self.means + mean + gain * (offsets - mean)
         variances = self.person_class * (1 - gain) + (1 - gain) ** 2 / precision
-        return Fit(Person(self, means, variances), shares, objective)
+        factor = 1.0 if len(targets) else self.alone
+        return Fit(Person(self, means, variances, factor), shares, objective)
 
     def _fit_offset(
         self, coordinates: np.ndarray, prior: np.ndarray, precision: np.ndarray
@@ -236,6 +240,7 @@ class Person:
     model: PersonModel
     means: np.ndarray  # (C, K), of the person's class means
     variances: np.ndarray  # (C, K), of the person's class means
+    factor: float = 1.0  # of the logits
 
     @property
     def weight(self) -> np.ndarray:
@@ -270,8 +275,8 @@ class Person:
 
     @property
     def _directions(self) -> np.ndarray:
-        """The (C, K) means, divided by the predictive variance of a clip."""
-        return self.means / (self.model.noise + self.variances.mean(axis=0))
+        """The (C, K) means, divided by the predictive variance of a clip, times the factor."""
+        return self.factor * self.means / (self.model.noise + self.variances.mean(axis=0))
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ import math
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sqlmodel import Session, select, update
+from sqlmodel import select, update
 
 from emotion import REPOSITORY
 from emotion.errors import UserError
@@ -22,7 +23,7 @@ from tests.journal.waiting import all_entries, analyzed
 
 
 def observation(journal: Journal, entry_id: str) -> Observation:
-    with Session(journal._engine) as session:
+    with journal._database.writing() as session:
         return session.exec(select(Observation).where(Observation.entry_id == entry_id)).one()
 
 
@@ -103,6 +104,43 @@ def test_an_upload_that_is_empty_or_breaks_off_leaves_nothing(journal: Journal, 
     with pytest.raises((UserError, ConnectionError)):
         journal.receive(person.id, Breaks() if content is None else io.BytesIO(content))
     assert all_entries(journal) == [] and not list(journal.folder.pending.iterdir())
+
+
+def test_a_clip_that_is_too_large_is_refused(journal: Journal, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("emotion.journal.folder.MAX_CLIP_BYTES", 3 << 20)
+    person = journal.add_person("Ann")
+    with pytest.raises(UserError, match="larger than 3 MiB"):
+        journal.receive(person.id, io.BytesIO(bytes(5 << 20)))
+    assert all_entries(journal) == [] and not list(journal.folder.pending.iterdir())
+
+
+def test_threads_lose_no_change(journal: Journal, add):
+    person = journal.add_person("Ann")
+    entries = [add(person, recorded_at=datetime(2026, 1, 1)) for _ in range(4)]
+
+    def append(word: str) -> None:
+        """Change the note as a page does: read, change, and repeat if another was faster."""
+        while True:
+            entry = journal.entry(entries[0].id)
+            try:
+                journal.edit(entry.id, note=f"{entry.note} {word}", version=entry.version)
+                return
+            except Conflict:
+                continue
+
+    def work(number: int) -> None:
+        append(f"word{number}")
+        journal.edit(entries[number % 4].id, is_cover=True)
+        journal.correct(entries[number % 4].id, journal.labels[number % 5])
+        journal.glances(person.id, date(2026, 1, 1), date(2026, 1, 1))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(work, range(24)))
+    words = journal.entry(entries[0].id).note.split()
+    assert sorted(words) == sorted(f"word{number}" for number in range(24))
+    assert sum(entry.is_cover for entry in all_entries(journal)) == 1
+    analyzed(journal)
+    assert all(entry.correction for entry in all_entries(journal))
 
 
 def test_a_time_with_a_zone_is_converted(journal: Journal, add):
@@ -255,10 +293,9 @@ def test_entries_of_another_model_are_analyzed_again(add, journal: Journal, tmp_
     entry = add(ann)
     analyzed(journal)
     before = journal.entry(entry.id)
-    with Session(journal._engine) as session:
+    with journal._database.writing() as session:
         session.exec(update(Observation).values(model="another", features=bytes(80)))
         session.exec(update(Entry).values(label="Joy", model="another"))
-        session.commit()
     assert journal.profile_summary(ann.id).history == 0
     journal.close()
     with Journal.open(tmp_path / "journal") as again:
@@ -302,11 +339,14 @@ def test_deleting_removes_files_and_words(journal: Journal, add, tmp_path: Path)
     assert not cover.exists() and not clip.exists() and journal.media(kept, "clip").exists()
     with pytest.raises(NotFound):
         journal.entry(entry.id)
-    journal.delete_everything()
-    assert journal.people() == []
     root = tmp_path / "journal"
-    left = b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
-    assert b"secret" not in left
+
+    def left() -> bytes:
+        return b"".join(path.read_bytes() for path in root.rglob("*") if path.is_file())
+
+    assert b"secret of Bea" in left() and b"secret of Ann" not in left()
+    journal.delete_everything()
+    assert journal.people() == [] and b"secret" not in left()
     assert not [path for name in ("clips", "covers") for path in (root / name).iterdir()]
 
 

@@ -207,3 +207,19 @@ def test_a_fingerprint_is_of_all_values():
     assert model.fingerprint == same.fingerprint
     other = replace(model, temperature=np.nextafter(model.temperature, 10))
     assert model.fingerprint != other.fingerprint
+
+
+def test_the_factor_of_an_unknown_person_goes_with_the_first_clip():
+    plain = fit()
+    model = replace(plain, alone=2.5)
+    features, targets = history_of(0, 2)
+    np.testing.assert_allclose(
+        model.nobody().logits(features), 2.5 * plain.nobody().logits(features), rtol=1e-9
+    )
+    np.testing.assert_array_equal(
+        model.adapt(features, targets).logits(features),
+        plain.adapt(features, targets).logits(features),
+    )
+    logits = model.nobody().logits(features)[0]
+    total = model.nobody().contributions(features[0], 0, 2).sum()
+    assert total == pytest.approx(logits[0] - logits[2])
