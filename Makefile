@@ -56,15 +56,16 @@ sweep: install  ## train three models at three intervals; ARGS="data=mine seed=1
 predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
-test: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet $(VENV)/docs lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
+test: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet $(VENV)/docs $(VENV)/trackers lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
-test-all: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet $(VENV)/docs lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
+test-all: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet $(VENV)/docs $(VENV)/trackers lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
 	$(RUN) -m pytest -n auto --dist loadgroup
 
-lint: install  ## check style, format and the direction of imports
+lint: install  ## check style, format, spelling and the direction of imports
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
+	$(VENV)/bin/codespell
 	$(VENV)/bin/lint-imports
 
 docs: $(VENV)/docs  ## renew docs/settings.md and build the site in outputs/site
@@ -73,6 +74,10 @@ docs: $(VENV)/docs  ## renew docs/settings.md and build the site in outputs/site
 
 $(VENV)/docs: requirements-docs.txt $(VENV)/installed
 	$(INSTALL) -c requirements.txt -r requirements-docs.txt
+	@touch $@
+
+$(VENV)/trackers: requirements-trackers.txt $(VENV)/installed
+	$(INSTALL) -c requirements.txt -r requirements-trackers.txt
 	@touch $@
 
 bench: onnx  ## measure the speeds of docs/performance.md; CLIPS=DIR measures on your clips

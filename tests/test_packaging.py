@@ -26,6 +26,7 @@ FILES = {  # requirements of `make` -> extras, "" for those that are always inst
     "requirements-onnx.txt": ("predict", "export"),
     "requirements-journal.txt": ("journal",),
     "requirements-docs.txt": ("docs",),
+    "requirements-trackers.txt": ("trackers",),
 }
 
 

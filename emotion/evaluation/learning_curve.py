@@ -9,10 +9,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
-from emotion.errors import UserError
+from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.calibration import calibration_error
 from emotion.evaluation.metrics import bootstrap, count_confusions, mean_scores
 from emotion.evaluation.predictions import Predictions, Sample
@@ -20,6 +21,12 @@ from emotion.files import unfinished
 from emotion.models.person_model import UNKNOWN, PersonModel
 
 FEATURES_FILE = "features.npz"
+ROWS = ("features", "targets", "subjects", "clips", "splits")  # arrays of one row a clip
+# What NumPy and zipfile raise for damaged archives
+ARCHIVE_ERRORS = (
+    *(ValueError, LookupError, OSError, EOFError, TypeError, AttributeError),
+    *(BadZipFile, NotImplementedError),
+)
 NUMS = (0, 1, 2, 3, 5, 8, 10, 15)  # observed clips
 KINDS = {
     "corrected": "corrected, random order",
@@ -50,8 +57,7 @@ class ClipFeatures:
 
     def take(self, where: np.ndarray) -> "ClipFeatures":
         """Return the clips at (M,) indices, or where (N,) bool are true."""
-        names = ("features", "targets", "subjects", "clips", "splits")
-        return replace(self, **{name: getattr(self, name)[where] for name in names})
+        return replace(self, **{name: getattr(self, name)[where] for name in ROWS})
 
     def people(self) -> Iterator[np.ndarray]:
         """Yield the indices of the clips of each person."""
@@ -65,14 +71,25 @@ class ClipFeatures:
 
     @classmethod
     def read(cls, path: Path) -> "ClipFeatures":
-        """Read what `write` wrote."""
+        """Read what `write` wrote.
+
+        Raises:
+            UserError: it is missing or damaged.
+        """
         if not path.is_file():
             raise UserError(f"{path} is missing: the learning curve needs the features of clips")
-        with np.load(path, allow_pickle=False) as arrays:
-            fields = dict(arrays)
-        fields["labels"] = tuple(fields["labels"].tolist())
-        fields["blocks"] = tuple(fields["blocks"].tolist())
-        return cls(**fields)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                values = dict(arrays)
+            for name in ("labels", "blocks"):
+                values[name] = tuple(values[name].tolist())
+            clips = cls(**values)
+            lengths = {len(values[name]) for name in ROWS}
+            if len(lengths) != 1 or clips.features.ndim != 2:
+                raise ValueError("its arrays have different lengths")
+        except ARCHIVE_ERRORS as error:
+            raise DamagedFile(f"{path} is damaged ({error}): train the run again") from None
+        return clips
 
 
 @dataclass(frozen=True)

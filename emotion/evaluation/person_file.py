@@ -2,11 +2,11 @@
 
 import io
 from dataclasses import fields
-from zipfile import BadZipFile
 
 import numpy as np
 
 from emotion.errors import DamagedFile
+from emotion.evaluation.learning_curve import ARCHIVE_ERRORS
 from emotion.models.person_model import PersonModel
 
 PERSON_FILE = "person.npz"
@@ -46,7 +46,7 @@ def person_from_bytes(content: bytes, source: str) -> PersonModel:
                 raise ValueError(f"{name} has values that are not finite")
         if values.keys() != names:
             raise ValueError("it has other arrays than those of a person model")
-    except (ValueError, KeyError, OSError, EOFError, TypeError, BadZipFile) as error:
+    except ARCHIVE_ERRORS as error:
         raise DamagedFile(f"{source} is damaged or no person model: {error}") from None
     numbers = {name: float(values[name]) for name in ("temperature", "alone")}
     return PersonModel(**values | numbers)

@@ -28,6 +28,7 @@ LOG = "train.log"
 CURVES_FILE, HPARAMS_FILE = "curves/metrics.csv", "curves/hparams.yaml"
 # Everything that a run writes, besides `wandb/`; no other file is ever removed from its folder.
 START_FILES = (LOG, LOCK, *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")))
+TRACKER_FOLDERS = ("wandb/", "tensorboard/")
 TRAINING_FILES = ("best.ckpt", "last.ckpt", CURVES_FILE, HPARAMS_FILE)
 RESULT_FILES = (
     *(ERROR_FILE, "metrics.json", "predictions.csv", "recipe.json", "features.npz", "person.npz"),
@@ -139,7 +140,7 @@ def is_run_file(name: str) -> bool:
     """Return whether a run writes a file of this name, relative to its folder."""
     finished = re.sub(r"(^|/)\.(\w+)\.\w+-\d+(\.\w+)$", r"\1\2\3", name)  # of files.unfinished
     own = (*START_FILES, *TRAINING_FILES, *RESULT_FILES)
-    return finished in own or name.startswith("wandb/")
+    return finished in own or name.startswith(TRACKER_FOLDERS)
 
 
 def remove_irregular(folder: Path, *names: str) -> None:
@@ -160,7 +161,7 @@ def clear(folder: Path, *, but_for_training: bool = False) -> None:
     """
     if foreign := foreign_files(folder):
         raise UserError(f"{foreign[0]} is in a run's folder, and no run writes it: move it away")
-    kept = (*START_FILES, "wandb/", *TRAINING_FILES) if but_for_training else START_FILES
+    kept = (*START_FILES, *TRACKER_FOLDERS, *TRAINING_FILES) if but_for_training else START_FILES
     kept_names = {name.partition("/")[0] for name in kept}
     for path in folder.iterdir():
         if path.is_dir() and path.name not in kept_names:

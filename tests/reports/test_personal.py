@@ -56,3 +56,18 @@ def test_unknown_subjects_are_refused(run_dirs):
 def test_a_run_without_features_is_refused(tmp_path: Path):
     with pytest.raises(UserError, match="features"):
         read_folds([tmp_path])
+
+
+@pytest.mark.parametrize("change", ["empty", "half", "noise", "json", "other"])
+def test_damaged_features_are_refused_in_one_line(run_dirs, change: str):
+    path = run_dirs[1] / FEATURES_FILE
+    content = path.read_bytes()
+    if change == "other":
+        np.savez(path, labels=np.array(["A"]), blocks=np.array([1]))
+    else:
+        noise = np.random.default_rng(0).bytes(999)
+        half = content[: len(content) // 2]
+        path.write_bytes({"empty": b"", "half": half, "noise": noise, "json": b"{}"}[change])
+    with pytest.raises(UserError, match=FEATURES_FILE) as caught:
+        read_folds(run_dirs)
+    assert "\n" not in str(caught.value)
