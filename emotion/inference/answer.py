@@ -97,14 +97,21 @@ class Answer:
         return {"start_s": self.seconds(part.first_frame), "stop_s": self.seconds(part.stop_frame)}
 
     def to_json(self) -> str:
-        """Return everything except the faces as one line of JSON."""
+        """Return `to_dict` as one line of JSON."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return everything except the faces and features, in plain types.
+
+        `pandas.DataFrame([answer.to_dict() for answer in answers])` has one row per clip.
+        """
 
         def values_of(window: Window, *keys: str) -> dict[str, Any]:
             values = self.times(window) | {key: getattr(window, key) for key in ("label", *keys)}
             return values | {"probabilities": rounded(window.probabilities)}
 
         keys = ("clip", "label", "unsure", "num_faces", "reasons", "failed", "fps", "num_frames")
-        answer = {key: getattr(self, key) for key in keys} | {
+        return {key: getattr(self, key) for key in keys} | {
             "probabilities": rounded(self.probabilities),
             "runner_up": self.runner_up,
             "why": [
@@ -114,7 +121,6 @@ class Answer:
             "segments": [values_of(segment, *SEGMENT_KEYS) for segment in self.segments],
             "windows": [values_of(window) for window in self.windows],
         }
-        return json.dumps(answer, ensure_ascii=False, allow_nan=False)
 
 
 def top_label(probabilities: Probabilities | None) -> str | None:
@@ -172,16 +178,20 @@ def json_lines(path: Path) -> Iterator[Callable[["Answer"], None]]:
 
 
 def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> None:
-    """Write one row per clip (segment 0), followed by one row per segment, atomically."""
-    columns = ["clip", "segment", "start_s", "stop_s", "label", "unsure", "num_faces"]
+    """Write one row per clip, followed by one row per segment, atomically."""
+    columns = ["clip", "level", "segment", "start_s", "stop_s", "label", "unsure", "num_faces"]
     columns += [PROBABILITY + label for label in labels] + ["reason"]
     rows = []
     for answer in answers:
-        whole = {"segment": 0, "unsure": answer.unsure, "reason": "; ".join(answer.reasons)}
+        whole = {"level": "clip", "unsure": answer.unsure, "reason": "; ".join(answer.reasons)}
         if answer.fps:
             whole |= {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)}
         segments = [
-            (part, {"segment": part.number, "reason": part.reason, **answer.times(part)})
+            (
+                part,
+                {"level": "segment", "segment": part.number, "reason": part.reason}
+                | answer.times(part),
+            )
             for part in answer.segments
         ]
         for part, values in [(answer, whole), *segments]:

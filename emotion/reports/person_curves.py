@@ -28,7 +28,7 @@ class KeptCurves(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    version: Literal[1] = 1  # counts up when the same features give another curve
+    version: Literal[2] = 2  # counts up when the same features give another curve
     curves: dict[str, tuple[CurvePoint, ...]] = {}
 
 

@@ -103,11 +103,13 @@ def test_a_folder_of_clips(run_predict, clips, capsys):
 
     with open(folder / "predictions.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    numbers = [(Path(row["clip"]).name, row["segment"]) for row in rows]
+    numbers = [(Path(row["clip"]).name, row["level"] + row["segment"]) for row in rows]
     assert numbers == [
-        ("broken.mp4", "0"), ("good.mp4", "0"), ("good.mp4", "1"), ("gray.mp4", "0"),
-        ("gray.mp4", "1"), ("long.mp4", "0"), ("long.mp4", "1"), ("long.mp4", "2"),
-    ]  # fmt: skip
+        ("broken.mp4", "clip"),
+        *(("good.mp4", "clip"), ("good.mp4", "segment1")),
+        *(("gray.mp4", "clip"), ("gray.mp4", "segment1")),
+        *(("long.mp4", "clip"), ("long.mp4", "segment1"), ("long.mp4", "segment2")),
+    ]
     good = lines["good.mp4"]
     assert float(rows[1]["p_Sad"]) == good["probabilities"]["Sad"]
     assert rows[1]["label"] == good["label"] and rows[3]["p_Sad"] == ""

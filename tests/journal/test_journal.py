@@ -16,7 +16,7 @@ from sqlmodel import select, update
 from emotion import REPOSITORY
 from emotion.errors import UserError
 from emotion.evaluation.movements import describe_blendshapes
-from emotion.evaluation.starter import LABELS, starter_model
+from emotion.evaluation.starter import LABELS, UNSURE_BELOW, starter_model
 from emotion.journal.journal import Conflict, Glance, Journal, NotFound
 from emotion.journal.schema import MAX_NOTE, Entry, Observation
 from tests.journal.waiting import all_entries, analyzed
@@ -42,7 +42,7 @@ def test_a_clip_becomes_an_entry_with_an_answer(journal: Journal, clips: Path):
     assert math.isclose(sum(entry.probabilities.values()), 1)
     first, second = sorted(entry.probabilities, key=entry.probabilities.get, reverse=True)[:2]
     assert (entry.label, entry.runner_up, entry.found) == (first, second, first)
-    assert entry.emotion == first and entry.unsure == (entry.probabilities[first] < 0.4)
+    assert entry.emotion == first and entry.unsure == (entry.probabilities[first] < UNSURE_BELOW)
     assert entry.reasons and entry.timeline and entry.duration_s == pytest.approx(2, abs=0.1)
     assert journal.media(entry, "cover").read_bytes()[:3] == b"\xff\xd8\xff"
     states = [event["state"] for event in changes.drain() if event["kind"] == "entry"]
