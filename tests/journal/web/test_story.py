@@ -29,6 +29,7 @@ PATIENCE_MS = 60_000  # of one step on a busy machine
 # Plotly sets one style attribute on a test picture, which the policy refuses, without effect
 EXPECTED = re.compile("Applying inline style violates")
 
+expect.set_options(timeout=PATIENCE_MS)
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("browser"), pytest.mark.timeout(600)]
 
 
@@ -106,6 +107,12 @@ def check(page: Page) -> None:
     assert [(each["id"], [node["html"] for node in each["nodes"]]) for each in found] == []
 
 
+def follow(page: Page, role: str, name: str) -> None:
+    """Click a link or button, and wait until the next page's scripts have run."""
+    with page.expect_navigation():
+        page.get_by_role(role, name=name, exact=True).click()
+
+
 def until(page: Page, condition: str) -> None:
     """Wait until a JavaScript expression is true; `wait_for_function` needs eval in the page."""
     end = time.monotonic() + PATIENCE_MS / 1000
@@ -116,10 +123,10 @@ def until(page: Page, condition: str) -> None:
 
 def record(page: Page) -> None:
     """Record three seconds with the camera, look at them, and keep them."""
-    page.get_by_role("link", name="Add", exact=True).click()
+    follow(page, "link", "Add")
     page.get_by_role("button", name="Start the camera").click()
     page.get_by_role("button", name="Record").click()
-    expect(page.locator("#status")).to_have_text("Recording", timeout=PATIENCE_MS)
+    expect(page.locator("#status")).to_have_text("Recording")
     page.get_by_role("button", name="Stop").click()  # waits until three seconds have passed
     expect(page.locator("#preview")).to_be_visible(timeout=PATIENCE_MS)
     until(page, "document.querySelector('#preview').currentTime > 0")
@@ -129,7 +136,7 @@ def tap(page: Page, label: str) -> None:
     """Correct an entry; the answer changes without a new page."""
     page.evaluate("window.isSamePage = true")
     page.get_by_role("button", name=label, exact=True).click()
-    expect(page.locator(".verdict")).to_have_text(label, timeout=PATIENCE_MS)
+    expect(page.locator(".verdict")).to_have_text(label)
     pressed = page.get_by_role("button", name=label, exact=True)
     expect(pressed).to_have_attribute("aria-pressed", "true")
     assert page.evaluate("window.isSamePage")
@@ -142,7 +149,7 @@ def test_a_day_from_recording_to_deletion(browser: Browser, tmp_path: Path, widt
         # the first minute
         check(page)
         page.get_by_label("Whose journal is this?").fill("Ada")
-        page.get_by_role("button", name="Begin").click()
+        follow(page, "button", "Begin")
         expect(page.get_by_text("your calendar is empty")).to_be_visible()
         check(page)
 
@@ -153,11 +160,10 @@ def test_a_day_from_recording_to_deletion(browser: Browser, tmp_path: Path, widt
         page.get_by_label("Note").fill("First <b>snow</b>")
         page.get_by_label("Tags").fill("outdoors, with Jo")
         check(page)
-        page.get_by_role("button", name="Keep it").click()
-        page.wait_for_url("**/entries/*")
+        follow(page, "button", "Keep it")
 
         # the answer comes by itself
-        expect(page.locator("#entry")).to_have_attribute("data-state", "done", timeout=PATIENCE_MS)
+        expect(page.locator("#entry")).to_have_attribute("data-state", "done")
         expect(page.locator(".verdict")).to_contain_text(
             re.compile("Happy|Neutral|Sad|Shock|Anger")
         )
@@ -173,16 +179,16 @@ def test_a_day_from_recording_to_deletion(browser: Browser, tmp_path: Path, widt
         check(page)
 
         # look back
-        page.get_by_role("link", name="Calendar", exact=True).click()
+        follow(page, "link", "Calendar")
         day = page.locator("td.today a")
         expect(day).to_have_attribute("aria-label", re.compile("Happy"))
         until(page, "document.querySelector('td.today img').naturalWidth > 0")
         check(page)
-        day.click()
+        with page.expect_navigation():
+            day.click()
         assert page.url == entry_url
         for name in ("Year", "Trends", "Search", "Profile", "Household"):
-            page.get_by_role("link", name=name, exact=True).click()
-            page.wait_for_load_state("networkidle")
+            follow(page, "link", name)
             check(page)
             if name == "Trends":
                 expect(page.locator(".chart .main-svg").first).to_be_visible()
@@ -193,7 +199,7 @@ def test_a_day_from_recording_to_deletion(browser: Browser, tmp_path: Path, widt
                 expect(page.locator(".tile .note")).to_have_text("First <b>snow</b>")
 
         # a film
-        page.get_by_role("link", name="Film", exact=True).click()
+        follow(page, "link", "Film")
         page.get_by_role("button", name="Make the film", exact=True).click()
         with page.expect_download() as started:
             page.get_by_role("link", name="Download").click()
@@ -204,7 +210,7 @@ def test_a_day_from_recording_to_deletion(browser: Browser, tmp_path: Path, widt
         check(page)
 
         # take everything away, delete it, bring it back
-        page.get_by_role("link", name="Household").click()
+        follow(page, "link", "Household")
         page.get_by_role("button", name="Export everything").click()
         with page.expect_download() as started:
             page.locator("#jobs li", has_text="Export").get_by_role("link").click()
@@ -214,11 +220,9 @@ def test_a_day_from_recording_to_deletion(browser: Browser, tmp_path: Path, widt
         page.get_by_role("button", name="Delete everything").click()
         expect(page.get_by_label("Whose journal is this?")).to_be_visible()
         assert files_of(folder) == []
-        page.get_by_role("link", name="Import it here.").click()
+        follow(page, "link", "Import it here.")
         page.locator("#archive").set_input_files(archive)
-        expect(page.locator("#jobs li", has_text="Import")).to_contain_text(
-            "1 entries", timeout=PATIENCE_MS
-        )
+        expect(page.locator("#jobs li", has_text="Import")).to_contain_text("1 entries")
         page.goto(url)
         page.locator("td.today a").click()
         expect(page.locator(".verdict")).to_have_text("Happy")
@@ -247,6 +251,7 @@ def test_by_keyboard_alone_in_the_dark(browser: Browser, tmp_path: Path, clip: b
         focus(page, "Record today")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="How are you, Ada?")).to_be_visible()
+        page.wait_for_load_state()  # the page's scripts have run
         focus(page, "Start the camera")
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Record").wait_for()
@@ -257,11 +262,11 @@ def test_by_keyboard_alone_in_the_dark(browser: Browser, tmp_path: Path, clip: b
             page.keyboard.press(key)
             until(page, f"document.activeElement.id !== {before!r}")
         page.wait_for_url("**/entries/*")
-        expect(page.locator("#entry")).to_have_attribute("data-state", "done", timeout=PATIENCE_MS)
+        expect(page.locator("#entry")).to_have_attribute("data-state", "done")
         check(page)
         focus(page, "Anger")
         page.keyboard.press("Enter")
-        expect(page.locator(".verdict")).to_have_text("Anger", timeout=PATIENCE_MS)
+        expect(page.locator(".verdict")).to_have_text("Anger")
         assert page.evaluate("document.activeElement.value") == "Anger"
         check(page)
 
@@ -281,15 +286,13 @@ def focus(page: Page, name: str) -> None:
 def test_clips_without_a_face_and_broken_ones_say_so(browser: Browser, tmp_path: Path, clip: bytes):
     with serve(tmp_path / "j") as url, open_page(browser, url, "phone") as page:
         page.get_by_label("Whose journal is this?").fill("Ada")
-        page.get_by_role("button", name="Begin").click()
+        follow(page, "button", "Begin")
         for content, state in ((clip, "no_face"), (clip[:3000], "broken")):
-            page.get_by_role("link", name="Add", exact=True).click()
+            follow(page, "link", "Add")
             file = {"name": "a.mp4", "mimeType": "video/mp4", "buffer": content}
             page.locator("#file").set_input_files(file)
             page.wait_for_url("**/entries/*")
-            expect(page.locator("#entry")).to_have_attribute(
-                "data-state", state, timeout=PATIENCE_MS
-            )
+            expect(page.locator("#entry")).to_have_attribute("data-state", state)
             check(page)
         tap(page, "Neutral")
 
@@ -305,8 +308,8 @@ def test_old_clips_are_shown_before_they_are_kept(
     (old / "words.mp4").write_bytes(b"no clip")
     with serve(tmp_path / "j") as url, open_page(browser, url, "desktop") as page:
         page.get_by_label("Whose journal is this?").fill("Ada")
-        page.get_by_role("button", name="Begin").click()
-        page.get_by_role("link", name="Add", exact=True).click()
+        follow(page, "button", "Begin")
+        follow(page, "link", "Add")
         page.locator("#files").set_input_files(sorted(old.iterdir()))
         page.wait_for_url("**/old-clips/*")
         expect(page.get_by_role("button", name="Keep the chosen clips")).to_be_visible()
@@ -315,7 +318,7 @@ def test_old_clips_are_shown_before_they_are_kept(
         page.get_by_label("Recording time of one.mp4").fill("2020-02-29T10:00:00")
         page.get_by_label("Keep other.mp4").uncheck()
         page.get_by_role("button", name="Keep the chosen clips").click()
-        expect(page.locator("#jobs")).to_contain_text("1 clips", timeout=PATIENCE_MS)
+        expect(page.locator("#jobs")).to_contain_text("1 clips")
         page.goto(f"{url}/")
         page.goto(f"{page.url}?month=2020-02")
         expect(page.locator("td.day:not(.empty) .number")).to_have_text("29")
