@@ -251,7 +251,6 @@ def test_by_keyboard_alone_in_the_dark(browser: Browser, tmp_path: Path, clip: b
         focus(page, "Record today")
         page.keyboard.press("Enter")
         expect(page.get_by_role("heading", name="How are you, Ada?")).to_be_visible()
-        page.wait_for_load_state()  # the page's scripts have run
         focus(page, "Start the camera")
         page.keyboard.press("Enter")
         page.get_by_role("button", name="Record").wait_for()
@@ -275,6 +274,7 @@ def focus(page: Page, name: str) -> None:
     """Press Tab until the element with this text or label has the focus, which must be visible."""
     script = """() => { const e = document.activeElement;
       return (e.labels?.[0]?.innerText ?? e.innerText ?? '').trim(); }"""
+    page.wait_for_load_state()  # its scripts have run
     for _ in range(60):
         page.keyboard.press("Tab")
         if page.evaluate(script) == name:
