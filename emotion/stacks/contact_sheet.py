@@ -16,8 +16,9 @@ from emotion.stacks.stack import read_stack
 MAX_ROWS = 60  # 60 rows of 56 px fill a tall screen twice
 IMAGES = 9
 TILE_PX = 56
-NAME_PX = 200  # width of the names beside the rows
-FONT, SMALL = ImageFont.load_default(11), ImageFont.load_default(9)
+CLIP_PX = 192  # width of the names of clips beside the rows
+NAME_PX = CLIP_PX + 108  # and of the blendshapes; the longest name has 98 px
+FONT = ImageFont.load_default(11)
 
 
 def write_sheet(path: Path, directory: Path, rows: Sequence[StackRow], typical: np.ndarray) -> None:
@@ -39,10 +40,11 @@ def write_sheet(path: Path, directory: Path, rows: Sequence[StackRow], typical: 
         if in_row == 1:
             below = f"segment {group[0].segment}"
             blendshapes = read_array(directory / group[0].blendshapes).mean(axis=0)
-            draw.text((6, top + 40), ", ".join(stand_out(blendshapes, typical)), 160, SMALL)
+            movements = "\n".join(stand_out(blendshapes, typical))
+            draw.text((CLIP_PX, top + 4), movements, fill=160, font=FONT)
         else:
             below = f"to {last}"
-        draw.text((6, top + 6), f"{first}\n{below}", fill=255, font=FONT)
+        draw.text((6, top + 4), f"{first}\n{below}", fill=255, font=FONT)
         images = np.concatenate([read_stack(directory / row.stack) for row in group])
         if in_row == 1:
             images = images[np.linspace(0, len(images) - 1, IMAGES).round().astype(int)]
@@ -60,7 +62,7 @@ def typical_blendshapes(directory: Path, rows: Sequence[StackRow]) -> np.ndarray
 
 def shorten(name: str) -> str:
     """Return a name that fits beside a row; of a long one the end, which tells clips apart."""
-    while FONT.getlength(name) > NAME_PX - 24:
+    while FONT.getlength(name) > CLIP_PX - 24:
         name = "..." + name.removeprefix("...")[1:]
     return name
 

@@ -97,6 +97,8 @@ def log_calibration(calibration: Calibration, reported_on: str) -> None:
             f"every clip is unsure: no confidence threshold gives {required} on the {num_val} "
             "validation clips"
         )
+    elif calibration.unsure_below == 0:
+        log.info("no clip is unsure: validation has %s with every clip answered", required)
     else:
         log.info(
             f"unsure below {calibration.unsure_below:.1%}: {reported.answered} of {clips.num} "
