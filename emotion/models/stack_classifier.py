@@ -33,7 +33,7 @@ class StackClassifier(nn.Module):
         self.frozen = False
         self.backbone = build_backbone(backbone, num_images if fusion == "early" else 1, image_px)
         if isinstance(self.backbone, MobileNetV3):
-            # The seed's head takes the pooled features without the 1280-d layer of MobileNetV3.
+            # The original head takes the pooled features without the 1280-d layer of MobileNetV3.
             for name in ("conv_head", "norm_head", "act2"):
                 setattr(self.backbone, name, nn.Identity())
             num_features = self.backbone.num_features
