@@ -4,7 +4,7 @@
 FROM python:3.12-slim
 
 RUN apt-get update \
-    && apt-get install -y --no-install-recommends libegl1 libgles2 \
+    && apt-get install -y --no-install-recommends libegl1 libgles2 libgl1 libglib2.0-0 \
     && rm -rf /var/lib/apt/lists/*
 
 WORKDIR /src
