@@ -189,18 +189,30 @@ def flaw_of(member: ZipInfo) -> str | None:
     """
     name = member.orig_filename  # zipfile truncates `filename` at a null byte
     windows = PureWindowsPath(name)  # splits at both slashes, and recognizes drives and shares
-    mode = stat.S_IFMT(member.external_attr >> 16)  # of Unix; 0 if packed on another system
-    # zipfile unpacks other methods a whole block at a time: gigabytes of memory for a bomb
-    is_known_method = member.compress_type in (ZIP_STORED, ZIP_DEFLATED)
     flaws = {
         "has an absolute path": windows.anchor,
         "has .. in its path": ".." in windows.parts,
         "has a backslash or a null byte in its name": "\\" in name or "\0" in name,
+    }
+    return first_found(flaws) or kind_flaw_of(member)
+
+
+def kind_flaw_of(member: ZipInfo) -> str | None:
+    """Return why a file must not be unpacked under any name; None if it may."""
+    mode = stat.S_IFMT(member.external_attr >> 16)  # of Unix; 0 if packed on another system
+    # zipfile unpacks other methods a whole block at a time: gigabytes of memory for a bomb
+    is_known_method = member.compress_type in (ZIP_STORED, ZIP_DEFLATED)
+    flaws = {
         "is a link or a device": mode not in (0, stat.S_IFREG, stat.S_IFDIR),
         "starts before the ZIP does": member.header_offset < 0,  # the ZIP's first part is missing
         "is encrypted": member.flag_bits & 1,
         "is not stored or packed by deflate": not is_known_method,
     }
+    return first_found(flaws)
+
+
+def first_found(flaws: Mapping[str, object]) -> str | None:
+    """Return the first key whose value is true, None if there is none."""
     return next((flaw for flaw, is_found in flaws.items() if is_found), None)
 
 

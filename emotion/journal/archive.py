@@ -37,6 +37,7 @@ from pydantic import (
     model_validator,
 )
 
+from emotion.clips.drive import kind_flaw_of
 from emotion.errors import UserError, first_problem, is_machine_fault
 from emotion.escape import for_spreadsheet, for_terminal
 from emotion.evaluation.predictions import PROBABILITY
@@ -58,7 +59,6 @@ ROWS, TABLE = "entries.json", "entries.csv"
 MAX_ROWS_BYTES = 1 << 30
 MAX_COVER_BYTES = 4 << 20
 JPEG = b"\xff\xd8\xff"
-ENCRYPTED = 1  # a bit of `ZipInfo.flag_bits`
 EPOCH = (1980, 1, 1, 0, 0, 0)  # of ZIP files
 REMEDY = "use a file that the journal's export wrote"
 
@@ -333,9 +333,9 @@ class Archive:
                 infos = archive.infolist()
                 names = [info.filename for info in infos]
             for info in infos:
-                kind = stat.S_IFMT(info.external_attr >> 16)  # 0 where it was not written on Unix
-                if info.is_dir() or info.flag_bits & ENCRYPTED or kind not in (0, stat.S_IFREG):
-                    raise UserError(f"{shown(info.filename)} is no plain file: {REMEDY}")
+                if flaw := "is a folder" if info.is_dir() else kind_flaw_of(info):
+                    name = shown(info.filename)
+                    raise UserError(f"{name} is no plain file, it {flaw}: {REMEDY}")
             if len(set(names)) < len(names):
                 raise UserError(f"two files in it have the same name: {REMEDY}")
             if ROWS not in names:

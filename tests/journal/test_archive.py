@@ -118,6 +118,13 @@ def link(members: dict) -> None:
     del members[name]
 
 
+def packed_by_lzma(members: dict) -> None:
+    """`zipfile` would unpack a whole block of it at a time, however large it is."""
+    info = zipfile.ZipInfo("entries.csv")
+    info.compress_type = zipfile.ZIP_LZMA
+    members[info] = members.pop("entries.csv")
+
+
 def swapped(members: dict) -> None:
     name = next(name for name in members if name.startswith("clips/"))
     members[name] = bytes(len(members[name]))
@@ -129,6 +136,7 @@ HOSTILE = [
     (lambda members: members.update({"clips/more.mp4": b"x"}), "belongs to no entry"),
     (lambda members: members.update({"clips/": b""}), "no plain file"),
     (link, "no plain file"),
+    (packed_by_lzma, "packed by deflate"),
     (swapped, "is not the clip"),
     (lambda members: members.pop("entries.json"), "has no entries.json"),
     (lambda members: members.pop("entries.csv"), "is missing"),
