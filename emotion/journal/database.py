@@ -89,7 +89,7 @@ class Database:
             yield session
 
     def forget(self, everything: bool = False) -> None:
-        """Remove what was deleted from the files, as far as nobody reads it at the moment.
+        """Remove deleted content from the files, except what another connection is reading.
 
         Args:
             everything: make the database as small as it can be.

@@ -50,7 +50,7 @@ def show(request: Request, person_id: str, template: str, section: str, **values
 
 @router.get("/")
 def home(request: Request) -> Response:
-    """Go to the calendar of whoever used this browser last; welcome the first person."""
+    """Redirect to the calendar of the last person of this browser, or show the welcome page."""
     people = journal_of(request).people()
     if not people:
         return render(request, "welcome.html")
