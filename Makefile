@@ -4,6 +4,8 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off
 ARGS ?=
 CLIPS ?= cache/demo_clips
+ADDED := $(addprefix $(VENV)/,onnx journal browser docs trackers)
+TESTED := $(ADDED) $(VENV)/imagenet
 
 .DEFAULT_GOAL := help
 .PHONY: help install onnx journal demo preprocess sweep predict test test-all lint docs bench clean
@@ -25,8 +27,9 @@ $(VENV)/installed: requirements.txt requirements-face-model.txt
 
 onnx: $(VENV)/onnx  ## also install ONNX Runtime, for python -m emotion.inference.export and its files
 
-$(VENV)/onnx: requirements-onnx.txt $(VENV)/installed
-	$(INSTALL) -c requirements.txt -r requirements-onnx.txt
+# beside requirements.txt, whose versions hold
+$(ADDED): $(VENV)/%: requirements-%.txt $(VENV)/installed
+	$(INSTALL) -c requirements.txt -r $<
 	@touch $@
 
 $(VENV)/imagenet: requirements-imagenet.txt $(VENV)/installed
@@ -35,14 +38,6 @@ $(VENV)/imagenet: requirements-imagenet.txt $(VENV)/installed
 
 journal: $(VENV)/journal  ## open the video journal in the browser; ARGS="--port 8000"
 	$(RUN) -m emotion.journal $(ARGS)
-
-$(VENV)/journal: requirements-journal.txt $(VENV)/installed
-	$(INSTALL) -c requirements.txt -r requirements-journal.txt
-	@touch $@
-
-$(VENV)/browser: requirements-browser.txt $(VENV)/installed
-	$(INSTALL) -c requirements.txt -r requirements-browser.txt
-	@touch $@
 
 demo: install  ## render clips, make stacks, train MobileNetV3 at three intervals, print the table
 	$(RUN) train.py -m experiment=demo interval=5,10,15 $(ARGS)
@@ -56,10 +51,10 @@ sweep: install  ## train three models at three intervals; ARGS="data=mine seed=1
 predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
-test: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet $(VENV)/docs $(VENV)/trackers lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
+test: $(TESTED) lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
-test-all: onnx $(VENV)/journal $(VENV)/browser $(VENV)/imagenet $(VENV)/docs $(VENV)/trackers lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
+test-all: $(TESTED) lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
 	$(RUN) -m pytest -n auto --dist loadgroup
 
 lint: install  ## check style, format, spelling and the direction of imports
@@ -71,14 +66,6 @@ lint: install  ## check style, format, spelling and the direction of imports
 docs: $(VENV)/docs  ## renew docs/settings.md and build the site in outputs/site
 	$(RUN) -m docs.settings
 	$(RUN) -m properdocs build --strict --quiet
-
-$(VENV)/docs: requirements-docs.txt $(VENV)/installed
-	$(INSTALL) -c requirements.txt -r requirements-docs.txt
-	@touch $@
-
-$(VENV)/trackers: requirements-trackers.txt $(VENV)/installed
-	$(INSTALL) -c requirements.txt -r requirements-trackers.txt
-	@touch $@
 
 bench: onnx  ## measure the speeds of docs/performance.md; CLIPS=DIR measures on your clips
 	$(RUN) -m benchmarks.train

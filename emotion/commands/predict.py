@@ -40,7 +40,7 @@ def predict_clips(cfg: "DictConfig", model: Path, recipe: "Recipe", folder: Path
 
     from emotion.inference.answer import answers_table, write_csv
     from emotion.inference.batch import Predictor, output_names
-    from emotion.inference.judge import MAX_UNSURE_BELOW
+    from emotion.inference.judge import threshold
 
     clips = files_of(cfg.clips, "clips")
     pictures = {"stride": cfg.stride, "rendered": folder / "rendered"} if cfg.render else {}
@@ -60,15 +60,12 @@ def predict_clips(cfg: "DictConfig", model: Path, recipe: "Recipe", folder: Path
     failed = [answer.clip for answer in answers if answer.failed]
     counts = f"{num_classified} of {len(answers)} clips classified, {num_unsure} of them unsure"
     log.info("%s, %d failed", counts, len(failed))
-    threshold, of = recipe.unsure_below, "the model"
-    if cfg.unsure_below is not None:
-        threshold, of = cfg.unsure_below, "the command line"
-    elif person is not None:
-        threshold = min(threshold, MAX_UNSURE_BELOW)
-    if threshold == 0:
+    unsure_below = threshold(recipe.unsure_below, cfg.unsure_below, knows_person=person is not None)
+    if unsure_below == 0:
         log.info("no confidence threshold is set, so no clip is unsure: unsure_below=0.5 sets one")
     elif num_unsure:
-        log.info("unsure: top probability below unsure_below=%.3g, set by %s", threshold, of)
+        of = "the model" if cfg.unsure_below is None else "the command line"
+        log.info("unsure: top probability below unsure_below=%.3g, set by %s", unsure_below, of)
     log.info("predictions.jsonl, predictions.csv%s: %s", ", rendered" * cfg.render, folder)
     if not num_classified:
         raise UserError(f"no clip could be classified; the first: {'; '.join(answers[0].reasons)}")

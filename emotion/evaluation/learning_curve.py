@@ -5,6 +5,7 @@ Nothing of the tested person is used for any choice: the model is fitted to the 
 its temperature on inner folds that leave out one of them at a time.
 """
 
+import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
@@ -17,10 +18,11 @@ from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.calibration import calibration_error
 from emotion.evaluation.metrics import bootstrap, count_confusions, mean_scores
 from emotion.evaluation.predictions import Predictions, Sample
-from emotion.files import unfinished
+from emotion.files import read_whole, unfinished
 from emotion.models.person_model import UNKNOWN, PersonModel
 
 FEATURES_FILE = "features.npz"
+MAX_BYTES = 4 << 30  # 250,000 clips of the face model
 ROWS = ("features", "targets", "subjects", "clips", "splits")  # arrays of one row a clip
 # What NumPy and zipfile raise for damaged archives
 ARCHIVE_ERRORS = (
@@ -76,10 +78,14 @@ class ClipFeatures:
         Raises:
             UserError: it is missing or damaged.
         """
-        if not path.is_file():
-            raise UserError(f"{path} is missing: the learning curve needs the features of clips")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            content = read_whole(path, MAX_BYTES)
+        except FileNotFoundError:
+            raise UserError(
+                f"{path} is missing: the learning curve needs the features of clips"
+            ) from None
+        try:
+            with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
                 values = dict(arrays)
             for name in ("labels", "blocks"):
                 values[name] = tuple(values[name].tolist())
@@ -198,10 +204,10 @@ def fit_calibrated(clips: ClipFeatures) -> PersonModel:
             replay = replay_people(inner, tested, kind, num, INNER_DRAWS)
             if replay is not None:
                 known.append(replay)
-    of_nobody = fit_temperature(model, alone)
-    temperature = fit_temperature(model, known) if known else of_nobody
+    alone_temperature = fit_temperature(model, alone)
+    temperature = fit_temperature(model, known) if known else alone_temperature
     scale = (len(people) - 1) / len(people)
-    return replace(model, temperature=scale * temperature, alone=temperature / of_nobody)
+    return replace(model, temperature=scale * temperature, alone=temperature / alone_temperature)
 
 
 def fit_temperature(model: PersonModel, replays: Sequence[Replay]) -> float:

@@ -55,7 +55,7 @@ class StarterBackend:
     def __init__(self) -> None:
         """Build the model."""
         self.recipe, self.person_model = starter_recipe(), starter_model()
-        self._nobody = self.person_model.nobody()
+        self._unknown_person = self.person_model.unknown_person()
 
     def classify(self, inputs: np.ndarray) -> np.ndarray:
         """See `Backend.classify`."""
@@ -64,7 +64,7 @@ class StarterBackend:
     def describe(self, inputs: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """See `Backend.describe`; images that repeat the one before do not count."""
         features = np.stack([describe_blendshapes(stack[is_new(stack)]) for stack in inputs])
-        return self._nobody.logits(features).astype(np.float32), features
+        return self._unknown_person.logits(features).astype(np.float32), features
 
 
 def is_new(stack: np.ndarray) -> np.ndarray:

@@ -15,6 +15,19 @@ MAX_REASONS = 3
 MAX_UNSURE_BELOW = 0.5
 
 
+def threshold(trained: float, given: float | None, *, knows_person: bool) -> float:
+    """Return the lowest top probability of an answer that is sure.
+
+    Args:
+        trained: as set in training.
+        given: by the user, instead; None for none.
+        knows_person: whether a person model answers.
+    """
+    if given is not None:
+        return given
+    return min(trained, MAX_UNSURE_BELOW) if knows_person else trained
+
+
 @dataclass(frozen=True)
 class Verdict:
     """The emotion of a clip."""

@@ -27,6 +27,12 @@ class Observation(BaseModel):
     label: str | None  # None where the emotion is unknown
     features: tuple[Finite, ...]  # D, mean of the clip's stacks
 
+    @classmethod
+    def of(cls, label: str | None, features: Sequence[float]) -> "Observation":
+        """Round features to the digits that are kept."""
+        values = np.asarray(features).tolist()
+        return cls(label=label, features=tuple(float(f"{value:.{DIGITS}g}") for value in values))
+
 
 class Profile(BaseModel):
     """What is known of one person; the order in which it was learned does not matter."""
@@ -55,8 +61,7 @@ class Profile(BaseModel):
             raise UserError(f"a profile may have {MAX_CLIPS} clips: forget some, or begin another")
         if label is None and clip in self.clips:
             label = self.clips[clip].label
-        kept = tuple(float(f"{value:.{DIGITS}g}") for value in np.asarray(features).tolist())
-        clips = self.clips | {clip: Observation(label=label, features=kept)}
+        clips = self.clips | {clip: Observation.of(label, features)}
         return self.model_copy(update={"clips": dict(sorted(clips.items()))})
 
     def forget(self, clip: str) -> "Profile":

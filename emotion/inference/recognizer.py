@@ -32,7 +32,7 @@ from emotion.inference.answer import (
     top_labels,
 )
 from emotion.inference.backends import Backend, StarterBackend, find_model, load_model
-from emotion.inference.judge import MAX_UNSURE_BELOW, Judge, Verdict
+from emotion.inference.judge import Judge, Verdict, threshold
 from emotion.inference.profile import Profile, change_profile
 from emotion.models.recipe import Recipe
 from emotion.models.temperature import calibrate
@@ -84,14 +84,13 @@ class EmotionRecognizer:
         trained, given = self.recipe.unsure_below, self.unsure_below
         self.person_model = self.backend.person_model
         if self.person_model is not None:
-            threshold = min(trained, MAX_UNSURE_BELOW) if given is None else given
-            explains = self.recipe.inputs in ("blendshapes", "face")
-            self._judge = Judge(self.recipe.labels, self.person_model, threshold, explains)
+            unsure_below = threshold(trained, given, knows_person=True)
+            explains = "blendshapes" in PARTS.get(self.recipe.inputs, ())
+            self._judge = Judge(self.recipe.labels, self.person_model, unsure_below, explains)
             self._begin_profile()
         elif self.person is not None:
             self._check_learns()
-        if given is None:
-            self.unsure_below = self._judge.unsure_below if self._knows else trained
+        self.unsure_below = threshold(trained, given, knows_person=self._knows)
 
     def _begin_profile(self) -> None:
         model = self.person_model.fingerprint
@@ -183,10 +182,15 @@ class EmotionRecognizer:
     def _change(self, change: Callable[[Profile], Profile]) -> None:
         self.profile = change_profile(self.person, self._profile, change)
 
+    @property
+    def person_judge(self) -> Judge:
+        """The person model with its labels and threshold; raises as `profile`."""
+        self._check_learns()
+        return self._judge
+
     def judge(self, features: Sequence[float]) -> Verdict:
         """Judge the (D,) features of a clip, see `Answer.features`, with what is known now."""
-        self._check_learns()
-        return self._judge.verdict(self._person, np.array(features))
+        return self.person_judge.verdict(self._person, np.array(features))
 
     def _segments(self, video: Video | Still) -> Iterator[Segment]:
         settings = self.settings

@@ -194,7 +194,7 @@ class Analyst:
     def _judge_stale(self) -> bool:
         """Judge entries of a person whose profile has changed; return whether there was one.
 
-        Those are the latest `RECENT` that nobody corrected. Each is judged without itself in the
+        Those are the latest `RECENT` uncorrected entries. Each is judged without itself in the
         history: a clip of unknown emotion would pull the person's offset towards itself.
         """
         with self._database.reading() as session:

@@ -20,7 +20,7 @@ from emotion.clips.video import ONLY_CLIPS, Video, VideoError, open_stream
 from emotion.errors import UserError, is_machine_fault
 from emotion.executors import LocalExecutor
 from emotion.files import unfinished
-from emotion.inference.drawing import font
+from emotion.inference.drawing import FASTSTART, font
 from emotion.stacks.sampling import NOMINAL_FPS, number_frames
 from emotion.watchdog import watchdog
 
@@ -30,7 +30,6 @@ SOUND_HZ = 48_000
 FADE_S = 0.02  # of the sound at both ends of a second, against clicks
 MARGIN = 0.04  # of the short side, around the date
 X264 = {"crf": "20", "preset": "veryfast", "bf": "0"}  # without B-frames, times are in order
-FASTSTART = {"movflags": "faststart"}  # a browser can play the film while it loads
 SAMPLES = 1024  # of a frame of AAC
 
 

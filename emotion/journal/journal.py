@@ -59,7 +59,7 @@ class ProfileSummary:
 
     model: str
     corrected: dict[str, int]  # label -> number of corrected entries that it learns from
-    history: int  # entries that nobody corrected
+    history: int  # uncorrected entries
     unused: int  # entries before the profile was forgotten, or of another model
     shifts: list[tuple[str, float]]  # see `Judge.shifts`
 
@@ -441,7 +441,7 @@ class Journal:
     def recognition(self, person_id: str) -> list[trends.Recognition]:
         """Return the share of the last 20 entries that were right before correction, after each.
 
-        An entry that nobody corrected counts as right; it is left out if the answer was unsure.
+        An uncorrected entry counts as right; it is left out if the answer was unsure.
         """
         query = (
             select(Entry.id, Entry.day, Entry.found, Entry.correction, Entry.found_unsure)
@@ -493,25 +493,20 @@ class Journal:
 
     def rebuild_profile(self, person_id: str) -> None:
         """Learn from all entries, those before the profile was forgotten too."""
-        with self._database.writing() as session:
-            found(session, Person, person_id).num_changes += 1
-            entries = select(Entry.id).where(Entry.person_id == person_id).scalar_subquery()
-            session.exec(
-                update(Observation)
-                .where(col(Observation.entry_id).in_(entries))
-                .values(in_profile=True)
-            )
-        self._analyst.wake()
+        self._set_in_profile(person_id, True)
 
     def forget_profile(self, person_id: str) -> None:
         """Learn from no entry so far; corrections remain, and those made later are learned from."""
+        self._set_in_profile(person_id, False)
+
+    def _set_in_profile(self, person_id: str, is_used: bool) -> None:
         with self._database.writing() as session:
             found(session, Person, person_id).num_changes += 1
             entries = select(Entry.id).where(Entry.person_id == person_id).scalar_subquery()
             session.exec(
                 update(Observation)
                 .where(col(Observation.entry_id).in_(entries))
-                .values(in_profile=False)
+                .values(in_profile=is_used)
             )
         self._analyst.wake()
 

@@ -12,7 +12,7 @@ import numpy as np
 from emotion.evaluation.movements import read_movements
 from emotion.evaluation.reasons import NUM_BLENDSHAPE_FEATURES
 from emotion.inference.judge import Judge
-from emotion.inference.profile import DIGITS, Observation, Profile
+from emotion.inference.profile import Observation, Profile
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.models.person_model import Person
 
@@ -44,11 +44,7 @@ class History:
 
 def load_judge(model: str) -> Judge:
     """Load the judge of a model that can learn a person, or raise a UserError."""
-    recognizer = EmotionRecognizer.load(model)
-    _ = recognizer.profile  # raises if it cannot
-    explains = recognizer.recipe.inputs in ("blendshapes", "face")
-    labels, unsure_below = recognizer.recipe.labels, recognizer.unsure_below
-    return Judge(labels, recognizer.person_model, unsure_below, explains)
+    return EmotionRecognizer.load(model).person_judge
 
 
 def shifts(judge: Judge, person: Person) -> list[tuple[str, float]]:
@@ -83,8 +79,7 @@ def make_profile(judge: Judge, history: History, contents: Mapping[str, str]) ->
         history.ids, history.features, history.labels, strict=True
     ):
         if label is None or label in judge.labels:
-            values = tuple(float(f"{value:.{DIGITS}g}") for value in features.tolist())
-            kept[contents[entry_id]] = Observation(label=label, features=values)
+            kept[contents[entry_id]] = Observation.of(label, features)
     return Profile(
         model=judge.model.fingerprint, labels=judge.labels, clips=dict(sorted(kept.items()))
     )

@@ -65,7 +65,7 @@ class FaceClassifier(nn.Module):
         features = self.features(stacks).double().numpy()  # (N, F)
         seen = np.unique(targets)
         # Without a known person, it makes no difference which stacks share one.
-        nobody = PersonModel.fit(
+        person = PersonModel.fit(
             features,
             np.searchsorted(seen, targets),
             [""] * len(targets),
@@ -73,11 +73,11 @@ class FaceClassifier(nn.Module):
             [part.num_features for part in self.parts.values()],
             components,
             shrinkage,
-        ).nobody()
+        ).unknown_person()
         self.bias.fill_(NEVER)
         self.weight.zero_()
-        self.weight[seen] = torch.from_numpy(nobody.weight).to(self.weight)
-        self.bias[seen] = torch.from_numpy(nobody.bias).to(self.bias)
+        self.weight[seen] = torch.from_numpy(person.weight).to(self.weight)
+        self.bias[seen] = torch.from_numpy(person.bias).to(self.bias)
 
     def _split(self, values: torch.Tensor) -> dict[str, torch.Tensor]:
         shapes = {part: PART_SHAPES[part] for part in self.parts}

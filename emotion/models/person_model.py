@@ -166,7 +166,7 @@ class PersonModel:
         """
         return self.fit_person(features, targets).person
 
-    def nobody(self) -> "Person":
+    def unknown_person(self) -> "Person":
         """Return the posterior of a person of whom nothing is known."""
         return self.adapt(np.empty((0, len(self.center))), np.empty(0))
 

@@ -135,7 +135,13 @@ def packaged_weights() -> Path | None:
         path = Path(distribution(PACKAGE).locate_file(FILE_IN_PACKAGE))
     except PackageNotFoundError:
         return None
-    return path if path.is_file() and file_digest(path) == PACKAGED_SHA256 else None
+    return path if path.is_file() and is_packaged(path) else None
+
+
+@lru_cache(maxsize=1)
+def is_packaged(path: Path) -> bool:
+    """Compare the digest of a file, once in a process: it is compared again when it is loaded."""
+    return file_digest(path) == PACKAGED_SHA256
 
 
 def renamed_in_order(

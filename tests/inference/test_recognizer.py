@@ -53,16 +53,6 @@ def recipe(run_dir: Path) -> Recipe:
 
 
 @pytest.fixture
-def happy(demo_cache: Cache) -> Path:
-    return demo_cache.root / "Happy_0001.mp4"
-
-
-@pytest.fixture
-def sad(demo_cache: Cache) -> Path:
-    return demo_cache.root / "Sad_0001.mp4"
-
-
-@pytest.fixture
 def beside(happy: Path, sad: Path, write_video: Callable[..., Path], tmp_path: Path) -> Path:
     """Two people side by side."""
     pictures = [list(Video(path).pictures())[:80] for path in (happy, sad)]

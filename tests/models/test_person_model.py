@@ -214,12 +214,14 @@ def test_the_factor_of_an_unknown_person_goes_with_the_first_clip():
     model = replace(plain, alone=2.5)
     features, targets = history_of(0, 2)
     np.testing.assert_allclose(
-        model.nobody().logits(features), 2.5 * plain.nobody().logits(features), rtol=1e-9
+        model.unknown_person().logits(features),
+        2.5 * plain.unknown_person().logits(features),
+        rtol=1e-9,
     )
     np.testing.assert_array_equal(
         model.adapt(features, targets).logits(features),
         plain.adapt(features, targets).logits(features),
     )
-    logits = model.nobody().logits(features)[0]
-    total = model.nobody().contributions(features[0], 0, 2).sum()
+    logits = model.unknown_person().logits(features)[0]
+    total = model.unknown_person().contributions(features[0], 0, 2).sum()
     assert total == pytest.approx(logits[0] - logits[2])
