@@ -49,11 +49,18 @@ def serve(arguments: argparse.Namespace) -> None:
     import threading
     import webbrowser
 
-    import uvicorn
-
     from emotion.errors import UserError
-    from emotion.journal.journal import Journal
-    from emotion.journal.web.app import create_app
+
+    try:
+        import uvicorn
+
+        from emotion.journal.journal import Journal
+        from emotion.journal.web.app import create_app
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"the package {error.name} is not installed: run `make journal`, or "
+            "`pip install -r requirements-journal.txt`"
+        ) from None
 
     password = os.environ.get(PASSWORD)
     if password is None and arguments.host != HOST and sys.stdin.isatty():

@@ -41,6 +41,18 @@ def test_it_serves_until_a_signal_and_ends_in_order(tmp_path: Path, number: int,
     assert wait_until_gone(children, 10) == []
 
 
+def test_a_missing_package_is_named_with_the_remedy(tmp_path: Path):
+    code = "import sys; sys.modules['uvicorn'] = None\n"
+    code += "from emotion.journal.__main__ import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "--folder", str(tmp_path)], cwd=REPOSITORY,
+        text=True, capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    (line,) = ran.stderr.splitlines()
+    assert line.startswith("error: ") and "uvicorn" in line and "make journal" in line
+
+
 def test_mistakes_are_one_line(tmp_path: Path):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
