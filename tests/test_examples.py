@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from emotion import REPOSITORY
-from emotion.training.ranks import MAIN_PID
 from tests.caches import BuildableCache
 
 pytestmark = pytest.mark.slow
@@ -23,7 +22,6 @@ def clips(demo_cache: BuildableCache) -> list[Path]:
 def run(name: str, *arguments: object, cwd: Path) -> str:
     """Run an example in a folder of its own, and return what it prints."""
     environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
-    environment.pop(MAIN_PID, None)  # of a test that trained in this process
     ran = subprocess.run(
         [sys.executable, str(REPOSITORY / "examples" / f"{name}.py"), *map(str, arguments)],
         env=environment, cwd=cwd, timeout=300, text=True, capture_output=True,

@@ -7,7 +7,8 @@ process begins here.
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from emotion.stopping import end_with
@@ -15,10 +16,24 @@ from emotion.stopping import end_with
 MAIN_PID = "EMOTION_MAIN_PID"  # environment variable, set for the processes that Lightning starts
 
 
-def announce_main_process() -> None:
-    """Let the processes that Lightning will start know this one, the main process."""
-    if "LOCAL_RANK" not in os.environ:
-        os.environ[MAIN_PID] = str(os.getpid())
+@contextmanager
+def main_process_announced() -> Iterator[None]:
+    """Let the processes that Lightning starts meanwhile know this one, the main process.
+
+    Afterwards the environment is as before: a command that is started later, by a program that has
+    trained a model, is none of them.
+    """
+    if "LOCAL_RANK" in os.environ:  # this is one of them
+        yield
+        return
+    before = os.environ.pop(MAIN_PID, None)
+    os.environ[MAIN_PID] = str(os.getpid())
+    try:
+        yield
+    finally:
+        del os.environ[MAIN_PID]
+        if before is not None:
+            os.environ[MAIN_PID] = before
 
 
 def end_with_main_process() -> None:

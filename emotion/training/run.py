@@ -49,7 +49,7 @@ from emotion.training.checkpoint import (
 )
 from emotion.training.evaluate import clip_features, log_calibration, log_scores, predict_splits
 from emotion.training.loggers import Curves, Wandb, finish_wandb
-from emotion.training.ranks import announce_main_process, run_alone
+from emotion.training.ranks import main_process_announced, run_alone
 from emotion.training.record import FinishedRun, Throughput, read_record, write_record
 from emotion.training.throughput import TrainClock, ms_per_stack
 
@@ -149,9 +149,9 @@ def train_and_evaluate(
     loggers = build_loggers(cfg, datamodule, start, epochs_done)
     trainer.loggers = loggers
     datamodule.first_epoch = epochs_done
-    announce_main_process()
     start_s = time.monotonic()
-    trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
+    with main_process_announced():
+        trainer.fit(module, datamodule=datamodule, ckpt_path=start, weights_only=True)
     seconds = time.monotonic() - start_s
     if not is_first_process():
         return None

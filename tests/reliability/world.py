@@ -36,7 +36,8 @@ class World:
             command = self.commands[name]
             until = runs / "cut" / "last.ckpt" if name == "resume" else None
             outcome = self.runner.run(command.script, *command.arguments, until=until)
-            assert outcome.status == (-signal.SIGKILL if until else 0), outcome.output
+            assert outcome.status == (-signal.SIGKILL if until else 0), f"{name}: {outcome}"
+            assert not until or until.is_file(), f"{name} was killed too early: {outcome}"
             if name == "train":
                 (runs / "new").rename(runs / "one")
         shutil.copytree(self.folder, self._copy)

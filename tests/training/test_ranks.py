@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from emotion import REPOSITORY
-from emotion.training.ranks import MAIN_PID
+from emotion.training.ranks import MAIN_PID, main_process_announced
 from tests.processes import wait_until_gone
 
 SETTINGS = [
@@ -24,7 +24,7 @@ SETTINGS = [
 
 def environment() -> dict[str, str]:
     ours = {"EMOTION_DATA": "demo", "DATASET_DOWNLOAD_ID": "", "OMP_NUM_THREADS": "1"}
-    return {k: v for k, v in os.environ.items() if k not in ("LOCAL_RANK", MAIN_PID)} | ours
+    return {k: v for k, v in os.environ.items() if k != "LOCAL_RANK"} | ours
 
 
 @pytest.fixture
@@ -69,6 +69,22 @@ def test_a_process_lives_while_its_main_process_does():
     finally:
         watched.kill()
         watched.wait()
+
+
+def test_the_main_process_is_announced_only_to_what_starts_meanwhile(monkeypatch):
+    monkeypatch.setenv(MAIN_PID, "7")  # of a sweep, which has started this process
+    with main_process_announced():
+        assert os.environ[MAIN_PID] == str(os.getpid())
+    assert os.environ[MAIN_PID] == "7"
+    monkeypatch.delenv(MAIN_PID)
+    with pytest.raises(KeyboardInterrupt), main_process_announced():
+        raise KeyboardInterrupt
+    assert MAIN_PID not in os.environ
+
+
+def test_a_program_that_has_trained_can_start_commands(finished_run):
+    """A variable left behind would end every command that a child of it starts."""
+    assert MAIN_PID not in os.environ
 
 
 @pytest.mark.slow
