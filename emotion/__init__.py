@@ -1,5 +1,6 @@
 """Emotion recognition from close-up face clips; docs/architecture.md describes the packages."""
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,9 @@ __all__ = ["EmotionRecognizer"]
 
 REPOSITORY = Path(__file__).resolve().parents[1]  # where installed: site-packages
 __version__ = "1.0.0"  # the only place; pyproject.toml reads it
+
+for _module in ("flop_counter", "cpp_extension"):  # each warns on import where there is no GPU
+    logging.getLogger(f"torch.utils.{_module}").setLevel(logging.ERROR)
 
 
 def __getattr__(name: str) -> Any:

@@ -178,6 +178,8 @@ def one_line(error: Exception, config_name: str | None = None) -> str:
     if isinstance(error.__cause__, UserError):  # raised by the class of a `_target_`
         error = error.__cause__
     message = str(error)
+    if missing := re.search(r"Missing mandatory value: (\S+)", message):
+        return f"{missing[1]} has no value: give it, {missing[1]}=VALUE"
     if chosen := re.match(r"In 'experiment/(\w+)': Could not override '(\w+)'", message):
         return (
             f"experiment={chosen[1]} chooses a {chosen[2]} and is for train.py, which makes the "

@@ -10,7 +10,7 @@ import sys
 def main(*overrides: str) -> None:
     """Sweep over backbones; any image model of timm has a name that fits."""
     command = [sys.executable, "-m", "emotion.commands.train", "-m", "experiment=demo"]
-    command += ["model.backbone=convnext_atto,resnet10t", "model.name=${model.backbone}"]
+    command += ["model=timm", "model.backbone=convnext_atto,resnet10t"]
     subprocess.run([*command, "interval=10,15", *overrides], check=True)
 
 

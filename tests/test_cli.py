@@ -197,6 +197,13 @@ def test_folder_that_can_not_be_made_is_named(preprocess: Callable, tmp_path: Pa
     assert f"{tmp_path}/cache" in line and line.endswith(": Not a directory")
 
 
+def test_a_key_without_a_value_is_named(monkeypatch: pytest.MonkeyPatch):
+    from emotion.commands.train import train
+
+    monkeypatch.setattr(sys, "argv", ["train.py", "model=timm"])
+    assert refusal_of(train).startswith("error: model.backbone has no value")
+
+
 def test_a_mistyped_key_is_not_to_be_added(preprocess: Callable):
     for mistake in ("samplng.interval=5", "data.rot=/clips", "modell=effv2s"):
         line = refusal_of(preprocess, mistake)

@@ -18,6 +18,7 @@ HYDRA_GROUPS = {"hydra/launcher", "hydra/sweeper"}
 REQUIRED = {  # what an option has no default for
     "data=csv": ["data.list=/clips/clips.csv"],
     "executor=dask": ["executor.address=tcp://10.0.0.1:8786"],
+    "model=timm": ["model.backbone=resnet10t"],
 }
 
 

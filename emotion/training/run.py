@@ -234,6 +234,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[Callback]) -> pl.Trainer:
     if cfg.trainer.strategy == "auto" and cfg.trainer.devices != 1:
         raise UserError(f"trainer.devices={cfg.trainer.devices}: more than one needs trainer=ddp")
     plugins = [WholeCheckpoints(), TimmSyncBatchNorm()]
+    for package in ("pytorch_lightning", "lightning_fabric"):  # their import has set INFO
+        logging.getLogger(package).setLevel(logging.WARNING)
     try:
         return instantiate(cfg.trainer, logger=False, callbacks=callbacks, plugins=plugins)
     except InstantiationException as error:
