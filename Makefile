@@ -4,11 +4,12 @@ RUN := $(VENV)/bin/python
 INSTALL := $(RUN) -m pip install --disable-pip-version-check --quiet --progress-bar off
 ARGS ?=
 CLIPS ?= cache/demo_clips
+RUNS ?=
 ADDED := $(addprefix $(VENV)/,onnx journal browser docs trackers)
 TESTED := $(ADDED) $(VENV)/imagenet
 
 .DEFAULT_GOAL := help
-.PHONY: help install onnx journal demo preprocess sweep predict test test-all lint docs bench clean
+.PHONY: help install onnx journal demo preprocess sweep dashboard predict test test-all lint docs bench clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +48,13 @@ preprocess: install  ## cut clips into stacks; ARGS="data=mine" chooses the data
 
 sweep: install  ## train three models at three intervals; ARGS="data=mine seed=1" and so on
 	$(RUN) train.py -m model=mobilenetv3,effv2s,effv2m interval=5,10,15 $(ARGS)
+
+dashboard: install  ## compare the curves of the last sweep in the terminal; RUNS=DIR for another sweep or a run
+	@runs="$(RUNS)"; runs="$${runs:-$$(ls -td outputs/sweeps/*/wandb 2> /dev/null | head -n 1)}"; \
+	test ! -d "$$runs/wandb" || runs="$$runs/wandb"; \
+	ls -d "$$runs"/*run-* > /dev/null 2>&1 || \
+		{ echo "error: no W&B run in $${runs:-outputs/sweeps}; RUNS=DIR names the folder of a sweep or run" >&2; exit 1; }; \
+	$(VENV)/bin/wandb leet "$$runs"
 
 predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)

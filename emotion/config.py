@@ -19,7 +19,7 @@ from emotion.errors import UserError
 MAX_LABELS = 100  # also of foreign records, whose charts would take hours
 YAML_NAMES = {"None": "null", "True": "true", "False": "false"}
 # Interpolations whose values are known only within a run, where they are texts
-KNOWN_IN_A_RUN = re.compile(r"\$\{(hydra|cell_name|sweep_name):[^{}]*\}")
+KNOWN_IN_A_RUN = re.compile(r"\$\{(hydra|cell_name|sweep_name|wandb_dir):[^{}]*\}")
 
 
 @dataclass(frozen=True)

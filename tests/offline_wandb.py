@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from wandb.proto.wandb_internal_pb2 import Record
 from wandb.sdk.internal.datastore import DataStore
@@ -18,6 +19,7 @@ class OfflineRun:
         times_set: how many times each key of the config was set.
         history: what each call of `log` has logged.
         summary: key -> value.
+        times_summarized: how many times each key of the summary was set.
         artifacts: kind of artifact -> their records.
     """
 
@@ -25,7 +27,7 @@ class OfflineRun:
         """Read `folder/run-ID.wandb`."""
         self.folder = folder
         self.config, self.summary, self.history, self.artifacts = {}, {}, [], []
-        self.times_set = Counter()
+        self.times_set, self.times_summarized = Counter(), Counter()
         store = DataStore()
         (path,) = folder.glob("run-*.wandb")
         store.open_for_scan(str(path))
@@ -41,6 +43,7 @@ class OfflineRun:
             elif kind == "history":
                 self.history.append(values(record.history.item))
             elif kind == "summary":
+                self.times_summarized.update(name(item) for item in record.summary.update)
                 self.summary |= values(record.summary.update)
             elif kind == "artifact":
                 self.artifacts.append(record.artifact)
@@ -49,6 +52,18 @@ class OfflineRun:
         """Give every value that was logged under a key, in order."""
         return [row[key] for row in self.history if key in row]
 
+    @property
+    def charts(self) -> set[str]:
+        """Name the charts that `wandb leet` shows: numbers of the history, also of tables."""
+        return {
+            key
+            for row in self.history
+            for name, value in row.items()
+            if not name.startswith("_")
+            for key, leaf in leaves(name, value)
+            if isinstance(leaf, int | float)
+        }
+
     def file(self, path: str) -> Path:
         """Name a file of the run; it is there."""
         found = self.folder / "files" / path
@@ -56,8 +71,8 @@ class OfflineRun:
         return found
 
     def table(self, key: str) -> tuple[list[str], list[list]]:
-        """Read a table that was logged once: columns and rows, as its artifact has them."""
-        assert len(self.logged(key)) == 1
+        """Read a table that was set once: columns and rows, as its artifact has them."""
+        assert self.times_summarized[key] == 1
         table = json.loads(self.kept(f"{key}.table.json").read_text())
         return table["columns"], table["data"]
 
@@ -69,6 +84,15 @@ class OfflineRun:
             for entry in artifact.manifest.contents
             if entry.path == path
         )
+
+
+def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values within a value; images are no charts, but the counts of tables."""
+    if not isinstance(value, dict):
+        yield name, value
+    elif not str(value.get("_type")).startswith("image"):
+        for key in value.keys() - {"size"}:
+            yield from leaves(f"{name}.{key}", value[key])
 
 
 def name(item) -> str:

@@ -80,6 +80,14 @@ def sweep_name() -> str | None:
     return Path(hydra_cfg.sweep.dir).name if hydra_cfg.mode == RunMode.MULTIRUN else None
 
 
+def wandb_dir() -> str:
+    """Return the folder of the running job's `wandb/`: that of its sweep, or of a single run."""
+    hydra_cfg = HydraConfig.get()
+    is_sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    return str(Path(hydra_cfg.sweep.dir if is_sweep else hydra_cfg.runtime.output_dir).absolute())
+
+
+OmegaConf.register_new_resolver("wandb_dir", wandb_dir, replace=True)
 OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 OmegaConf.register_new_resolver("cell_name", lambda _root_: cell_name(_root_), replace=True)
 

@@ -1,6 +1,7 @@
 """Loggers of a run: Weights & Biases, which never prompts for a login, and CSV.
 
-A run that resumes in its own folder continues its W&B run. A sweep has a W&B run of its own.
+A run that resumes in its own folder continues its W&B run. The runs of a sweep share one W&B
+folder, so that `wandb leet` compares them. A sweep has a W&B run of its own, for its table.
 """
 
 import hashlib
@@ -9,9 +10,10 @@ import logging
 import math
 import netrc
 import os
+import secrets
 import shlex
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -21,6 +23,7 @@ from urllib.parse import urlsplit
 import numpy as np
 import wandb
 from pytorch_lightning.loggers import CSVLogger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch.utils.data import DataLoader
 
 from emotion import REPOSITORY
@@ -31,7 +34,7 @@ from emotion.tables import read_table, write_table
 from emotion.training.cell import CURVES_FILE
 from emotion.training.record import FinishedRun, WandbRun
 
-ROWS_PER_PART = 1_000_000  # of W&B's history; no part of a run logs as many
+SWEEP_RUN = "wandb/sweep"  # not among the cells: `wandb leet` opens the newest run of a folder
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +58,11 @@ def init_settings() -> dict[str, Any]:
 
 
 class Wandb(WandbLogger):
-    """Lightning's W&B logger, offline without a key, with one W&B run for each of our runs."""
+    """Lightning's W&B logger, offline without a key, with one W&B run for each of our runs.
+
+    A step of W&B is an epoch, counted from 1. Tables go to the summary: numbers of the history,
+    such as a table's count of rows, would become charts.
+    """
 
     def __init__(
         self, save_dir: str, *, gallery: int, mistakes: int, log_model: bool, **settings: Any
@@ -67,21 +74,31 @@ class Wandb(WandbLogger):
         self.mode = self._wandb_init["mode"]
         self._wandb_init.pop("anonymous")  # Lightning passes it on, W&B warns of it
 
-    def go_on(self, run_dir: Path, last_epoch: int) -> None:
-        """Continue the last W&B run of this folder if training resumes in it; call this first.
+    def start(self, run_dir: Path, cell: str, *, resumes: bool) -> None:
+        """Start the W&B run, or continue the one of this folder if training resumes in it.
 
-        Offline, W&B counts the rows of each part's history from 0, which would overwrite those of
-        the first part once uploaded. So each part gets a range of row numbers.
+        The ids of a cell's runs begin with its id. A cell that starts again replaces its W&B run.
         """
-        parts = parts_of_runs(Path(self._save_dir) / "wandb")
-        if run_dir.resolve() != Path(self._save_dir).resolve() or not parts:
-            return
-        self.resumes = True
-        _, self._id = parts[-1]
+        folder = Path(self._save_dir) / "wandb"
+        parts = parts_of_runs(folder)
+        if run_dir.resolve() != folder.resolve().parent:  # that of a sweep
+            parts = [(part, run_id) for part, run_id in parts if run_id.startswith(f"{cell}-")]
+        self.resumes = resumes and bool(parts)
+        if self.resumes:
+            _, self._id = parts[-1]
+        else:
+            for part, _ in parts:
+                shutil.rmtree(part)
+            self._id = f"{cell}-{secrets.token_hex(2)}"
         self._wandb_init["id"] = self._id
-        if self.mode == "offline":
-            num_before = sum(run_id == self._id for _, run_id in parts)
-            self.experiment.log({}, step=num_before * ROWS_PER_PART)
+        # not by Lightning, which makes batches, another key of each row, the x-axis of all charts
+        self._experiment = wandb.init(**self._wandb_init)
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log values of an epoch; W&B joins those of train and val to one row of its history."""
+        values = dict(metrics)
+        self.experiment.log(values, step=int(values.pop("epoch")) + 1)
 
     @property
     def place(self) -> WandbRun:
@@ -109,7 +126,7 @@ class Wandb(WandbLogger):
                 images = strip(dataset.images((index, seed)).numpy())
                 shown[row.label].append(wandb.Image(images, caption=caption))
         if any(shown.values()):
-            self.experiment.log({"train/stacks": list(chain(*shown.values()))})
+            self.experiment.log({"train/stacks": list(chain(*shown.values()))}, step=0)
 
     def show_result(
         self, record: FinishedRun, predictions: Predictions, dataset: StackDataset, checkpoint: Path
@@ -124,19 +141,23 @@ class Wandb(WandbLogger):
         counts = np.sum(scores.confusion, axis=1).tolist()
         by_class = zip(labels, counts, scores.precision, scores.recall, scores.f1, strict=True)
         columns = ["class", "stacks", "precision", "recall", "F1"]
-        shown = {
+        confusion = wandb.plot.confusion_matrix(
+            y_true=predictions.targets.tolist(),
+            preds=predictions.predicted.tolist(),
+            class_names=labels,
+            title=f"{split}: true and predicted",
+        )
+        confusion.set_key(f"{split}/confusion")
+        # as `log` does, which would also add the size of the chart's table to the history
+        self.experiment._config_callback(confusion.spec.config_key, confusion.spec.config_value)
+        tables = {
             f"{split}/classes": wandb.Table(columns, [list(row) for row in by_class]),
-            f"{split}/confusion": wandb.plot.confusion_matrix(
-                y_true=predictions.targets.tolist(),
-                preds=predictions.predicted.tolist(),
-                class_names=labels,
-                title=f"{split}: true and predicted",
-            ),
+            confusion.spec.table_key: confusion.table,
         }
         if self.mistakes:
-            shown[f"{split}/mistakes"] = self._mistakes(predictions, dataset)
+            tables[f"{split}/mistakes"] = self._mistakes(predictions, dataset)
         with tables_kept_by(self.experiment):
-            self.experiment.log(shown)
+            self.experiment.summary.update(tables)
         summary = record.throughput.model_dump()
         summary |= {f"{split}/{s}": getattr(scores, s) for s in ("accuracy", "uar", "macro_f1")}
         summary |= {key: getattr(record, key) for key in ("parameters", "best_epoch", "seconds")}
@@ -241,8 +262,9 @@ def log_sweep(
     """
     name = f"{place.project} {sweep_dir.absolute()}"  # a repeated report has the same id
     run_id = "sweep" + hashlib.sha256(name.encode()).hexdigest()[:8]
-    for earlier in sweep_dir.glob(f"wandb/offline-run-*-{run_id}"):
-        shutil.rmtree(earlier)
+    folder = sweep_dir / SWEEP_RUN
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
     run = wandb.init(
         **place.model_dump(include={"entity", "project", "group"}),
         **init_settings(),
@@ -250,14 +272,15 @@ def log_sweep(
         name=f"sweep {sweep_dir.name}",
         job_type="sweep",
         tags=["sweep"],
-        dir=str(sweep_dir),
+        dir=str(folder),
     )
-    table = wandb.Table(list(columns), [list(row) for row in rows])
+    run.log({"confusion": wandb.Image(str(confusion))})
     with tables_kept_by(run):
-        run.log({"results": table, "confusion": wandb.Image(str(confusion))})
+        run.summary["results"] = wandb.Table(list(columns), [list(row) for row in rows])
     directory = Path(run.dir).parent
     run.finish()
     if wandb_mode() == "offline":
+        log.info("compare the curves of the sweep's runs with: wandb leet %s", sweep_dir / "wandb")
         log.info("the sweep's W&B run is offline; upload it with: wandb sync %s", directory)
 
 

@@ -39,7 +39,15 @@ from emotion.models.weights import load_weights, read_checkpoint
 from emotion.provenance import provenance
 from emotion.stacks.build_report import count_dropped
 from emotion.training.build import build_datamodule, build_module, build_recipe, start_backbone
-from emotion.training.cell import CURVES_FILE, clear, describe_cell, sweep_name, why_run
+from emotion.training.cell import (
+    CURVES_FILE,
+    cell_id,
+    clear,
+    describe_cell,
+    sweep_name,
+    wandb_dir,
+    why_run,
+)
 from emotion.training.checkpoint import (
     LAST,
     WholeCheckpoints,
@@ -101,8 +109,9 @@ def run_cell(
     hydra = HydraConfig.get()
     if cfg.trainer.strategy != "auto" and hydra.mode == RunMode.MULTIRUN:
         # that command is no sweep, and could not tell W&B the name of this one
-        group = [f"logger.wandb.group='{sweep_name()}'"] if "wandb" in cfg.logger else []
-        run_alone([*hydra.overrides.task, *group], run_dir)
+        ours = {"group": sweep_name(), "save_dir": wandb_dir()} if "wandb" in cfg.logger else {}
+        more = [f"logger.wandb.{key}='{value}'" for key, value in ours.items()]
+        run_alone([*hydra.overrides.task, *more], run_dir)
         return read_record(run_dir)
     try:
         record = train_and_evaluate(cfg, run_dir, callbacks)
@@ -146,7 +155,7 @@ def train_and_evaluate(
         f"{model_title(cfg.model.backbone, cfg.model.inputs)}, {datamodule.num_images} images of "
         f"{datamodule.image_px} px, {num_parameters(module):,} parameters; stacks: {stacks}"
     )
-    loggers = build_loggers(cfg, datamodule, start, epochs_done)
+    loggers = build_loggers(cfg, run_dir, datamodule, start, epochs_done)
     trainer.loggers = loggers
     datamodule.first_epoch = epochs_done
     start_s = time.monotonic()
@@ -272,7 +281,11 @@ def find_start(cfg: DictConfig, run_dir: Path, module: ClassifierModule) -> tupl
 
 
 def build_loggers(
-    cfg: DictConfig, datamodule: StackDataModule, start: Path | None, epochs_done: int
+    cfg: DictConfig,
+    run_dir: Path,
+    datamodule: StackDataModule,
+    start: Path | None,
+    epochs_done: int,
 ) -> list[Logger]:
     """Build the loggers of the config, resumed if training is, and log the config to them."""
     if not is_first_process():
@@ -281,8 +294,11 @@ def build_loggers(
     settings = OmegaConf.to_container(cfg, resolve=True)
     settings["data"].pop("download_id", None)  # a private link does not belong on a dashboard
     for logger in loggers:
-        if start and isinstance(logger, Curves | Wandb):
+        if start and isinstance(logger, Curves):
             logger.go_on(start.parent, epochs_done - 1)
+        if isinstance(logger, Wandb):
+            resumes = start is not None and start.parent.resolve() == run_dir.resolve()
+            logger.start(run_dir, cell_id(cfg), resumes=resumes)
         logger.log_hyperparams(settings)
         if isinstance(logger, Wandb):
             logger.show_stacks(datamodule.train_dataloader())

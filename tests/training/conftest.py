@@ -1,6 +1,7 @@
 """Fixtures of this wing: train.py, called in this process on two synthetic clips per class."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -29,10 +30,13 @@ def run_train(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, demo_cache) -> Ca
 
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Return a function that calls another one, whose training stops before an epoch."""
+    """Return a function that calls another one, whose training stops before an epoch.
+
+    A sweep (`raises=False`) records the error of the cell.
+    """
     from emotion.training.callbacks import SeededEpochs
 
-    def call(task: Callable[[], object], epoch: int) -> None:
+    def call(task: Callable[[], object], epoch: int, *, raises: bool = True) -> None:
         seed_epoch = SeededEpochs.on_train_epoch_start
 
         def stop(self, trainer, module):
@@ -42,7 +46,7 @@ def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
         with monkeypatch.context() as patch:
             patch.setattr(SeededEpochs, "on_train_epoch_start", stop)
-            with pytest.raises(InterruptedError):
+            with pytest.raises(InterruptedError) if raises else nullcontext():
                 task()
 
     return call

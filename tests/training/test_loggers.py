@@ -10,6 +10,7 @@ from unittest import mock
 import cv2
 import numpy as np
 import pytest
+import wandb
 from hydra.utils import instantiate
 from sklearn import metrics as independent
 
@@ -118,8 +119,10 @@ def runs(sweep) -> list[tuple[OfflineRun, FinishedRun]]:
     """Return each fold's W&B run and its record, in the order of the folds."""
     found = []
     for path in sweep.glob("*/metrics.json"):
-        (folder,) = path.parent.glob("wandb/offline-run-*")
-        found.append((OfflineRun(folder), read_record(path.parent)))
+        record = read_record(path.parent)
+        (folder,) = sweep.glob(f"wandb/offline-run-*-{record.wandb.id}")
+        found.append((OfflineRun(folder), record))
+    assert len(found) == len(list(sweep.glob("wandb/offline-run-*")))
     return sorted(found, key=lambda run: run[1].split.fold)
 
 
@@ -140,8 +143,9 @@ def test_name_tags_group_config_and_commit(runs):
 def test_nothing_is_logged_twice(runs):
     for run, record in runs:
         assert set(run.times_set.values()) == {1}
-        for key in ("train/stacks", "test/classes", "test/confusion_table", "test/mistakes"):
-            assert len(run.logged(key)) == 1, key
+        assert len(run.logged("train/stacks")) == 1
+        for key in ("test/classes", "test/confusion_table", "test/mistakes"):
+            assert run.times_summarized[key] == 1, key
         for key in ("train/loss", "train/accuracy", "val/loss", "val/accuracy"):
             assert len(run.logged(key)) == record.epochs == 2, key
         paths = list(run.folder.rglob("*.png"))
@@ -151,11 +155,10 @@ def test_nothing_is_logged_twice(runs):
 @pytest.mark.slow
 def test_curves_are_those_of_the_csv_file(runs, sweep):
     for run, _ in runs:
-        (path,) = (
-            p for p in sweep.glob("*/curves/metrics.csv") if run.folder.is_relative_to(p.parents[1])
-        )
-        with open(path) as file:
+        with open(sweep / run.run.display_name / "curves" / "metrics.csv") as file:
             rows = list(csv.DictReader(file))
+        assert run.charts == rows[0].keys() - {"epoch", "step"}  # numbers of tables are none
+        assert [row["_step"] for row in run.history] == [0, 1, 2]  # a gallery, and the epochs
         for key in ("train/loss", "val/accuracy"):
             assert run.logged(key) == pytest.approx([float(row[key]) for row in rows if row[key]])
 
@@ -185,8 +188,7 @@ def test_gallery_shows_the_stacks_of_the_first_epoch(runs, demo_cache, compose):
 @pytest.mark.slow
 def test_scores_matrix_and_mistakes_agree_with_predictions(runs, sweep):
     for run, _ in runs:
-        (folder,) = (p.parent for p in sweep.glob("*/metrics.json")
-                     if run.folder.is_relative_to(p.parent))  # fmt: skip
+        folder = sweep / run.run.display_name
         predictions = read_record(folder).predictions(folder).of_split("test")
         predicted = predictions.probabilities.argmax(axis=1)
         labels = predictions.labels
@@ -233,8 +235,9 @@ def test_best_checkpoint_alone_is_an_artifact(runs, sweep):
 
 @pytest.mark.slow
 def test_sweep_has_one_run_with_its_results(sweep, runs):
-    (folder,) = sweep.glob("wandb/offline-run-*")  # although it was reported twice
+    (folder,) = sweep.glob("wandb/sweep/wandb/offline-run-*")  # although it was reported twice
     run = OfflineRun(folder)
+    assert run.charts == set()
     assert run.run.display_name == "sweep two" and run.run.run_group == "two"
     columns, rows = run.table("results")
     (row,) = rows
@@ -245,6 +248,19 @@ def test_sweep_has_one_run_with_its_results(sweep, runs):
     assert shown["accuracy low"] <= shown["accuracy"] <= shown["accuracy high"]
     (picture,) = run.logged("confusion")
     assert run.file(picture["path"]).read_bytes() == (sweep / "confusion.png").read_bytes()
+
+
+@pytest.mark.slow
+def test_the_confusion_matrix_is_the_chart_that_log_makes(runs, tmp_path):
+    run, _ = runs[0]
+    chart = wandb.plot.confusion_matrix(
+        y_true=[0], preds=[0], class_names=["x"], title="test: true and predicted"
+    )
+    with wandb.init(mode="offline", dir=tmp_path, settings=wandb.Settings(silent=True)) as logged:
+        logged.log({"test/confusion": chart})
+    (folder,) = tmp_path.glob("wandb/offline-run-*")
+    expected = OfflineRun(folder).config["_wandb"]["visualize"]
+    assert run.config["_wandb"]["visualize"] == expected
 
 
 @pytest.mark.slow
@@ -265,7 +281,7 @@ def test_a_resumed_run_continues_its_wandb_run(run_train, interrupt, tmp_path, c
     first, second, third = parts("run")
     assert first.run.run_id == second.run.run_id == third.run.run_id
     steps = [row["_step"] for part in (first, second, third) for row in part.history]
-    assert len(steps) == len(set(steps)) and steps == sorted(steps)
+    assert steps == [0, 1, 2, 3]
     assert [len(part.logged("train/loss")) for part in (first, second, third)] == [1, 1, 1]
     assert [len(part.logged("train/stacks")) for part in (first, second, third)] == [1, 0, 0]
     upload = f"wandb sync {first.folder} && wandb sync --append {second.folder} {third.folder}"
@@ -278,3 +294,29 @@ def test_a_resumed_run_continues_its_wandb_run(run_train, interrupt, tmp_path, c
     assert len({first.run.run_id, elsewhere.run.run_id, anew.run.run_id}) == 3
     assert len(anew.logged("train/stacks")) == 1
     assert f"wandb sync {anew.folder}\n" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_cell_of_a_sweep_continues_or_replaces_its_wandb_run(run_train, interrupt, tmp_path):
+    arguments = ("hydra.mode=MULTIRUN", "logger=wandb", "sweep=s", "trainer.max_epochs=2")
+    resumed = (*arguments, "seed=0", "ckpt_path=last")
+
+    def runs(seed: int) -> list[OfflineRun]:
+        """Read the parts of the W&B runs of a seed, in order."""
+        found = map(OfflineRun, sorted((tmp_path / "sweeps/s/wandb").glob("offline-run-*")))
+        return [run for run in found if run.config["seed"] == seed]
+
+    def sweep(*arguments: str) -> None:
+        with pytest.raises(SystemExit):  # a cell fails
+            run_train(*arguments)
+
+    interrupt(lambda: sweep(*arguments, "seed=0,1"), epoch=1, raises=False)
+    assert len(runs(seed=0)) == len(runs(seed=1)) == 1
+    run_train(*resumed)
+    first, second = runs(seed=0)
+    assert first.run.run_id == second.run.run_id
+    assert [row["_step"] for part in (first, second) for row in part.history] == [0, 1, 2]
+    run_train(*arguments, "seed=1")  # from its first epoch
+    (anew,) = runs(seed=1)
+    assert [row["_step"] for row in anew.history] == [0, 1, 2]
+    assert len(runs(seed=0)) == 2
