@@ -5,16 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from emotion.errors import UserError
 from emotion.escape import for_terminal
 from emotion.evaluation.predictions import PROBABILITY
 from emotion.evaluation.reasons import Reason
 from emotion.stacks.face_crop import Box
 from emotion.tables import write_table
+
+if TYPE_CHECKING:
+    import pandas
 
 Probabilities = Mapping[str, float]  # label -> calibrated probability; they sum to 1
 DIGITS = 6  # of probabilities in files
@@ -101,10 +105,7 @@ class Answer:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything except the faces and features, in plain types.
-
-        `pandas.DataFrame([answer.to_dict() for answer in answers])` has one row per clip.
-        """
+        """Return everything except the faces and features, in plain types."""
 
         def values_of(window: Window, *keys: str) -> dict[str, Any]:
             values = self.times(window) | {key: getattr(window, key) for key in ("label", *keys)}
@@ -203,6 +204,31 @@ def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> N
             probabilities = rounded(part.probabilities) or {}
             rows.append(values | {PROBABILITY + label: p for label, p in probabilities.items()})
     write_table(path, columns, rows)
+
+
+def to_dataframe(answers: Iterable[Answer]) -> "pandas.DataFrame":
+    """Put answers into a table, one row per clip.
+
+    Returns:
+        The columns `clip`, `label`, `runner_up`, `unsure`, `num_faces`, `num_frames`, `fps` and
+        `failed`, the probability `p_<class>` of every class, `why` and `reason` in words. What a
+        clip does not have is missing (NaN or None).
+
+    Raises:
+        UserError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("a table of answers needs pandas: pip install pandas") from None
+    keys = "clip", "label", "runner_up", "unsure", "num_faces", "num_frames", "fps", "failed"
+    rows = [
+        {key: getattr(answer, key) for key in keys}
+        | {PROBABILITY + label: p for label, p in (answer.probabilities or {}).items()}
+        | {"why": in_words(answer.why), "reason": "; ".join(answer.reasons)}
+        for answer in answers
+    ]
+    return pandas.DataFrame(rows, columns=None if rows else list(keys))
 
 
 def shown(text: str) -> str:

@@ -5,7 +5,7 @@ settings in the model's recipe, so that the model gets the input that it was tra
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import count
 from multiprocessing import parent_process
@@ -16,6 +16,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from emotion.clips.frames import Frames
 from emotion.clips.read_ahead import ReadAhead
 from emotion.clips.still import Still
 from emotion.clips.video import Video
@@ -192,10 +193,12 @@ class EmotionRecognizer:
         """Judge the (D,) features of a clip, see `Answer.features`, with what is known now."""
         return self.person_judge.verdict(self._person, np.array(features))
 
-    def _segments(self, video: Video | Still) -> Iterator[Segment]:
+    def _segments(self, video: Video | Still | Frames) -> Iterator[Segment]:
         settings = self.settings
+        # workers already use all cores, and the frames of a program are its own affair
+        is_read_here = parent_process() is not None or isinstance(video, Frames)
         return crop_segments(
-            video if parent_process() else ReadAhead(video),  # workers already use all cores
+            video if is_read_here else ReadAhead(video),
             face_cropper(settings, self.face_model),
             settings.segment_frames,
             settings.interval,
@@ -203,21 +206,32 @@ class EmotionRecognizer:
             settings.start,
         )
 
-    def predict(self, clip: str | PathLike, stride: int | None = None) -> Answer:
+    def predict(
+        self,
+        clip: str | PathLike | Iterable[np.ndarray],
+        stride: int | None = None,
+        *,
+        fps: float | None = None,
+    ) -> Answer:
         """Predict the emotion in a clip.
 
         Args:
-            clip: a video file, or a picture.
+            clip: a video file, or a picture; or upright frames in order, (H, W, 3) uint8 RGB
+                arrays.
             stride: frames from one window to the next, for predictions over time; a multiple of
                 the cached interval. None for no windows.
+            fps: frames per second of the arrays; a file has its own.
 
         Raises:
-            UserError: the stride is not allowed.
+            UserError: the stride, the frame rate or a frame is not allowed.
             VideoError: the clip cannot be read.
         """
         settings = self.settings
         self.check_stride(stride)
-        video = open_sampled(Path(clip), settings)
+        is_file = isinstance(clip, str | PathLike)
+        if is_file != (fps is None):
+            raise UserError("fps: arrays need a frame rate, predict(arrays, fps=30); a file has it")
+        video = open_sampled(Path(clip), settings) if is_file else Frames(clip, fps)
         segments: list[SegmentAnswer] = []
         windows: list[Window] = []
         faces: list[SampledFace] = []
@@ -239,7 +253,7 @@ class EmotionRecognizer:
         probabilities, features = self._whole(segments), mean_features(segments)
         label, runner_up = top_labels(probabilities)
         return Answer(
-            clip=str(clip),
+            clip=str(clip) if is_file else "frames",
             label=label,
             runner_up=runner_up,
             probabilities=probabilities,
