@@ -33,7 +33,8 @@ class Frames:
         converter = VideoReformatter()
         number = -1
         for number, array in enumerate(self.arrays):
-            shape, dtype = getattr(array, "shape", ()), getattr(array, "dtype", type(array))
+            shape: tuple[int, ...] = getattr(array, "shape", ())
+            dtype = getattr(array, "dtype", type(array))
             if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
                 raise UserError(
                     f"frame {number} must be an (H, W, 3) uint8 RGB array, got {shape} {dtype}"

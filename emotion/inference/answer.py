@@ -131,10 +131,13 @@ def top_label(probabilities: Probabilities | None) -> str | None:
 
 def top_labels(probabilities: Probabilities | None) -> tuple[str | None, str | None]:
     """Return the most probable label and the runner-up; None and None without probabilities."""
-    if not probabilities:
-        return None, None
-    first, *others = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
-    return first, others[0] if others else None
+    first, second, *_ = [*ranked(probabilities or {}), None, None]
+    return first, second
+
+
+def ranked(probabilities: Probabilities) -> list[str]:
+    """Return the labels, the most probable one first; of equals, the one that is listed first."""
+    return sorted(probabilities, key=probabilities.__getitem__, reverse=True)
 
 
 def summary(probabilities: Probabilities | None, unsure_below: float) -> str:
@@ -147,7 +150,7 @@ def summary(probabilities: Probabilities | None, unsure_below: float) -> str:
     """
     if not probabilities:
         return "no face"
-    label = top_label(probabilities)
+    label = ranked(probabilities)[0]
     text = f"{label} {probabilities[label]:.0%}"
     return text if probabilities[label] >= unsure_below else f"unsure ({text})"
 
@@ -163,7 +166,9 @@ def in_words(why: Sequence[Reason]) -> str:
 
 def rounded(probabilities: Probabilities | None) -> dict[str, float] | None:
     """Round probabilities for a file."""
-    return probabilities and {label: round(p, DIGITS) for label, p in probabilities.items()}
+    if probabilities is None:
+        return None
+    return {label: round(p, DIGITS) for label, p in probabilities.items()}
 
 
 @contextmanager
@@ -184,18 +189,18 @@ def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> N
     columns += [PROBABILITY + label for label in labels] + ["reason"]
     rows = []
     for answer in answers:
-        whole = {"level": "clip", "unsure": answer.unsure, "reason": "; ".join(answer.reasons)}
+        whole: dict[str, Any] = {
+            "level": "clip",
+            "unsure": answer.unsure,
+            "reason": "; ".join(answer.reasons),
+        }
         if answer.fps:
             whole |= {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)}
-        segments = [
-            (
-                part,
-                {"level": "segment", "segment": part.number, "reason": part.reason}
-                | answer.times(part),
-            )
-            for part in answer.segments
-        ]
-        for part, values in [(answer, whole), *segments]:
+        parts: list[tuple[Answer | SegmentAnswer, dict[str, Any]]] = [(answer, whole)]
+        for segment in answer.segments:
+            values = {"level": "segment", "segment": segment.number, "reason": segment.reason}
+            parts.append((segment, values | answer.times(segment)))
+        for part, values in parts:
             values |= {
                 "clip": for_terminal(answer.clip),
                 "label": part.label,

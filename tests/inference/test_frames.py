@@ -48,7 +48,7 @@ RGB = np.zeros((64, 64, 3), np.uint8)
         ([RGB], None, "frame rate"),
         ([RGB], 0, "fps must be more than 0"),
         ([RGB], float("nan"), "fps must be more than 0"),
-        ("clip.mp4", 30, "a file has it"),
+        ("clip.mp4", 30, "a file has its own"),
     ],
 )
 def test_what_is_no_frame_or_rate_is_named(frames, fps, named: str):
