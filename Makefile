@@ -65,11 +65,12 @@ test: $(TESTED) lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 test-all: $(TESTED) lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
 	$(RUN) -m pytest -n auto --dist loadgroup
 
-lint: install  ## check style, format, spelling and the direction of imports
+lint: install  ## check style, format, spelling, types and the direction of imports
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 	$(VENV)/bin/codespell
 	$(VENV)/bin/lint-imports
+	$(RUN) -m mypy
 
 docs: $(VENV)/docs  ## renew docs/settings.md and build the site in outputs/site
 	$(RUN) -m docs.settings

@@ -1,18 +1,25 @@
 """Make the README's pictures from a finished demo: python -m docs.pictures outputs/sweeps/<when>.
 
-One of `stacks`, `confusion`, `report` and `predictions` after the folder makes that one alone.
+One of `stacks`, `confusion`, `report`, `dashboard` and `predictions` after the folder makes that
+one alone.
 """
 
 import argparse
+import os
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 from hydra import compose, initialize_config_dir
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageDraw, ImageFont
 
 from emotion.cli import CONF_DIR
 from emotion.clips.video import Video
@@ -22,9 +29,16 @@ from emotion.reports.report import page_path
 from emotion.stacks.build import CacheBuilder
 from emotion.stacks.stack import read_stack
 
+if TYPE_CHECKING:
+    import pyte
+
 DOCS = Path(__file__).parent
 TILE_PX = 112
 PAGE_PX = (1280, 1500)  # of the report
+SCREEN = (150, 38)  # columns and lines of the dashboard
+CHARACTER_PX = (8, 15)  # of one of its characters
+# Columns and rows of the dots of a Braille character, by their bits from the lowest on
+BRAILLE_DOTS = ((0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3))
 STACK_CLIPS = ("Anger_0002", "Happy_0004", "Neutral_0003", "Sad_0009", "Shock_0002")
 FRAMES = (0, 15, 30, 45, 60, 75)
 TEST_CLIPS = ("Happy_0025", "Sad_0026", "Shock_0025")  # of people whom training never sees
@@ -106,10 +120,66 @@ def photograph_report(sweep_dir: Path) -> None:
         )  # fmt: skip
 
 
+def photograph_dashboard(sweep_dir: Path) -> None:
+    """Draw the screen of `wandb leet` with all runs of a sweep selected: dashboard.png."""
+    from tests.terminal import Terminal  # needs pyte and a system with pseudo-terminals
+
+    runs = list((sweep_dir / "wandb").glob("*run-*"))
+    with tempfile.TemporaryDirectory() as config:
+        terminal = Terminal(
+            [str(Path(sys.executable).with_name("wandb")), "leet", str(sweep_dir / "wandb")],
+            os.environ | {"WANDB_CONFIG_DIR": config},
+            *SCREEN,
+        )
+        terminal.wait_for(lambda text: "val/loss" in text)
+        for number in range(2, len(runs) + 1):
+            terminal.type("s")
+            terminal.type(" ")
+            terminal.wait_for(lambda text, n=number: len(re.findall("^ [▶●]", text, re.M)) == n)
+        end_s = time.monotonic() + 3  # it loads the curves
+        while time.monotonic() < end_s:
+            terminal.read(0.1)
+        draw_screen(terminal.screen).save(DOCS / "dashboard.png", optimize=True)
+        terminal.close()
+
+
+def draw_screen(screen: "pyte.Screen") -> Image.Image:
+    """Draw the characters of a terminal's screen with their colors."""
+    width, height = CHARACTER_PX
+    weights = {False: "", True: ":bold"}
+    fonts = {
+        bold: ImageFont.truetype(findfont(f"DejaVu Sans Mono{weight}"), 13)
+        for bold, weight in weights.items()
+    }
+    picture = Image.new("RGB", (screen.columns * width, screen.lines * height), "#111111")
+    draw = ImageDraw.Draw(picture)
+    for line, column in np.ndindex(screen.lines, screen.columns):
+        character = screen.buffer[line][column]
+        x, y = column * width, line * height
+        color = "#d0d0d0" if character.fg == "default" else hexadecimal(character.fg)
+        if character.bg != "default":
+            draw.rectangle((x, y, x + width, y + height), fill=hexadecimal(character.bg))
+        code = ord(character.data[0]) if character.data else 0
+        if 0x2800 <= code < 0x2900:  # Braille, which the font does not have
+            for bit, (across, down) in enumerate(BRAILLE_DOTS):
+                if code >> bit & 1:
+                    dot = (x + (0.25 + across / 2) * width, y + (0.125 + down / 4) * height)
+                    draw.circle(dot, 1.5, fill=color)
+        else:
+            draw.text((x, y), character.data, fill=color, font=fonts[character.bold])
+    return picture
+
+
+def hexadecimal(color: str) -> str:
+    """Return a color of pyte, six hexadecimal digits or a name, as Pillow reads it."""
+    return f"#{color}" if re.fullmatch("[0-9a-f]{6}", color) else color.removeprefix("bright")
+
+
 PICTURES = {
     "stacks": draw_stacks,
     "confusion": copy_confusion,
     "report": photograph_report,
+    "dashboard": photograph_dashboard,
     "predictions": draw_predictions,
 }
 

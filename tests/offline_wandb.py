@@ -1,6 +1,7 @@
 """Read back what W&B keeps of a run that is offline, with W&B's own reader."""
 
 import json
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,12 +29,12 @@ class OfflineRun:
         self.folder = folder
         self.config, self.summary, self.history, self.artifacts = {}, {}, [], []
         self.times_set, self.times_summarized = Counter(), Counter()
-        store = DataStore()
         (path,) = folder.glob("run-*.wandb")
-        store.open_for_scan(str(path))
-        while (data := store.scan_data()) is not None:
-            record = Record()
-            record.ParseFromString(data)
+        end_s = time.monotonic() + 20  # `finish` returns before W&B's process has written all
+        while not any(record.HasField("exit") for record in records(path)):
+            assert time.monotonic() < end_s, f"{path} is not finished"
+            time.sleep(0.1)
+        for record in records(path):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 self.run = record.run
@@ -84,6 +85,15 @@ class OfflineRun:
             for entry in artifact.manifest.contents
             if entry.path == path
         )
+
+
+def records(path: Path) -> list[Record]:
+    """Read what has been written to a file of W&B."""
+    store, found = DataStore(), []
+    store.open_for_scan(str(path))
+    while (data := store.scan_data()) is not None:
+        found.append(Record.FromString(data))
+    return found
 
 
 def leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:

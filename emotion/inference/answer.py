@@ -5,16 +5,20 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 from rich.table import Table
 
+from emotion.errors import UserError
 from emotion.escape import for_terminal
 from emotion.evaluation.predictions import PROBABILITY
 from emotion.evaluation.reasons import Reason
 from emotion.stacks.face_crop import Box
 from emotion.tables import write_table
+
+if TYPE_CHECKING:
+    import pandas
 
 Probabilities = Mapping[str, float]  # label -> calibrated probability; they sum to 1
 DIGITS = 6  # of probabilities in files
@@ -101,10 +105,7 @@ class Answer:
         return json.dumps(self.to_dict(), ensure_ascii=False, allow_nan=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return everything except the faces and features, in plain types.
-
-        `pandas.DataFrame([answer.to_dict() for answer in answers])` has one row per clip.
-        """
+        """Return everything except the faces and features, in plain types."""
 
         def values_of(window: Window, *keys: str) -> dict[str, Any]:
             values = self.times(window) | {key: getattr(window, key) for key in ("label", *keys)}
@@ -130,10 +131,13 @@ def top_label(probabilities: Probabilities | None) -> str | None:
 
 def top_labels(probabilities: Probabilities | None) -> tuple[str | None, str | None]:
     """Return the most probable label and the runner-up; None and None without probabilities."""
-    if not probabilities:
-        return None, None
-    first, *others = sorted(probabilities, key=probabilities.__getitem__, reverse=True)
-    return first, others[0] if others else None
+    first, second, *_ = [*ranked(probabilities or {}), None, None]
+    return first, second
+
+
+def ranked(probabilities: Probabilities) -> list[str]:
+    """Return the labels, the most probable one first; of equals, the one that is listed first."""
+    return sorted(probabilities, key=probabilities.__getitem__, reverse=True)
 
 
 def summary(probabilities: Probabilities | None, unsure_below: float) -> str:
@@ -146,7 +150,7 @@ def summary(probabilities: Probabilities | None, unsure_below: float) -> str:
     """
     if not probabilities:
         return "no face"
-    label = top_label(probabilities)
+    label = ranked(probabilities)[0]
     text = f"{label} {probabilities[label]:.0%}"
     return text if probabilities[label] >= unsure_below else f"unsure ({text})"
 
@@ -162,7 +166,9 @@ def in_words(why: Sequence[Reason]) -> str:
 
 def rounded(probabilities: Probabilities | None) -> dict[str, float] | None:
     """Round probabilities for a file."""
-    return probabilities and {label: round(p, DIGITS) for label, p in probabilities.items()}
+    if probabilities is None:
+        return None
+    return {label: round(p, DIGITS) for label, p in probabilities.items()}
 
 
 @contextmanager
@@ -183,18 +189,18 @@ def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> N
     columns += [PROBABILITY + label for label in labels] + ["reason"]
     rows = []
     for answer in answers:
-        whole = {"level": "clip", "unsure": answer.unsure, "reason": "; ".join(answer.reasons)}
+        whole: dict[str, Any] = {
+            "level": "clip",
+            "unsure": answer.unsure,
+            "reason": "; ".join(answer.reasons),
+        }
         if answer.fps:
             whole |= {"start_s": 0.0, "stop_s": answer.seconds(answer.num_frames)}
-        segments = [
-            (
-                part,
-                {"level": "segment", "segment": part.number, "reason": part.reason}
-                | answer.times(part),
-            )
-            for part in answer.segments
-        ]
-        for part, values in [(answer, whole), *segments]:
+        parts: list[tuple[Answer | SegmentAnswer, dict[str, Any]]] = [(answer, whole)]
+        for segment in answer.segments:
+            values = {"level": "segment", "segment": segment.number, "reason": segment.reason}
+            parts.append((segment, values | answer.times(segment)))
+        for part, values in parts:
             values |= {
                 "clip": for_terminal(answer.clip),
                 "label": part.label,
@@ -203,6 +209,31 @@ def write_csv(path: Path, answers: Iterable[Answer], labels: Sequence[str]) -> N
             probabilities = rounded(part.probabilities) or {}
             rows.append(values | {PROBABILITY + label: p for label, p in probabilities.items()})
     write_table(path, columns, rows)
+
+
+def to_dataframe(answers: Iterable[Answer]) -> "pandas.DataFrame":
+    """Put answers into a table, one row per clip.
+
+    Returns:
+        The columns `clip`, `label`, `runner_up`, `unsure`, `num_faces`, `num_frames`, `fps` and
+        `failed`, the probability `p_<class>` of every class, `why` and `reason` in words. What a
+        clip does not have is missing (NaN or None).
+
+    Raises:
+        UserError: pandas is not installed.
+    """
+    try:
+        import pandas
+    except ImportError:
+        raise UserError("a table of answers needs pandas: pip install pandas") from None
+    keys = "clip", "label", "runner_up", "unsure", "num_faces", "num_frames", "fps", "failed"
+    rows = [
+        {key: getattr(answer, key) for key in keys}
+        | {PROBABILITY + label: p for label, p in (answer.probabilities or {}).items()}
+        | {"why": in_words(answer.why), "reason": "; ".join(answer.reasons)}
+        for answer in answers
+    ]
+    return pandas.DataFrame(rows, columns=None if rows else list(keys))
 
 
 def shown(text: str) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from emotion.evaluation.reasons import Reason, reasons
-from emotion.inference.answer import top_labels
+from emotion.inference.answer import ranked
 from emotion.models.person_model import UNKNOWN, Person, PersonModel
 
 MAX_REASONS = 3
@@ -80,7 +80,7 @@ class Judge:
         """Judge the (D,) features of a clip."""
         features = np.asarray(features, np.float64)
         (probabilities,) = self.probabilities(person, features[None])
-        label, other = top_labels(probabilities)
+        label, other, *_ = ranked(probabilities)
         return Verdict(
             label,
             other,

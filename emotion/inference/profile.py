@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
@@ -12,7 +12,7 @@ from emotion.config import MAX_LABELS
 from emotion.errors import DamagedFile, UserError
 from emotion.files import claimed, read_sealed, read_whole, write_sealed
 
-VERSION = 1  # of the JSON; counts up when a key changes its meaning
+VERSION: Final = 1  # of the JSON; counts up when a key changes its meaning
 MAX_CLIPS = 2000  # those of face models then take 50 MB
 DIGITS = 7  # significant, of features: float32 has as many
 

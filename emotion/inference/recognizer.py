@@ -5,17 +5,18 @@ settings in the model's recipe, so that the model gets the input that it was tra
 """
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import KW_ONLY, dataclass, replace
 from itertools import count
 from multiprocessing import parent_process
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
+from emotion.clips.frames import Frames
 from emotion.clips.read_ahead import ReadAhead
 from emotion.clips.still import Still
 from emotion.clips.video import Video
@@ -34,6 +35,7 @@ from emotion.inference.answer import (
 from emotion.inference.backends import Backend, StarterBackend, find_model, load_model
 from emotion.inference.judge import Judge, Verdict, threshold
 from emotion.inference.profile import Profile, change_profile
+from emotion.models.person_model import PersonModel
 from emotion.models.recipe import Recipe
 from emotion.models.temperature import calibrate
 from emotion.stacks.cutter import face_cropper, one_at_a_time, open_sampled
@@ -69,8 +71,8 @@ class EmotionRecognizer:
     _: KW_ONLY
     min_frames: int | None = None
     unsure_below: float | None = None
-    face_model: str | PathLike | None = None
-    person: str | PathLike | None = None
+    face_model: str | PathLike[str] | None = None
+    person: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         """Check the values and replace None by the recipe's."""
@@ -87,13 +89,12 @@ class EmotionRecognizer:
             unsure_below = threshold(trained, given, knows_person=True)
             explains = "blendshapes" in PARTS.get(self.recipe.inputs, ())
             self._judge = Judge(self.recipe.labels, self.person_model, unsure_below, explains)
-            self._begin_profile()
+            self._begin_profile(self.person_model.fingerprint)
         elif self.person is not None:
-            self._check_learns()
+            self._learner()
         self.unsure_below = threshold(trained, given, knows_person=self._knows)
 
-    def _begin_profile(self) -> None:
-        model = self.person_model.fingerprint
+    def _begin_profile(self, model: str) -> None:
         profile = Profile(model=model, labels=self.recipe.labels)
         if self.person is not None:
             self.person = Path(self.person).expanduser()
@@ -103,7 +104,7 @@ class EmotionRecognizer:
 
     @classmethod
     def load(
-        cls, path: str | PathLike, *, num_threads: int = 1, **options: Any
+        cls, path: str | PathLike[str], *, num_threads: int = 1, **options: Any
     ) -> "EmotionRecognizer":
         """Load a trained model.
 
@@ -130,30 +131,31 @@ class EmotionRecognizer:
         Raises:
             UserError: the model cannot learn a person.
         """
-        self._check_learns()
+        self._learner()
         return self._profile
 
     @profile.setter
     def profile(self, profile: Profile) -> None:
-        self._check_learns()
-        if profile.model != self.person_model.fingerprint:
+        person_model = self._learner()
+        if profile.model != person_model.fingerprint:
             raise UserError("the profile was learned with another model")
         kept = profile.clips.values()
-        if any(len(each.features) != len(self.person_model.center) for each in kept):
+        if any(len(each.features) != len(person_model.center) for each in kept):
             raise DamagedFile("the profile is damaged: its features are not those of the model")
         self._profile = profile
         self._person = self._judge.person(
             [each.features for each in kept], [each.label for each in kept]
         )
 
-    def _check_learns(self) -> None:
+    def _learner(self) -> PersonModel:
         if self.person_model is None:
             raise UserError(
                 f"person: {self.recipe.title} cannot learn a person: it needs a model that is not "
                 "int8, trained on clips of at least three known subjects"
             )
+        return self.person_model
 
-    def observe(self, clip: str | PathLike, label: str | None = None) -> None:
+    def observe(self, clip: str | PathLike[str], label: str | None = None) -> None:
         """Learn from a clip of the person, and write their file if there is one.
 
         Args:
@@ -165,7 +167,7 @@ class EmotionRecognizer:
                 clip has no face.
             VideoError: the clip cannot be read.
         """
-        self._check_learns()
+        self._learner()
         clip_id = file_digest(Path(clip))
         known = self._profile.clips.get(clip_id)
         features = known.features if known else self.predict(clip).features
@@ -173,51 +175,71 @@ class EmotionRecognizer:
             raise UserError(f"{clip} cannot be observed: it has no segment with enough faces")
         self._change(lambda profile: profile.observe(clip_id, features, label))
 
-    def forget(self, clip: str | PathLike) -> None:
+    def forget(self, clip: str | PathLike[str]) -> None:
         """Forget a clip of the person, and write their file if there is one."""
-        self._check_learns()
+        self._learner()
         clip_id = file_digest(Path(clip))
         self._change(lambda profile: profile.forget(clip_id))
 
     def _change(self, change: Callable[[Profile], Profile]) -> None:
-        self.profile = change_profile(self.person, self._profile, change)
+        file = None if self.person is None else Path(self.person)
+        self.profile = change_profile(file, self._profile, change)
 
     @property
     def person_judge(self) -> Judge:
         """The person model with its labels and threshold; raises as `profile`."""
-        self._check_learns()
+        self._learner()
         return self._judge
 
     def judge(self, features: Sequence[float]) -> Verdict:
         """Judge the (D,) features of a clip, see `Answer.features`, with what is known now."""
         return self.person_judge.verdict(self._person, np.array(features))
 
-    def _segments(self, video: Video | Still) -> Iterator[Segment]:
+    def _segments(self, video: Video | Still | Frames) -> Iterator[Segment]:
         settings = self.settings
+        # workers already use all cores, and the frames of a program are its own affair
+        is_read_here = parent_process() is not None or isinstance(video, Frames)
         return crop_segments(
-            video if parent_process() else ReadAhead(video),  # workers already use all cores
-            face_cropper(settings, self.face_model),
+            video if is_read_here else ReadAhead(video),
+            face_cropper(settings, None if self.face_model is None else fspath(self.face_model)),
             settings.segment_frames,
             settings.interval,
             settings.by,
             settings.start,
         )
 
-    def predict(self, clip: str | PathLike, stride: int | None = None) -> Answer:
+    def predict(
+        self,
+        clip: str | PathLike[str] | Iterable[np.ndarray],
+        stride: int | None = None,
+        *,
+        fps: float | None = None,
+    ) -> Answer:
         """Predict the emotion in a clip.
 
         Args:
-            clip: a video file, or a picture.
+            clip: a video file, or a picture; or upright frames in order, (H, W, 3) uint8 RGB
+                arrays.
             stride: frames from one window to the next, for predictions over time; a multiple of
                 the cached interval. None for no windows.
+            fps: frames per second of the arrays; a file has its own.
 
         Raises:
-            UserError: the stride is not allowed.
+            UserError: the stride, the frame rate or a frame is not allowed.
             VideoError: the clip cannot be read.
         """
         settings = self.settings
         self.check_stride(stride)
-        video = open_sampled(Path(clip), settings)
+        name = "frames"
+        video: Video | Still | Frames
+        if isinstance(clip, str | PathLike):
+            if fps is not None:
+                raise UserError("fps is the frame rate of arrays; a file has its own")
+            name, video = str(clip), open_sampled(Path(clip), settings)
+        else:
+            if fps is None:
+                raise UserError("arrays need a frame rate: predict(arrays, fps=30)")
+            video = Frames(clip, fps)
         segments: list[SegmentAnswer] = []
         windows: list[Window] = []
         faces: list[SampledFace] = []
@@ -239,11 +261,11 @@ class EmotionRecognizer:
         probabilities, features = self._whole(segments), mean_features(segments)
         label, runner_up = top_labels(probabilities)
         return Answer(
-            clip=str(clip),
+            clip=name,
             label=label,
             runner_up=runner_up,
             probabilities=probabilities,
-            unsure=bool(probabilities) and max(probabilities.values()) < self._threshold,
+            unsure=probabilities is not None and max(probabilities.values()) < self._threshold,
             why=self._why(label, runner_up, features),
             features=features,
             segments=segments,
@@ -274,12 +296,12 @@ class EmotionRecognizer:
         """Return (C,) logits and (D,) features; None without a person model."""
         num_images, step, recipe = self.settings.num_images, self.recipe.step, self.recipe
         is_own = own_crops(faces, num_images)
-        faces = fill_gaps(faces, num_images)
+        filled = fill_gaps(faces, num_images)
         if recipe.inputs == "stacks":
-            stack = np.stack([face.crop for face in faces])
+            stack = np.stack([face.crop for face in filled])
             inputs = model_images(stack, is_own, step, recipe.image_px)
         else:
-            parts = ([getattr(face, part) for face in faces] for part in PARTS[recipe.inputs])
+            parts = ([getattr(face, part) for face in filled] for part in PARTS[recipe.inputs])
             inputs = join_parts([np.stack(part) for part in parts])[take_images(is_own, step)]
         if self.person_model is None:
             return self.backend.classify(inputs[None])[0].astype(np.float64), None
@@ -301,10 +323,10 @@ class EmotionRecognizer:
 
     @property
     def _threshold(self) -> float:
-        return self._judge.unsure_below if self._knows else self.unsure_below
+        return self._judge.unsure_below if self._knows else self.unsure_below or 0.0
 
     def _judged(self, logits: np.ndarray, features: np.ndarray | None) -> Probabilities:
-        if self._knows:
+        if self._knows and features is not None:
             return self._judge.probabilities(self._person, features[None])[0]
         return self._by_label(calibrate(logits[None], self.recipe.temperature)[0])
 
@@ -313,15 +335,16 @@ class EmotionRecognizer:
         of_stacks = [list(s.probabilities.values()) for s in segments if s.probabilities]
         if not of_stacks:
             return None
-        if self._knows:
-            return self.judge(mean_features(segments)).probabilities
+        features = mean_features(segments)
+        if self._knows and features is not None:
+            return self.judge(features).probabilities
         return self._by_label(mean_of_stacks(np.array(of_stacks)))
 
     def _why(
         self, label: str | None, other: str | None, features: Sequence[float] | None
     ) -> Sequence[Reason]:
         """Name what decided for a label against the runner-up."""
-        if label is None or features is None:
+        if label is None or other is None or features is None:
             return ()
         return self._judge.why(self._person, np.array(features), label, other)
 
@@ -331,11 +354,14 @@ class EmotionRecognizer:
     def _classify(self, segment: Segment) -> SegmentAnswer:
         """Classify a segment, or give the reason why it would make no training stack."""
         flaw = unfit(segment, self.settings)
-        logits, features = (None, None) if flaw else self._describe(segment.faces)
+        probabilities = features = None
+        if not flaw:
+            logits, features = self._describe(segment.faces)
+            probabilities = self._judged(logits, features)
         return SegmentAnswer(
             segment.first_frame,
             segment.num_frames,
-            None if flaw else self._judged(logits, features),
+            probabilities,
             segment.number,
             segment.num_faces,
             segment.face_frames,

@@ -96,9 +96,13 @@ class Wandb(WandbLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Log values of an epoch; W&B joins those of train and val to one row of its history."""
+        """Add values to the row of their epoch, which W&B writes when the next one begins.
+
+        Values without an epoch, of a callback that has been added, join the last one.
+        """
         values = dict(metrics)
-        self.experiment.log(values, step=int(values.pop("epoch")) + 1)
+        epoch = values.pop("epoch", None)
+        self.experiment.log(values, step=None if epoch is None else int(epoch) + 1, commit=False)
 
     @property
     def place(self) -> WandbRun:

@@ -4,13 +4,17 @@ import csv
 import io
 import json
 import os
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from emotion.errors import is_machine_fault
-from emotion.inference.answer import Answer, answers_table, json_lines, write_csv
+from emotion import Answer, to_dataframe
+from emotion.errors import UserError, is_machine_fault
+from emotion.evaluation.reasons import Reason
+from emotion.inference.answer import answers_table, json_lines, write_csv
 
 FOREIGN = os.fsdecode(b"clips/\x1b[31m[bold]caf\xe9.mp4")  # the last byte is not UTF-8
 ANSWERS = [
@@ -47,3 +51,17 @@ def test_a_full_disk_names_the_file():
         with json_lines(Path("/dev/full")) as write:
             write(ANSWERS[0])
     assert is_machine_fault(caught.value)
+
+
+def test_a_table_of_answers_has_a_row_per_clip(monkeypatch: pytest.MonkeyPatch):
+    sure = Answer("a.mp4", "Sad", {"Sad": 0.75, "Happy": 0.25}, runner_up="Happy", num_frames=90)
+    sure = replace(sure, why=[Reason("mouth corners down", 1.0), Reason("brows up", 0.5)])
+    table = to_dataframe([sure, Answer("b.mp4", reasons=["no face", "2 faces"], failed=True)])
+    assert list(table["clip"]) == ["a.mp4", "b.mp4"] and list(table["failed"]) == [False, True]
+    assert table["p_Sad"][0] == 0.75 and table[["p_Sad", "p_Happy"]].isna().loc[1].all()
+    assert table["why"][0] == "mouth corners down, brows up"
+    assert table["reason"][1] == "no face; 2 faces"
+    assert len(to_dataframe([])) == 0 and "label" in to_dataframe([])
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(UserError, match="pip install pandas"):
+        to_dataframe([sure])

@@ -363,22 +363,28 @@ import sys
 import emotion
 heavy = {"torch", "cv2", "mediapipe", "numpy", "pytorch_lightning"}
 assert not heavy & set(sys.modules), heavy & set(sys.modules)
-assert emotion.__all__ == ["EmotionRecognizer"]
+assert {"EmotionRecognizer", "to_dataframe"} < set(emotion.__all__)
+assert all(hasattr(emotion, name) for name in emotion.__all__)
 assert not hasattr(emotion, "nonsense")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_the_docs_example_runs(run_dir: Path, happy: Path, tmp_path: Path, monkeypatch, capsys):
+def test_the_docs_examples_run(run_dir: Path, happy: Path, tmp_path: Path, monkeypatch, capsys):
     page = (REPOSITORY / "docs" / "prediction.md").read_text(encoding="utf-8")
-    example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
+    first_example, frames_example = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
     (tmp_path / "outputs" / "runs").mkdir(parents=True)
     mine = shutil.copytree(run_dir, tmp_path / "outputs" / "runs" / "mine")
     (tmp_path / "clip.mp4").symlink_to(happy)
     monkeypatch.chdir(tmp_path)
-    exec(example, {})
+    names = {}
+    exec(first_example, names)
     first, second = capsys.readouterr().out.splitlines()
     recognizer = EmotionRecognizer.load(mine)
     result = recognizer.predict(happy)
     assert first == f"{result.label} {result.probabilities}"
     assert second == f"0 {result.label} {result.probabilities}"
+    pandas = pytest.importorskip("pandas")
+    exec(frames_example, names)
+    table = names["to_dataframe"]([names["answer"]])
+    assert isinstance(table, pandas.DataFrame) and table["label"][0] == result.label

@@ -106,6 +106,7 @@ def sweep(tmp_path_factory, demo_cache):
         "model.backbone=mobilenetv3_small_050",
         "experiment=smoke", "trainer.max_epochs=2", "logger.wandb.log_model=true",
         "logger.wandb.mistakes=4", "logger.wandb.gallery=1",
+        "+callbacks.rates._target_=pytorch_lightning.callbacks.LearningRateMonitor",
         f"paths.cache={demo_cache.directory.parents[1]}", f"paths.output={output}",
     ]  # fmt: skip
     with mock.patch.object(sys, "argv", ["train.py", *arguments]):

@@ -82,6 +82,17 @@ def test_the_main_process_is_announced_only_to_what_starts_meanwhile(monkeypatch
     assert MAIN_PID not in os.environ
 
 
+def test_a_cell_runs_as_a_command_in_its_folder(tmp_path):
+    overrides = ["--cfg", "hydra", "experiment=smoke"]  # prints what it would run
+    done = subprocess.run(
+        [sys.executable, "-c", "from emotion.training.ranks import run_alone; import sys, pathlib\n"
+         "run_alone(sys.argv[2:], pathlib.Path(sys.argv[1]))", tmp_path / "a = b", *overrides],
+        cwd=REPOSITORY, env=environment(), capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert f"  run:\n    dir: {tmp_path}/a = b\n" in done.stdout
+
+
 def test_a_program_that_has_trained_can_start_commands(finished_run):
     """A variable left behind would end every command that a child of it starts."""
     assert MAIN_PID not in os.environ
@@ -114,13 +125,17 @@ def test_two_processes_train_and_validate_every_stack_once(command, tmp_path):
 @pytest.mark.timeout(300)
 def test_cells_of_a_sweep_train_in_two_processes_and_a_failure_stops_no_other(command, tmp_path):
     done = subprocess.run(
-        [*command[:2], "-m", *command[2:], "sweep=ddp", "loader.batch_size=3,4"],
-        env=environment(), capture_output=True, text=True, timeout=280,
+        [*command[:2], "-m", *command[2:], "sweep=ddp", "loader.batch_size=3,4", "logger=wandb"],
+        env=environment() | {"WANDB_MODE": "offline"}, capture_output=True, text=True, timeout=280,
     )  # fmt: skip
     records = [
         json.loads(p.read_text()) for p in (tmp_path / "sweeps" / "ddp").glob("*/metrics.json")
     ]
     assert sorted(record["status"] for record in records) == ["failed", "finished"], done.stderr
+    (place,) = (record["wandb"] for record in records if record["status"] == "finished")
+    assert place["group"] == "ddp"
+    runs = list((tmp_path / "sweeps" / "ddp" / "wandb").glob("offline-run-*"))
+    assert [run.name.endswith(place["id"]) for run in sorted(runs)] == [False, True]
     assert done.returncode != 0
     assert "loader.batch_size" in done.stderr  # 3 is no multiple of two processes
 

@@ -1,0 +1,45 @@
+"""Frames that a program has decoded itself, as a clip."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import av
+import numpy as np
+from av.video.reformatter import VideoReformatter
+
+from emotion.clips.video import MAX_FPS, Picture
+from emotion.errors import UserError
+
+
+@dataclass
+class Frames:
+    """RGB arrays as a clip; implements `Pictures`.
+
+    Attributes:
+        arrays: upright frames in order, (H, W, 3) uint8 RGB each, read once.
+        fps: frames per second, more than 0 and at most 1000.
+    """
+
+    arrays: Iterable[np.ndarray]
+    fps: float
+
+    def __post_init__(self) -> None:
+        """Raise UserError for a wrong frame rate."""
+        if not 0 < self.fps <= MAX_FPS:
+            raise UserError(f"fps must be more than 0 and at most {MAX_FPS:g}, got {self.fps}")
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the frames; raises UserError if there is none, or one of them is no RGB array."""
+        converter = VideoReformatter()
+        number = -1
+        for number, array in enumerate(self.arrays):
+            shape: tuple[int, ...] = getattr(array, "shape", ())
+            dtype = getattr(array, "dtype", type(array))
+            if dtype != np.uint8 or len(shape) != 3 or shape[2] != 3 or 0 in shape:
+                raise UserError(
+                    f"frame {number} must be an (H, W, 3) uint8 RGB array, got {shape} {dtype}"
+                )
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(array), format="rgb24")
+            yield Picture(frame, number / self.fps, converter)
+        if number < 0:
+            raise UserError("there are no frames to predict")
