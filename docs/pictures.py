@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from emotion.cli import CONF_DIR
 from emotion.clips.video import Video
-from emotion.inference.drawing import ANNOTATED, COVER, TIMELINE, render, write_clip
+from emotion.inference.drawing import ANNOTATED, COVER, HEAT_MAP, TIMELINE, render, write_clip
 from emotion.inference.recognizer import EmotionRecognizer
 from emotion.reports.report import page_path
 from emotion.stacks.build import CacheBuilder
@@ -76,7 +76,7 @@ def clip_row(demo: CacheBuilder, clip: str) -> np.ndarray:
 def draw_predictions(sweep_dir: Path) -> None:
     """Draw the predictions of interval 10 for three joined test clips.
 
-    Writes annotated.jpg, timeline.png and cover.jpg.
+    Writes annotated.jpg, timeline.png, cover.jpg and blendshapes.png.
     """
     (run_dir,) = (path.parent for path in sweep_dir.glob("*_interval10_*/metrics.json"))
     clips = demo_builder().source.root
@@ -93,6 +93,7 @@ def draw_predictions(sweep_dir: Path) -> None:
         render(answer, recipe.settings, recipe.unsure_below, scratch)
         shutil.copy(scratch / TIMELINE, DOCS / "timeline.png")
         shutil.copy(scratch / COVER, DOCS / "cover.jpg")
+        shutil.copy(scratch / HEAT_MAP, DOCS / "blendshapes.png")
         pictures = list(Video(scratch / ANNOTATED).pictures())
     frames = np.hstack([pictures[number].rgb() for number in ANNOTATED_FRAMES])
     smaller = cv2.resize(frames, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
