@@ -208,6 +208,7 @@ def random_stacks(cache: Cache, labels: Sequence[str], num: int) -> Iterator[Sta
             fps=30,
             stack_digest=file_digest(path),
             landmarks_digest="",
+            blendshapes_digest="",
         )
 
 
