@@ -30,13 +30,12 @@ try:
 
     from emotion.config import SCHEMAS, check_config, did_you_mean, known_keys
 except ModuleNotFoundError as error:
-    sys.exit(
-        f"error: the package {error.name} is not installed: run `make install`, "
-        "then the script with .venv/bin/python, or `pip install .[train,predict]`"
-    )
+    from emotion.errors import MISSING_PACKAGE
+
+    sys.exit(MISSING_PACKAGE.format(error.name))
 
 from emotion import REPOSITORY
-from emotion.errors import UserError, is_machine_fault
+from emotion.errors import MISSING_PACKAGE, UserError, is_machine_fault
 from emotion.escape import for_terminal
 from emotion.stopping import is_stopped
 
@@ -98,6 +97,8 @@ def mistakes_in_one_line(config_name: str | None = None) -> Iterator[None]:
         yield
     except (UserError, HydraException, OmegaConfBaseException) as error:
         sys.exit(f"error: {for_terminal(one_line(error, config_name))}")
+    except ModuleNotFoundError as error:  # of a package that is imported when it is first needed
+        sys.exit(MISSING_PACKAGE.format(error.name))
     except BrokenProcessPool:  # of hydra/launcher=joblib
         sys.exit(
             "error: a worker process died, for example for lack of memory; the same command with "

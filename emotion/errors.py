@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
+MISSING_PACKAGE = (
+    "error: the package {} is not installed: run `make install`, then the script with "
+    ".venv/bin/python, or `pip install '.[train,predict]'`"
+)
+
 
 class UserError(ValueError):
     """A mistake that the user can fix: the message names the file or key, and what to do."""

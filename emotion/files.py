@@ -158,6 +158,7 @@ def claimed(path: Path, what: str, wait: bool = False) -> Iterator[None]:
     it, wait for that process, or raise a UserError that names the process and `what` is locked.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_no_file(path)
     with open(path, "a+", encoding="utf-8") as file:
         if not try_lock(file, wait):
             raise UserError(f"{what} is in use by {holder(path)}: wait for it, or stop it")
@@ -167,11 +168,18 @@ def claimed(path: Path, what: str, wait: bool = False) -> Iterator[None]:
         yield
 
 
+def refuse_no_file(path: Path) -> None:
+    """Raise a UserError if a folder, a pipe or a device is in the place of a lock."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path} must be a file, which is made anew: remove what is there")
+
+
 def holder(path: Path) -> str | None:
     """Return the process that holds the lock of `claimed`; None if there is none.
 
     Not for a lock that this process holds itself: checking would release it.
     """
+    refuse_no_file(path)
     try:
         with open(path, "r+", encoding="utf-8") as file:
             return None if try_lock(file) else file.read() or "another process"

@@ -4,11 +4,13 @@ import fcntl
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import termios
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pyte
@@ -72,10 +74,8 @@ class Terminal:
             assert self.read(0.1) and time.monotonic() < end_s, f"the screen:\n{self.text}"
 
     def close(self) -> None:
-        """End the program, and the terminal."""
-        os.close(self._file)  # a hangup for all that runs in it
-        try:
-            self.process.wait(10)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        """End the terminal and all that runs in it, also what ignores its hangup."""
+        os.close(self._file)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)  # the group that `setsid` has made
+        self.process.wait()

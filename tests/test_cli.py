@@ -204,6 +204,15 @@ def test_a_key_without_a_value_is_named(monkeypatch: pytest.MonkeyPatch):
     assert refusal_of(train).startswith("error: model.backbone has no value")
 
 
+def test_a_package_that_is_missing_later_is_named(monkeypatch: pytest.MonkeyPatch):
+    from emotion.commands.train import train
+
+    monkeypatch.setitem(sys.modules, "emotion.training.run", None)
+    monkeypatch.setattr(sys, "argv", ["train.py", "experiment=smoke"])
+    line = refusal_of(train)
+    assert "emotion.training.run is not installed" in line and "make install" in line
+
+
 def test_a_mistyped_key_is_not_to_be_added(preprocess: Callable):
     for mistake in ("samplng.interval=5", "data.rot=/clips", "modell=effv2s"):
         line = refusal_of(preprocess, mistake)

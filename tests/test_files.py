@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import psutil
 import pytest
 from pydantic import ConfigDict, TypeAdapter
 
-from emotion.errors import DamagedFile, is_machine_fault
+from emotion.errors import DamagedFile, UserError, is_machine_fault
 from emotion.files import (
     MACHINE,
     STALE_S,
+    claimed,
+    holder,
     read_sealed,
     read_whole,
     unfinished,
@@ -173,3 +176,12 @@ def test_a_zombie_writes_no_more(tmp_path):
         time.sleep(0.05)
     assert not writer_lives(tmp_path / f".a.{MACHINE}-{process.pid}.tiff")
     process.wait()
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_what_is_no_file_cannot_be_locked(tmp_path: Path, make: Callable):
+    make(tmp_path / "lock")
+    with pytest.raises(UserError, match=r"lock must be a file"), claimed(tmp_path / "lock", "it"):
+        pass
+    with pytest.raises(UserError, match=r"lock must be a file"):
+        holder(tmp_path / "lock")

@@ -58,8 +58,8 @@ def serve(arguments: argparse.Namespace) -> None:
         from emotion.journal.web.app import create_app
     except ModuleNotFoundError as error:
         raise UserError(
-            f"the package {error.name} is not installed: run `make journal`, or "
-            "`pip install -r requirements-journal.txt`"
+            f"the package {error.name} is not installed: run `make journal` in a clone, or "
+            "`pip install '.[journal]'`"
         ) from None
 
     password = os.environ.get(PASSWORD)

