@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 
 from emotion.clips.video import MAX_FPS, Picture
 from emotion.errors import UserError
@@ -20,7 +22,7 @@ class Frames:
         fps: frames per second, more than 0 and at most 1000.
     """
 
-    arrays: Iterable[np.ndarray]
+    arrays: Iterable[NDArray[Any]]
     fps: float
 
     def __post_init__(self) -> None:
