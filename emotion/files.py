@@ -143,9 +143,10 @@ def writer_lives(path: Path) -> bool:
     import psutil  # 20 ms, and `--help` imports this module
 
     try:  # a killed process whose parent does not wait for it stays as a zombie
-        return psutil.Process(int(number)).status() != psutil.STATUS_ZOMBIE
+        lives: bool = psutil.Process(int(number)).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+    return lives
 
 
 @contextmanager

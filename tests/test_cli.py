@@ -401,8 +401,19 @@ def test_help_gives_an_example_of_each_group_that_composes(helps: list[str], com
 def test_help_of_predict_lists_no_groups_of_training(helps: list[str]):
     lines = helps[2].splitlines()
     assert not any(line.startswith(f"{group}:") for line in lines for group in groups_of("train"))
-    for key in ("model_path", "clips", "source", "render"):
-        assert key in helps[2]
+
+
+@pytest.mark.parametrize("script", ["preprocess", "predict"])
+def test_help_explains_keys_that_compose(script: str, helps: list[str], compose: Callable):
+    text = helps[1 if script == "preprocess" else 2]
+    lines = re.findall(r"^  ([\w.]+=.*?)(?: {2,}|$)", text, re.MULTILINE)
+    examples = [line.split() for line in lines]
+    cfg = compose(script)
+    explained = {word.partition("=")[0] for words in examples for word in words}
+    required = set(cfg) - {"data", "executor", "face", "paths", "sampling", "experiment"}
+    assert required <= explained, required - explained
+    for words in examples:
+        compose(script, words)
 
 
 def test_the_tree_has_every_part_of_the_config(compose: Callable):

@@ -59,5 +59,5 @@ def test_learn_person(clips: list[Path], tmp_path: Path):
     out = run("learn_person", clips[0], "Anger", cwd=tmp_path)
     before, after, known = out.splitlines()
     assert float(after.split()[2]) > float(before.split()[2])
-    assert known == "known: 1 corrected clips, 0 of unknown emotion"
+    assert known == "known: 1 corrected clip, 0 of unknown emotion"
     assert (tmp_path / "me.json").is_file()

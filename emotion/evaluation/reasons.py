@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion.evaluation.movements import STATISTICS, read_movements
 from emotion.models.person_model import Person
@@ -21,7 +22,7 @@ class Reason:
     contribution: float
 
 
-def reasons(person: Person, features: np.ndarray, index: int, other: int) -> list[Reason]:
+def reasons(person: Person, features: NDArray[np.float64], index: int, other: int) -> list[Reason]:
     """Divide the difference of the logits of two classes among the movements of a face.
 
     Args:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion.evaluation.reasons import Reason, reasons
 from emotion.inference.answer import ranked
@@ -71,12 +72,14 @@ class Judge:
         targets = [known[label] for label in labels if label in known]
         return self.model.adapt(rows[np.array(uses, bool)], np.array(targets, np.int64))
 
-    def probabilities(self, person: Person, features: np.ndarray) -> list[dict[str, float]]:
+    def probabilities(
+        self, person: Person, features: NDArray[np.float64]
+    ) -> list[dict[str, float]]:
         """Return the calibrated probabilities of (N, D) features."""
         rows = person.probabilities(features) if len(features) else ()
         return [dict(zip(self.labels, row.tolist(), strict=True)) for row in rows]
 
-    def verdict(self, person: Person, features: np.ndarray) -> Verdict:
+    def verdict(self, person: Person, features: NDArray[np.float64]) -> Verdict:
         """Judge the (D,) features of a clip."""
         features = np.asarray(features, np.float64)
         (probabilities,) = self.probabilities(person, features[None])
@@ -90,7 +93,7 @@ class Judge:
         )
 
     def why(
-        self, person: Person, features: np.ndarray, label: str, other: str
+        self, person: Person, features: NDArray[np.float64], label: str, other: str
     ) -> tuple[Reason, ...]:
         """Return the movements that speak most for one label against another, at most three."""
         if not self.explains:

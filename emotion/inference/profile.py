@@ -73,7 +73,8 @@ class Profile(BaseModel):
     def counts(self) -> str:
         """The number of clips, in words."""
         corrected = sum(kept.label is not None for kept in self.clips.values())
-        return f"{corrected} corrected clips, {len(self.clips) - corrected} of unknown emotion"
+        noun = "clip" if corrected == 1 else "clips"
+        return f"{corrected} corrected {noun}, {len(self.clips) - corrected} of unknown emotion"
 
     def write(self, path: Path) -> None:
         """Write the profile as a sealed record."""

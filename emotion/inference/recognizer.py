@@ -15,6 +15,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from emotion.clips.frames import Frames
 from emotion.clips.read_ahead import ReadAhead
@@ -210,7 +211,7 @@ class EmotionRecognizer:
 
     def predict(
         self,
-        clip: str | PathLike[str] | Iterable[np.ndarray],
+        clip: str | PathLike[str] | Iterable[NDArray[Any]],
         stride: int | None = None,
         *,
         fps: float | None = None,
@@ -292,7 +293,7 @@ class EmotionRecognizer:
             return None
         return self._judged(*self._describe(faces))
 
-    def _describe(self, faces: Faces) -> tuple[np.ndarray, np.ndarray | None]:
+    def _describe(self, faces: Faces) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
         """Return (C,) logits and (D,) features; None without a person model."""
         num_images, step, recipe = self.settings.num_images, self.recipe.step, self.recipe
         is_own = own_crops(faces, num_images)
@@ -325,7 +326,9 @@ class EmotionRecognizer:
     def _threshold(self) -> float:
         return self._judge.unsure_below if self._knows else self.unsure_below or 0.0
 
-    def _judged(self, logits: np.ndarray, features: np.ndarray | None) -> Probabilities:
+    def _judged(
+        self, logits: NDArray[np.float64], features: NDArray[np.float64] | None
+    ) -> Probabilities:
         if self._knows and features is not None:
             return self._judge.probabilities(self._person, features[None])[0]
         return self._by_label(calibrate(logits[None], self.recipe.temperature)[0])
@@ -348,7 +351,7 @@ class EmotionRecognizer:
             return ()
         return self._judge.why(self._person, np.array(features), label, other)
 
-    def _by_label(self, probabilities: np.ndarray) -> Probabilities:
+    def _by_label(self, probabilities: NDArray[np.float64]) -> Probabilities:
         return dict(zip(self.recipe.labels, probabilities.tolist(), strict=True))
 
     def _classify(self, segment: Segment) -> SegmentAnswer:

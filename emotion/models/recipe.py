@@ -7,7 +7,7 @@ a model that gets other images than in training would return wrong predictions s
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
@@ -20,7 +20,7 @@ from emotion.stacks.settings import CacheSettings
 
 RECIPE_FILE = "recipe.json"
 MAX_PIXELS = 1 << 28  # of a stack: 256 MB
-VERSION = 4  # of the JSON; counts up when a key changes its meaning
+VERSION: Final = 4  # of the JSON; counts up when a key changes its meaning
 
 REMEDY = f"damaged, or not of version {VERSION}: train or export the model again"
 

@@ -3,7 +3,7 @@
 import re
 import shlex
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, TypeAdapter, model_validator
 
@@ -18,7 +18,7 @@ from emotion.provenance import Provenance
 from emotion.stacks.build_report import LostClips
 
 RECORD_FILE = "metrics.json"  # the last file that a run writes
-VERSION = 3  # of the record; counts up where a key changes its meaning
+VERSION: Final = 3  # of the record; counts up where a key changes its meaning
 
 NonNegative = Annotated[float, Field(ge=0)]
 

@@ -113,7 +113,7 @@ def test_the_commands_answer_learn_and_correct(happy: Path, sad: Path, tmp_path:
     shown = run(*common, f"clips=[{happy},{sad}]", "learn=true", "num_workers=1")
     assert "starter" in shown and "2 of unknown emotion" in shown
     shown = run("-m", "emotion.inference.correct", str(me), str(sad), "Sad")
-    assert "1 corrected clips, 1 of unknown emotion" in shown
+    assert "1 corrected clip, 1 of unknown emotion" in shown
     run(*common, f"clips={sad}", f"hydra.run.dir={tmp_path}/last")
     (line,) = (tmp_path / "last" / "predictions.jsonl").read_text().splitlines()
     answer = json.loads(line)
