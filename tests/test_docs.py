@@ -1,5 +1,6 @@
 """The pages: their links, paths, commands, settings and examples exist and work."""
 
+import csv
 import re
 import shlex
 import subprocess
@@ -244,3 +245,59 @@ def test_own_classes_backbone_and_interval_work_together(
     monkeypatch.setattr("sys.argv", ["train.py", *own, *backbone, *small, *paths])
     train()
     assert '"bored"' in (tmp_path / "run" / "recipe.json").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_the_pages_data_set_backbone_and_augmentation_train_together(
+    demo_cache: BuildableCache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from emotion.commands.train import train
+
+    chosen = ("conf/data/office.yaml", "conf/model/convnext.yaml", "conf/augmentation/gentle.yaml")
+    for path, _, _, content in own_configs():
+        if path.as_posix() in chosen:
+            (tmp_path / path).parent.mkdir(parents=True)
+            (tmp_path / path).write_text(content)
+    clips = demo_cache.builder.source.root
+    names = {"bored": "Sad", "calm": "Neutral", "cheerful": "Happy", "angry": "Anger"}
+    for folder, label in names.items():
+        (tmp_path / "clips" / folder).mkdir(parents=True)
+        for number, clip in enumerate(sorted(clips.glob(f"{label}_*.mp4"))[:4], 1):
+            (tmp_path / "clips" / folder / f"s{number:02d}_01.mp4").symlink_to(clip)
+    options = ["data=office", f"data.root={tmp_path}/clips", "model=convnext"]
+    small = ["experiment=smoke", "logger=none", "trainer=cpu", "augmentation=gentle"]
+    paths = [f"paths.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run"]
+    own = ["--config-dir", f"{tmp_path}/conf"]
+    monkeypatch.setattr("sys.argv", ["train.py", *own, *options, *small, *paths])
+    train()
+    recipe = (tmp_path / "run" / "recipe.json").read_text("utf-8")
+    assert all(f'"{label}"' in recipe for label in ("bored", "calm", "happy"))
+    assert "backbone: convnext_atto" in (tmp_path / "run/.hydra/config.yaml").read_text("utf-8")
+    (manifest,) = tmp_path.glob("cache/*/*/manifest.csv")
+    with manifest.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["label"] for row in rows} == {
+        "bored",
+        "calm",
+        "happy",
+    }  # label_map leaves angry out
+    splits = {row["subject"]: row["split"] for row in rows}
+    assert splits == {"s01": "val", "s02": "val", "s03": "test", "s04": "train"}
+
+
+def check_of(words: list[str]) -> str:
+    """Return how this module checks a command of a page."""
+    if found := script_of(words):
+        named = set(SKIPPED) & set(words) or found[1] == ["--help"] or "KEY=VALUE" in found[1]
+        return "the script exists" if named else "composed, its values checked"
+    if words[0] == "make":
+        return "its target exists"
+    is_module = words[:2] == ["python", "-m"] and words[2].partition(".")[0] in FOLDERS
+    return "its module exists" if is_module else "not checked"
+
+
+def test_commands_and_their_checks_are_listed():
+    checks = {shlex.join(words): check_of(words) for page in CURRENT for words in commands(page)}
+    for command, check in sorted(checks.items(), key=lambda item: item[::-1]):
+        print(f"{check}: {command}")
+    assert sum("composed" in check for check in checks.values()) > 50
