@@ -1,5 +1,6 @@
 """Long work in threads: exports, imports, films and old clips, with progress."""
 
+import shutil
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -26,7 +27,7 @@ class Job:
     progress: float = 0.0  # 0 to 1
     state: str = RUNNING
     message: str = ""  # what was done, or why it failed
-    path: Path | None = None  # the file that it made
+    path: Path | None = None  # the file that it made, alone in a folder; None if it was removed
     found: Sequence[OldClip] = ()  # of a scan
 
 
@@ -104,7 +105,18 @@ class Jobs:
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             self._update(job.id, state=FAILED, message=reason)
         else:
+            self._remove_older(job, fields.get("path"))
             self._update(job.id, state=DONE, progress=1.0, **fields)
+
+    def _remove_older(self, job: Job, path: Path | None) -> None:
+        """Remove the files of earlier exports, or of earlier films of the same days."""
+        for other in self.list():
+            if other.path is None or path is None:
+                continue
+            is_same = other.path.name == path.name or job.kind == "export"
+            if is_same and (other.kind, other.person_id) == (job.kind, job.person_id):
+                self._update(other.id, path=None)
+                shutil.rmtree(other.path.parent, ignore_errors=True)
 
     def _update(self, job_id: str, **fields: Any) -> None:
         with self._lock:
