@@ -4,7 +4,7 @@ Writes STACKS (20,000) synthetic stacks of 18 x 224 x 224 (0.9 MB each) to FOLDE
 them, and reads all of them in random order in one worker process: as `train.py` does, and, where
 the package webdataset can be imported, from tar shards of the same files. Augmentation, the same
 for both, is off. The page cache is dropped before each row if the user is root. Prints stacks a
-second and the largest private memory of the process and of its worker.
+second, the processor time of a stack, and the largest private memory of the process and its worker.
 """
 
 import io
@@ -69,10 +69,19 @@ def measure(folder: Path, row: str) -> None:
             os.sync()
             Path("/proc/sys/vm/drop_caches").write_text("3")
         start_s, num, peaks_mb = time.perf_counter(), 0, [0.0, 0.0]
+        used_s, spent_s = processor_s(), 0.0
         for images, _ in loader:
             num += len(images)
             peaks_mb = [max(pair) for pair in zip(peaks_mb, private_mb(), strict=True)]
-        print(json.dumps([num, num / (time.perf_counter() - start_s), *peaks_mb]), flush=True)
+            spent_s = max(spent_s, processor_s() - used_s)  # until its worker has ended
+        rate = num / (time.perf_counter() - start_s)
+        print(json.dumps([num, rate, 1000 * spent_s / num, *peaks_mb]), flush=True)
+
+
+def processor_s() -> float:
+    """Return the processor time of this process and of its children."""
+    me = psutil.Process()
+    return sum(sum(each.cpu_times()[:2]) for each in (me, *me.children(recursive=True)))
 
 
 def private_mb() -> tuple[float, float]:
@@ -106,12 +115,12 @@ def write_shards(folder: Path, cache: Cache, rows: list[StackRow]) -> None:
 def main(folder: Path, num: int) -> None:
     """Write the stacks and read them, each row in a process of its own."""
     console = Console()
-    table = Table("step", "stacks", "stacks/s", "MB, process", "MB, worker")
+    table = Table("step", "stacks", "stacks/s", "processor ms", "MB, process", "MB, worker")
 
     def timed(name: str, function: Callable[[], list[StackRow] | None]) -> list[StackRow] | None:
         start_s = time.perf_counter()
         result = function()
-        table.add_row(name, str(num), f"{num / (time.perf_counter() - start_s):.0f}", "", "")
+        table.add_row(name, str(num), f"{num / (time.perf_counter() - start_s):.0f}", "", "", "")
         return result
 
     folder.mkdir(parents=True)
@@ -128,9 +137,9 @@ def main(folder: Path, num: int) -> None:
             command = [sys.executable, "-m", "benchmarks.reading", str(folder), row]
             output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             for epoch, line in enumerate(output.splitlines(), start=1):
-                count, rate, *peaks = json.loads(line)
-                peaks = [f"{mb:.0f}" for mb in peaks]
-                table.add_row(f"read, {row}, epoch {epoch}", str(count), f"{rate:.0f}", *peaks)
+                count, rate, ms, *peaks = json.loads(line)
+                numbers = [f"{rate:.0f}", f"{ms:.1f}", *(f"{mb:.0f}" for mb in peaks)]
+                table.add_row(f"read, {row}, epoch {epoch}", str(count), *numbers)
     finally:
         shutil.rmtree(folder)
     console.print(table)
