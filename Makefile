@@ -62,7 +62,7 @@ predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 test: $(TESTED) lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
-test-all: $(TESTED) lint  ## lint, then all tests, as CI does (about 25 minutes on 2 cores)
+test-all: $(TESTED) lint  ## lint, then all tests, as CI does (about 40 minutes on 2 cores)
 	$(RUN) -m pytest -n auto --dist loadgroup
 
 lint: install  ## check style, format, spelling, types and the direction of imports
