@@ -204,6 +204,18 @@ def test_a_key_without_a_value_is_named(monkeypatch: pytest.MonkeyPatch):
     assert refusal_of(train).startswith("error: model.backbone has no value")
 
 
+def test_a_mistyped_backbone_is_refused_before_stacks_are_cut(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    from emotion.commands.train import train
+
+    chosen = ["experiment=smoke", "logger=none", "model=timm", "model.backbone=convnxt_atto"]
+    paths = [f"paths.cache={tmp_path}/cache", f"hydra.run.dir={tmp_path}/run"]
+    monkeypatch.setattr(sys, "argv", ["train.py", *chosen, *paths])
+    assert "model.backbone must be a timm network, got 'convnxt_atto'" in refusal_of(train)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_a_package_that_is_missing_later_is_named(monkeypatch: pytest.MonkeyPatch):
     from emotion.commands.train import train
 

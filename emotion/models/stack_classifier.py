@@ -68,16 +68,21 @@ class StackClassifier(nn.Module):
         return features
 
 
+def check_backbone(name: str) -> None:
+    """Raise a UserError if timm has no network of this name."""
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
+        hint = f"; timm has {near}" if near else ""
+        raise UserError(f"model.backbone must be a timm network, got {name!r}{hint}")
+
+
 def build_backbone(name: str, channels: int, image_px: int | None) -> nn.Module:
     """Build a timm network that gives (N, F) pooled features for (N, channels, H, W) images.
 
     Raises:
         UserError: there is no such network, or timm cannot build it for these images.
     """
-    if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name[:6]}*")[:5])
-        hint = f"; timm has {near}" if near else ""
-        raise UserError(f"model.backbone must be a timm network, got {name!r}{hint}")
+    check_backbone(name)
     is_fixed = timm.get_pretrained_cfg(name).fixed_input_size
     size = {"img_size": image_px} if is_fixed and image_px else {}
     try:

@@ -32,7 +32,7 @@ from emotion.evaluation.predictions import PREDICTIONS_FILE
 from emotion.files import file_digest, unfinished
 from emotion.models.lightning_module import ClassifierModule
 from emotion.models.recipe import RECIPE_FILE
-from emotion.models.stack_classifier import num_parameters
+from emotion.models.stack_classifier import check_backbone, num_parameters
 from emotion.models.sync_batch_norm import TimmSyncBatchNorm
 from emotion.models.titles import model_title
 from emotion.models.weights import load_weights, read_checkpoint
@@ -146,6 +146,8 @@ def train_and_evaluate(
     callbacks = {name: instantiate(c) for name, c in cfg.callbacks.items() if c is not None}
     clock = TrainClock()
     trainer = build_trainer(cfg, [*callbacks.values(), clock, *more_callbacks])
+    if cfg.model.inputs == "stacks":
+        check_backbone(cfg.model.backbone)  # before any stack is cut, too
     datamodule = build_datamodule(cfg)
     module = build_module(cfg, datamodule)
     start, epochs_done = find_start(cfg, run_dir, module)
