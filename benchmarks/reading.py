@@ -7,6 +7,7 @@ for both, is off. The page cache is dropped before each row if the user is root.
 second, the processor time of a stack, and the largest private memory of the process and its worker.
 """
 
+import argparse
 import io
 import json
 import os
@@ -134,7 +135,7 @@ def main(folder: Path, num: int) -> None:
                 if find_spec("webdataset") is None:
                     continue
                 timed("write shards", lambda: write_shards(folder, cache, rows))
-            command = [sys.executable, "-m", "benchmarks.reading", str(folder), row]
+            command = [sys.executable, "-m", "benchmarks.reading", str(folder), "--row", row]
             output = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
             for epoch, line in enumerate(output.splitlines(), start=1):
                 count, rate, ms, *peaks = json.loads(line)
@@ -146,9 +147,12 @@ def main(folder: Path, num: int) -> None:
 
 
 if __name__ == "__main__":
-    arguments = sys.argv[1:]
-    if arguments[1:] and arguments[1] in ROWS:
-        measure(Path(arguments[0]), arguments[1])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.reading")
+    parser.add_argument("folder", type=Path, help="a folder of its own in it is removed at the end")
+    parser.add_argument("stacks", type=int, nargs="?", default=20_000)
+    parser.add_argument("--row", choices=ROWS, help=argparse.SUPPRESS)  # of a process of its own
+    arguments = parser.parse_args()
+    if arguments.row:
+        measure(arguments.folder, arguments.row)
     else:
-        stacks_folder = Path(arguments[0]).absolute() / "stacks_beyond_memory"
-        main(stacks_folder, int(arguments[1]) if arguments[1:] else 20_000)
+        main(arguments.folder.absolute() / "stacks_beyond_memory", arguments.stacks)

@@ -17,6 +17,8 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+from emotion.errors import MISSING_PACKAGE, UserError, is_machine_fault
+
 try:
     import hydra
     from dotenv import load_dotenv
@@ -30,12 +32,9 @@ try:
 
     from emotion.config import SCHEMAS, check_config, did_you_mean, known_keys
 except ModuleNotFoundError as error:
-    from emotion.errors import MISSING_PACKAGE
-
     sys.exit(MISSING_PACKAGE.format(error.name))
 
 from emotion import REPOSITORY
-from emotion.errors import MISSING_PACKAGE, UserError, is_machine_fault
 from emotion.escape import for_terminal
 from emotion.stopping import is_stopped
 

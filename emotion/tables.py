@@ -87,3 +87,8 @@ def markdown_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> st
     """Write a table in Markdown, with numbers aligned to the right."""
     lines = [headings, ["---:"] * len(headings), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def counted(number: int, noun: str) -> str:
+    """Format a number of things: `1 clip`, `2 clips`."""
+    return f"{number} {noun}" + ("" if number == 1 else "s")

@@ -276,11 +276,8 @@ def test_the_pages_data_set_backbone_and_augmentation_train_together(
     (manifest,) = tmp_path.glob("cache/*/*/manifest.csv")
     with manifest.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert {row["label"] for row in rows} == {
-        "bored",
-        "calm",
-        "happy",
-    }  # label_map leaves angry out
+    # label_map leaves angry out
+    assert {row["label"] for row in rows} == {"bored", "calm", "happy"}
     splits = {row["subject"]: row["split"] for row in rows}
     assert splits == {"s01": "val", "s02": "val", "s03": "test", "s04": "train"}
 

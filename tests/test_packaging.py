@@ -79,7 +79,7 @@ def test_every_python_version_has_one_pin_of_each_package():
 
 
 def required(names: Iterable[str]) -> set[str]:
-    """Return the names of installed packages and of all that they require."""
+    """Return the names of packages and of the packages that they depend on."""
     found, left = set(), set(map(canonicalize_name, names))
     while left:
         found.add(name := left.pop())

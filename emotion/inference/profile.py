@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from emotion.config import MAX_LABELS
 from emotion.errors import DamagedFile, UserError
 from emotion.files import claimed, read_sealed, read_whole, write_sealed
+from emotion.tables import counted
 
 VERSION: Final = 1  # of the JSON; counts up when a key changes its meaning
 MAX_CLIPS = 2000  # those of face models then take 50 MB
@@ -73,8 +74,8 @@ class Profile(BaseModel):
     def counts(self) -> str:
         """The number of clips, in words."""
         corrected = sum(kept.label is not None for kept in self.clips.values())
-        noun = "clip" if corrected == 1 else "clips"
-        return f"{corrected} corrected {noun}, {len(self.clips) - corrected} of unknown emotion"
+        unknown = len(self.clips) - corrected
+        return f"{counted(corrected, 'corrected clip')}, {unknown} of unknown emotion"
 
     def write(self, path: Path) -> None:
         """Write the profile as a sealed record."""

@@ -259,7 +259,8 @@ class EmotionRecognizer:
                     del following[: stride // settings.interval]
         if stride is not None and not windows:  # shorter than a window: the padded segments
             windows = [Window(s.first_frame, s.num_frames, s.probabilities) for s in segments]
-        probabilities, features = self._whole(segments), mean_features(segments)
+        features = mean_features(segments)
+        probabilities = self._whole(segments, features)
         label, runner_up = top_labels(probabilities)
         return Answer(
             clip=name,
@@ -333,12 +334,13 @@ class EmotionRecognizer:
             return self._judge.probabilities(self._person, features[None])[0]
         return self._by_label(calibrate(logits[None], self.recipe.temperature)[0])
 
-    def _whole(self, segments: Sequence[SegmentAnswer]) -> Probabilities | None:
+    def _whole(
+        self, segments: Sequence[SegmentAnswer], features: Sequence[float] | None
+    ) -> Probabilities | None:
         """Judge a clip by its segments: by their mean features, or mean probabilities."""
         of_stacks = [list(s.probabilities.values()) for s in segments if s.probabilities]
         if not of_stacks:
             return None
-        features = mean_features(segments)
         if self._knows and features is not None:
             return self.judge(features).probabilities
         return self._by_label(mean_of_stacks(np.array(of_stacks)))

@@ -105,16 +105,16 @@ class Jobs:
             reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
             self._update(job.id, state=FAILED, message=reason)
         else:
-            self._remove_older(job, fields.get("path"))
+            if path := fields.get("path"):
+                self._remove_older(job, path)
             self._update(job.id, state=DONE, progress=1.0, **fields)
 
-    def _remove_older(self, job: Job, path: Path | None) -> None:
+    def _remove_older(self, job: Job, path: Path) -> None:
         """Remove the files of earlier exports, or of earlier films of the same days."""
         for other in self.list():
-            if other.path is None or path is None:
+            if other.path is None or (other.kind, other.person_id) != (job.kind, job.person_id):
                 continue
-            is_same = other.path.name == path.name or job.kind == "export"
-            if is_same and (other.kind, other.person_id) == (job.kind, job.person_id):
+            if job.kind == "export" or other.path.name == path.name:
                 self._update(other.id, path=None)
                 shutil.rmtree(other.path.parent, ignore_errors=True)
 

@@ -8,7 +8,7 @@ from typing import Any
 from emotion.escape import for_markdown
 from emotion.evaluation.metrics import SCORES, Confidence
 from emotion.reports.results import LEVELS, Entry, Model, Protocol, Results, unique
-from emotion.tables import markdown_table
+from emotion.tables import counted, markdown_table
 
 COLUMNS = (
     *("data", "split", "split_settings", "settings", "model", "title", "interval", "num_images"),
@@ -122,11 +122,6 @@ def basis(entry: Entry) -> str:
     else:
         text += "; no confidence interval, because the seeds were evaluated on different clips"
     return text
-
-
-def counted(number: int, noun: str) -> str:
-    """Format a number of things: `1 clip`, `2 clips`."""
-    return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
 def span(numbers: Iterable[int]) -> str:

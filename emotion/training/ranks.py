@@ -26,13 +26,14 @@ def main_process_announced() -> Iterator[None]:
     if "LOCAL_RANK" in os.environ:  # this is one of them
         yield
         return
-    before = os.environ.pop(MAIN_PID, None)
+    before = os.environ.get(MAIN_PID)
     os.environ[MAIN_PID] = str(os.getpid())
     try:
         yield
     finally:
-        del os.environ[MAIN_PID]
-        if before is not None:
+        if before is None:
+            del os.environ[MAIN_PID]
+        else:
             os.environ[MAIN_PID] = before
 
 

@@ -278,8 +278,8 @@ def test_corrections_teach_the_profile_and_it_can_be_rebuilt_exactly(journal: Jo
     analyzed(journal)
     forgotten = journal.profile_summary(ann.id)
     assert (forgotten.corrected, forgotten.history, forgotten.unused) == ({}, 0, 4)
-    nobody = starter_model().adapt(np.empty((0, 208)), np.empty(0))
-    expected = nobody.probabilities(rows[entries[3].id][None])[0]
+    unknown = starter_model().adapt(np.empty((0, 208)), np.empty(0))
+    expected = unknown.probabilities(rows[entries[3].id][None])[0]
     values = journal.entry(entries[3].id).probabilities
     np.testing.assert_allclose([values[label] for label in LABELS], expected)
     journal.rebuild_profile(ann.id)

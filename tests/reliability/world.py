@@ -136,16 +136,16 @@ def commands(folder: Path) -> dict[str, Command]:
         ),
         "report run": Command(
             "emotion.reports",
-            (str(outputs / "runs" / "one"),),
-            lambda _: tables(outputs / "runs" / "one"),
+            (str(one),),
+            lambda _: tables(one),
         ),
         "export": Command(
             "emotion.inference.export",
-            (str(outputs / "runs" / "one"),),
-            lambda _: (outputs / "runs" / "one" / "model.onnx").stat().st_size,
+            (str(one),),
+            lambda _: (one / "model.onnx").stat().st_size,
         ),
         "predict": predict(one),
-        "predict onnx": predict(outputs / "runs" / "one" / "model.onnx"),
+        "predict onnx": predict(one / "model.onnx"),
         "learn": predict(one, f"person={profile}", "learn=true", of=other),
         "predict person": predict(one, f"person={profile}"),
         "correct": Command(

@@ -102,8 +102,8 @@ def test_a_run_learns_its_person_and_forgets(run: Run, demo_cache, tmp_path: Pat
     recognizer = EmotionRecognizer.load(run.folder, person=person)
     before = recognizer.predict(happy)
     model = recognizer.person_model
-    nobody = model.unknown_person().probabilities(np.array([before.features]))[0]
-    np.testing.assert_allclose(list(before.probabilities.values()), nobody, rtol=1e-9)
+    unknown = model.unknown_person().probabilities(np.array([before.features]))[0]
+    np.testing.assert_allclose(list(before.probabilities.values()), unknown, rtol=1e-9)
     other = next(label for label in run.recipe.labels if label != before.label)
     recognizer.observe(happy, other)
     recognizer.observe(sad)
