@@ -54,12 +54,13 @@ dashboard: install  ## compare the curves of the last sweep in the terminal; RUN
 	test ! -d "$$runs/wandb" || runs="$$runs/wandb"; \
 	ls -d "$$runs"/*run-* > /dev/null 2>&1 || \
 		{ echo "error: no W&B run in $${runs:-outputs/sweeps}; RUNS=DIR names the folder of a sweep or run" >&2; exit 1; }; \
+	test -t 1 || { echo "error: make dashboard draws in a terminal, and this is none" >&2; exit 1; }; \
 	$(VENV)/bin/wandb leet "$$runs"
 
 predict: install  ## predict emotions in clips; ARGS="model_path=RUN clips=PATH"
 	$(RUN) predict.py $(ARGS)
 
-test: $(TESTED) lint  ## lint, then the quick tests (up to 4 minutes on 2 cores)
+test: $(TESTED) lint  ## lint, then the quick tests (about 5 minutes on 2 cores)
 	$(RUN) -m pytest -m "not slow" -n auto --dist loadgroup
 
 test-all: $(TESTED) lint  ## lint, then all tests, as CI does (about 40 minutes on 2 cores)
