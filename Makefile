@@ -78,6 +78,7 @@ docs: $(VENV)/docs  ## renew docs/settings.md and build the site in outputs/site
 	$(RUN) -m properdocs build --strict --quiet
 
 bench: onnx  ## measure the speeds of docs/performance.md; CLIPS=DIR measures on your clips
+	@test "$(CLIPS)" != cache/demo_clips || $(RUN) preprocess.py data=demo experiment=smoke
 	$(RUN) -m benchmarks.train
 	$(RUN) -m benchmarks.preprocess $(CLIPS)
 	$(RUN) -m benchmarks.runtimes

@@ -3,8 +3,9 @@
 Writes STACKS (20,000) synthetic stacks of 18 x 224 x 224 (0.9 MB each) to FOLDER, as a cache holds
 them, and reads all of them in random order in one worker process: as `train.py` does, and, where
 the package webdataset can be imported, from tar shards of the same files. Augmentation, the same
-for both, is off. The page cache is dropped before each row if the user is root. Prints stacks a
-second, the processor time of a stack, and the largest private memory of the process and its worker.
+for both, is off. Between the two, MobileNetV3 trains one epoch on them, with augmentation. The page
+cache is dropped before each row if the user is root. Prints stacks a second, the processor time of
+a stack, and the largest private memory of the process and its worker.
 """
 
 import argparse
@@ -23,8 +24,10 @@ from pathlib import Path
 
 import numpy as np
 import psutil
+import pytorch_lightning as pl
 import tifffile
 import torch
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.table import Table
@@ -33,6 +36,7 @@ from torch.utils.data import DataLoader
 from benchmarks.train import NUM_IMAGES, SIZE_PX, composed, random_stacks
 from emotion.data.batch import collate
 from emotion.data.datamodule import StackDataModule
+from emotion.models.lightning_module import EmotionModule
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.stack import model_images
@@ -40,7 +44,11 @@ from emotion.stacks.stack import model_images
 BATCH = 24  # stacks
 SHARD_STACKS = 500  # 450 MB in a tar file
 BUFFER_STACKS = 500  # which WebDataset shuffles in memory
-ROWS = {"train.py": 2, "webdataset": 1}  # epochs; only the first of train.py compares digests
+ROWS = {  # epochs; only the first of train.py compares digests
+    "train.py": 2,
+    "training": 1,
+    "webdataset": 1,
+}
 
 
 def config_in(folder: Path) -> DictConfig:
@@ -52,31 +60,56 @@ def measure(folder: Path, row: str) -> None:
     """Read the stacks of `FOLDER/rows.json`, and print a JSON line for each epoch."""
     cfg = config_in(folder)
     rows = [StackRow(**values) for values in json.loads((folder / "rows.json").read_text())]
-    if row == "train.py":
-        data = StackDataModule(
-            Cache.from_config(cfg), 5, None, labels=cfg.data.labels, batch_size=BATCH, num_workers=1
-        )
-        data.rows = {"train": rows, "val": rows[:1], "test": []}
-        loader: Iterable = data.train_dataloader()
-    else:
+    if row == "webdataset":
         import webdataset
 
         shards = sorted(map(str, folder.glob("*.tar")))
         stacks = webdataset.WebDataset(shards, shardshuffle=len(shards), seed=0)
         stacks = stacks.shuffle(BUFFER_STACKS).map(partial(decode, list(cfg.data.labels)))
-        loader = DataLoader(stacks, BATCH, num_workers=1, collate_fn=collate)
+        loader: Iterable = DataLoader(stacks, BATCH, num_workers=1, collate_fn=collate)
+    else:
+        augmentation = instantiate(cfg.augmentation) if row == "training" else None
+        settings = {"labels": cfg.data.labels, "batch_size": BATCH, "num_workers": 1}
+        data = StackDataModule(Cache.from_config(cfg), 5, augmentation, **settings)
+        data.rows = {"train": rows, "val": rows[:1], "test": []}
+        loader = data.train_dataloader()
     for _ in range(ROWS[row]):
         if os.geteuid() == 0:
             os.sync()
             Path("/proc/sys/vm/drop_caches").write_text("3")
-        start_s, num, peaks_mb = time.perf_counter(), 0, [0.0, 0.0]
-        used_s, spent_s = processor_s(), 0.0
-        for images, _ in loader:
-            num += len(images)
-            peaks_mb = [max(pair) for pair in zip(peaks_mb, private_mb(), strict=True)]
-            spent_s = max(spent_s, processor_s() - used_s)  # until its worker has ended
-        rate = num / (time.perf_counter() - start_s)
-        print(json.dumps([num, rate, 1000 * spent_s / num, *peaks_mb]), flush=True)
+        watch = Watch(len(rows))
+        if row == "training":
+            module = EmotionModule(cfg.model.backbone, NUM_IMAGES, cfg.data.labels)
+            quiet = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0}
+            trainer = instantiate(cfg.trainer, max_epochs=1, callbacks=[watch], **quiet)
+            trainer.fit(module, datamodule=data)
+        else:
+            for _ in loader:
+                watch.look()
+        print(json.dumps(watch.row()), flush=True)
+
+
+class Watch(pl.Callback):
+    """Measures an epoch; `look` is called with every batch, while its worker lives."""
+
+    def __init__(self, num_stacks: int) -> None:
+        """Start."""
+        self.num_stacks, self.start_s, self.used_s = num_stacks, time.perf_counter(), processor_s()
+        self.spent_s, self.peaks_mb = 0.0, [0.0, 0.0]
+
+    def look(self) -> None:
+        """Take down the processor time so far, and the memory if it is a new peak."""
+        self.spent_s = max(self.spent_s, processor_s() - self.used_s)
+        self.peaks_mb = [max(pair) for pair in zip(self.peaks_mb, private_mb(), strict=True)]
+
+    def on_train_batch_end(self, *_: object) -> None:
+        """Look."""
+        self.look()
+
+    def row(self) -> list[float]:
+        """Return the stacks, the stacks a second, the processor ms of a stack, and the peaks."""
+        rate = self.num_stacks / (time.perf_counter() - self.start_s)
+        return [self.num_stacks, rate, 1000 * self.spent_s / self.num_stacks, *self.peaks_mb]
 
 
 def processor_s() -> float:

@@ -1,10 +1,10 @@
 """Measure what training spends: python -m benchmarks.train [KEY=VALUE ...].
 
 Prints ratios from one run, on random stacks: augmentation against torchvision's, the two memory
-formats of each model, and whole epochs against bare steps and against the seed's loop. What is
-compared takes turns, and medians are compared. Absolute times depend on the machine and on what
-else runs there. Overrides, such as trainer.precision=bf16-mixed or model.compile=true, go to the
-epochs and the bare steps; the seed's loop stays as it was.
+formats of each model, and whole epochs against bare steps and against the loop of the original
+notebooks. What is compared takes turns, and medians are compared. Absolute times depend on the
+machine and on what else runs there. Overrides, such as trainer.precision=bf16-mixed or
+model.compile=true, go to the epochs and the bare steps; the notebooks' loop stays as it was.
 """
 
 import logging
@@ -47,7 +47,7 @@ ROUNDS = 3
 
 
 def compare_augmentations(console: Console) -> None:
-    """Time the seed's augmentation of one stack: ours, and the same of torchvision."""
+    """Time the notebooks' augmentation of one stack: ours, and the same of torchvision."""
     with initialize_config_dir(str(CONF_DIR), version_base="1.3"):
         ours = instantiate(compose("train").augmentation)
     stack = np.random.default_rng(0).integers(256, size=(NUM_IMAGES, SIZE_PX, SIZE_PX))
@@ -125,14 +125,14 @@ def training_step(
 
 
 def compare_epochs(console: Console, overrides: list[str]) -> None:
-    """Time epochs of each model, as `train.py` runs them, bare steps, and the seed's loop."""
+    """Time epochs of each model, as `train.py` runs them, bare steps, and the notebooks' loop."""
     table = Table(
         "model",
         "batch",
         "ms a stack",
         "epoch against bare steps",
         "waiting for data",
-        "stacks/s against the seed's loop",
+        "stacks/s against the notebooks' loop",
         title=f"{NUM_IMAGES} x {SIZE_PX} px {' '.join(overrides)}",
     )
     for name, batch_size in BATCHES.items():
@@ -146,14 +146,14 @@ def compare_epochs(console: Console, overrides: list[str]) -> None:
                 ]
             )
             stopwatch = epochs_in_turns(cfg, STEPS[name])
-        epoch_s, bare_s, seed_s = np.median(stopwatch.times_s[1:], axis=0)
+        epoch_s, bare_s, notebooks_s = np.median(stopwatch.times_s[1:], axis=0)
         table.add_row(
             model_title(cfg.model.backbone),
             str(batch_size),
             f"{1000 * epoch_s / STEPS[name] / batch_size:.0f}",
             f"{epoch_s / bare_s:.2f}",
             f"{np.median(stopwatch.waited_s[1:]) / epoch_s:.1%}",
-            f"{seed_s / epoch_s:.2f}",
+            f"{notebooks_s / epoch_s:.2f}",
         )
         console.print(f"{model_title(cfg.model.backbone)} is measured")
     console.print(table)
@@ -213,10 +213,10 @@ def random_stacks(cache: Cache, labels: Sequence[str], num: int) -> Iterator[Sta
 
 
 class Stopwatch(pl.Callback):
-    """Times epochs, and after each of them as many bare steps and as many of the seed's loop.
+    """Times epochs, and after each of them as many bare steps and as many of the notebooks' loop.
 
     Attributes:
-        times_s: of each epoch, of its bare steps and of the seed's loop.
+        times_s: of each epoch, of its bare steps and of the notebooks' loop.
         waited_s: of each epoch, from the end of one step to the beginning of the next.
     """
 
@@ -242,11 +242,11 @@ class Stopwatch(pl.Callback):
         varied = torchvision_transforms(self.augmentation)
         data = torch.rand(self.cfg.loader.batch_size, NUM_IMAGES, SIZE_PX, SIZE_PX)  # in memory
 
-        def seeds_loop() -> None:
+        def notebooks_loop() -> None:
             for _ in range(self.num_steps):
                 step(torch.stack([varied(stack) for stack in data]))
 
-        self.rivals = (bare_steps, seeds_loop)
+        self.rivals = (bare_steps, notebooks_loop)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, module: EmotionModule) -> None:
         """Start the watch."""

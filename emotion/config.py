@@ -11,12 +11,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, get_args
 
 from omegaconf import DictConfig, OmegaConf
-from pydantic import BaseModel, Field, GetCoreSchemaHandler, ValidationError
+from pydantic import (
+    BaseModel,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+    ValidationError,
+)
 from pydantic_core import CoreSchema, core_schema
 
 from emotion.errors import UserError
 
 MAX_LABELS = 100  # also of foreign records, whose charts would take hours
+OUR_AUGMENTATION = "emotion.data.augmentation.Augmentation"
 YAML_NAMES = {"None": "null", "True": "true", "False": "false"}
 # Interpolations whose values are known only within a run, where they are texts
 KNOWN_IN_A_RUN = re.compile(r"\$\{(hydra|cell_name|sweep_name|wandb_dir):[^{}]*\}")
@@ -199,7 +207,7 @@ class Loss(Section):
 
 
 class Augmentation(Section):
-    """The arguments of `emotion.data.augmentation.Augmentation`."""
+    """The arguments of `OUR_AUGMENTATION`."""
 
     target: str = Field(alias="_target_")
     strength: NonNegative
@@ -226,6 +234,18 @@ class Augmentation(Section):
                     f"augmentation.{name}_min must be at most augmentation.{name}_max={most:g}, "
                     f"got {least:g}"
                 )
+
+
+class OwnAugmentation(Component):
+    """A class of the user's own; its constructor checks the other arguments."""
+
+    strength: NonNegative
+
+
+def kind_of_augmentation(section: Any) -> str:
+    """Tell our class, whose arguments are known here, from the user's own ones."""
+    target = section.get("_target_", OUR_AUGMENTATION) if isinstance(section, dict) else None
+    return "ours" if target in (OUR_AUGMENTATION, None) else "own"
 
 
 class Interval(Section):
@@ -383,7 +403,10 @@ class Train(Stacks):
     split: DataSplit | IdSplit | GroupedSplit | KFold | LeaveOneSubjectOut = Field(
         discriminator="name"
     )
-    augmentation: Augmentation
+    augmentation: Annotated[
+        Annotated[Augmentation, Tag("ours")] | Annotated[OwnAugmentation, Tag("own")],
+        Discriminator(kind_of_augmentation),
+    ]
     loss: Loss
     optimizer: Optimizer
     schedule: Exponential | Warmup = Field(discriminator="name")

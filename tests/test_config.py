@@ -241,6 +241,7 @@ def test_predict_takes_clips_or_a_source(good: dict):
         ("model.dropout", [0, 0.3]),
         ("callbacks.last", None),
         ("callbacks.mine", {"_target_": "my.Callback", "speed": 3}),
+        ("augmentation", {"_target_": "my.Noise", "strength": 1.0, "noise": 8}),
         ("data.name", 2024),
         ("loader.image_px", 64),
         ("paths.output", "${paths.cache}/out"),

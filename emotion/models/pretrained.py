@@ -99,10 +99,10 @@ def load_backbone(backbone: nn.Module, path: Path, stem: str) -> None:
 def adapt_stem(kernel: torch.Tensor, num_images: int, stem: str) -> torch.Tensor:
     """Adapt a first convolution over colors, (F, C, h, w), to T images, (F, T, h, w).
 
-    With the stem `mean`, every image gets the mean over the colors, as in the seed. With
-    `balanced`, it gets their sum divided by T, so that T copies of a gray image give the response
-    that the gray picture gave (the inflation of Carreira and Zisserman, "Quo Vadis, Action
-    Recognition?", CVPR 2017, over channels).
+    With the stem `mean`, every image gets the mean over the colors, as in the original notebooks.
+    With `balanced`, it gets their sum divided by T, so that T copies of a gray image give the
+    response that the gray picture gave (the inflation of Carreira and Zisserman, "Quo Vadis,
+    Action Recognition?", CVPR 2017, over channels).
     """
     gray = kernel.mean(dim=1) if stem == "mean" else kernel.sum(dim=1) / num_images
     return gray.unsqueeze(1).repeat(1, num_images, 1, 1)

@@ -36,7 +36,6 @@ from emotion.reports.charts import MODEL_COLORS, PALETTE, STYLE, new_figure, to_
 from emotion.tables import markdown_table
 
 KIND_COLORS = dict(zip(KINDS, MODEL_COLORS, strict=False))
-BAND = "95 % interval of the first"
 
 
 def read_folds(run_dirs: Sequence[Path]) -> list[ClipFeatures]:
@@ -116,7 +115,8 @@ def draw_panels(points: Sequence[CurvePoint], accuracy: Axes, ece: Axes) -> None
         ece.plot(nums, [point.ece for point in curve], **style, label=KINDS[kind])
         if kind == "corrected" and curve:
             bounds = zip(*(point.bounds["accuracy"] for point in curve), strict=True)
-            band = {"color": PALETTE[color], "alpha": 0.12, "linewidth": 0, "label": BAND}
+            label = f"95 % interval, {KINDS[kind]}"
+            band = {"color": PALETTE[color], "alpha": 0.12, "linewidth": 0, "label": label}
             accuracy.fill_between(nums, *bounds, **band)
     accuracy.set_title("accuracy of the other clips, %")
     ece.set(title="expected calibration error, %", ylim=(0, None))

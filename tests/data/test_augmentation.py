@@ -21,7 +21,7 @@ from emotion.data.augmentation import Augmentation
 HEIGHT, WIDTH = 96, 128
 CENTER = np.array([(WIDTH - 1) / 2, (HEIGHT - 1) / 2])
 SEEDS = range(40)
-SEED_CONFIG = {  # seed.md: Augmentation
+ORIGINAL_RANGES = {  # seed.md: Augmentation
     "flip": 0.5,
     "rotation_deg": 30,
     "shift": 0.2,
@@ -40,7 +40,7 @@ def options(compose: Callable) -> dict[str, Augmentation]:
     """Return the augmentations of `conf/augmentation` that the tests use."""
     return {
         option: instantiate(compose("train", [f"augmentation={option}"]).augmentation)
-        for option in ("none", "seed", "strong")
+        for option in ("none", "original", "strong")
     }
 
 
@@ -298,7 +298,7 @@ def test_brightness_adds_one_offset_and_clips():
     assert -0.21 < min(added) < -0.12 and 0.12 < max(added) < 0.21
 
 
-@pytest.mark.parametrize("option", ["seed", "strong"])
+@pytest.mark.parametrize("option", ["original", "strong"])
 def test_all_images_of_a_stack_get_the_same_augmentation(options: dict, option: str):
     augmentation = options[option]
     picture = random_stack(40, 40, 1)
@@ -307,7 +307,7 @@ def test_all_images_of_a_stack_get_the_same_augmentation(options: dict, option: 
         assert (varied == varied[..., :1]).all()
 
 
-@pytest.mark.parametrize("option", ["none", "seed", "strong"])
+@pytest.mark.parametrize("option", ["none", "original", "strong"])
 @pytest.mark.parametrize("num_images", [1, 2, 3, 4, 6, 9, 18, 90])
 def test_shape_and_dtype_are_kept_and_the_input_is_not_modified(
     options: dict, option: str, num_images: int
@@ -333,7 +333,7 @@ def test_augmentation_does_not_depend_on_the_number_of_images(options: dict, num
 
 
 def test_result_depends_on_the_generator_alone(options: dict):
-    augmentation = options["seed"]
+    augmentation = options["original"]
     stack = random_stack()
     first = [vary(augmentation, stack, seed) for seed in range(10)]
     np.random.seed(1)  # noqa: NPY002  other generators have no effect
@@ -347,15 +347,15 @@ def test_result_depends_on_the_generator_alone(options: dict):
 
 
 def test_seed_config_has_the_seed_projects_values(options: dict):
-    augmentation = asdict(options["seed"])
-    assert {key: augmentation[key] for key in SEED_CONFIG} == SEED_CONFIG
+    augmentation = asdict(options["original"])
+    assert {key: augmentation[key] for key in ORIGINAL_RANGES} == ORIGINAL_RANGES
     assert augmentation["blur"] == 1.0  # the seed blurs every stack
     assert augmentation["erase_ratio"] == pytest.approx(3.3)  # and 1 / 3.3 = 0.303 for its 0.3
     assert augmentation["contrast"] == augmentation["brightness"] == 0
 
 
 def test_default_augmentation_is_the_seed_projects(compose: Callable, options: dict):
-    assert instantiate(compose("train").augmentation) == options["seed"]
+    assert instantiate(compose("train").augmentation) == options["original"]
 
 
 def test_strength_0_keeps_only_the_flip():

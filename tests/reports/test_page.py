@@ -101,7 +101,7 @@ def nothing_finished(folder: Path) -> None:
 def many_protocols(folder: Path) -> None:
     """Other data, folds, and settings of which one has no curves."""
     write_cell(folder / "0", 0.8, overrides=("augmentation=none",))
-    write_cell(folder / "1", 0.7, overrides=("augmentation=seed",))
+    write_cell(folder / "1", 0.7, overrides=("augmentation=original",))
     shutil.rmtree(folder / "1" / "curves")
     write_cell(folder / "2", 0.6, data="scrapping", notice=None, model="effv2m", dropped=())
     for fold in range(3):

@@ -362,13 +362,13 @@ def test_other_settings_are_rows_and_no_seeds(tmp_path: Path):
     write_run(tmp_path / "0", predict(7, 3), overrides=(*common, "augmentation=none"))
     resumed = (*common, "augmentation=none", "ckpt_path=last", "loader.num_workers=0")
     write_run(tmp_path / "1", predict(6, 4), overrides=resumed, seed=1)
-    write_run(tmp_path / "2", predict(4, 6), overrides=(*common, "augmentation=seed", "seed=2"))
+    write_run(tmp_path / "2", predict(4, 6), overrides=(*common, "augmentation=original", "seed=2"))
     results = results_of(tmp_path)
     headings, rows = grid(results, results.protocols[0])
     assert headings == ["settings", "interval", "images", "ResNet-10-T (3.47 M)"]
     assert [row[:3] for row in rows] == [
         ["augmentation=none", "5", "18"],
-        ["augmentation=seed", "5", "18"],
+        ["augmentation=original", "5", "18"],
     ]
     assert rows[0][3].startswith("65.00 ± 7.07") and rows[1][3].startswith("40.00 [")
 
