@@ -1,6 +1,4 @@
-# Prediction and the commands of the package on a CPU, as a user without privileges:
-#   docker build -t emotion .
-#   docker run --rm -v "$PWD:/data" emotion emotion-predict clips=/data
+# Prediction on a CPU, as a user without privileges; docs/export.md has the commands.
 FROM python:3.12-slim
 
 RUN apt-get update \

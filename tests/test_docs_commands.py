@@ -29,6 +29,7 @@ NOT_RUN = {
     r"wandb (login|sync)": "needs an account",
     r"submitit_slurm|slurm|sinfo": "tests/sweeps/test_slurm.py, on a cluster of one node",
     r"executor=dask|/dask ": "tests/test_executors.py, with a scheduler and workers",
+    r"^docker ": "needs Docker",
     r"trainer=gpu": "needs a GPU",
     r"trainer=ddp": "tests/training/test_ranks.py, with two processes",
     r"--int8": "tests/inference/test_export.py; refused where accuracy falls",
