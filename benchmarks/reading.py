@@ -11,6 +11,7 @@ a stack, and the largest private memory of the process and its worker.
 import argparse
 import io
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -33,10 +34,9 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader
 
-from benchmarks.train import NUM_IMAGES, SIZE_PX, composed, random_stacks
+from benchmarks.train import NUM_IMAGES, SIZE_PX, composed, module_of, random_stacks
 from emotion.data.batch import collate
 from emotion.data.datamodule import StackDataModule
-from emotion.models.lightning_module import EmotionModule
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.stack import model_images
@@ -79,10 +79,10 @@ def measure(folder: Path, row: str) -> None:
             Path("/proc/sys/vm/drop_caches").write_text("3")
         watch = Watch(len(rows))
         if row == "training":
-            module = EmotionModule(cfg.model.backbone, NUM_IMAGES, cfg.data.labels)
+            logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
             quiet = {"logger": False, "enable_checkpointing": False, "limit_val_batches": 0}
             trainer = instantiate(cfg.trainer, max_epochs=1, callbacks=[watch], **quiet)
-            trainer.fit(module, datamodule=data)
+            trainer.fit(module_of(cfg), datamodule=data)
         else:
             for _ in loader:
                 watch.look()

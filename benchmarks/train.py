@@ -168,14 +168,7 @@ def epochs_in_turns(cfg: DictConfig, num_steps: int) -> "Stopwatch":
         cache, cfg.interval.frames, augmentation, labels=cfg.data.labels, **cfg.loader
     )
     datamodule.rows = {"train": rows, "val": rows[:1], "test": []}
-    module = EmotionModule(
-        cfg.model.backbone,
-        NUM_IMAGES,
-        cfg.data.labels,
-        channels_last=cfg.model.channels_last,
-        optimizer=OmegaConf.to_container(cfg.optimizer),
-        schedule=OmegaConf.to_container(cfg.schedule),
-    )
+    module = module_of(cfg)
     if cfg.model.compile:
         module.network.compile()
     stopwatch = Stopwatch(cfg, num_steps, augmentation)
@@ -183,6 +176,18 @@ def epochs_in_turns(cfg: DictConfig, num_steps: int) -> "Stopwatch":
     trainer = instantiate(cfg.trainer, limit_val_batches=0, enable_checkpointing=False, **settings)
     trainer.fit(module, datamodule=datamodule)
     return stopwatch
+
+
+def module_of(cfg: DictConfig) -> EmotionModule:
+    """Build the module of a config as `train.py` does, with random weights."""
+    return EmotionModule(
+        cfg.model.backbone,
+        NUM_IMAGES,
+        cfg.data.labels,
+        channels_last=cfg.model.channels_last,
+        optimizer=OmegaConf.to_container(cfg.optimizer),
+        schedule=OmegaConf.to_container(cfg.schedule),
+    )
 
 
 def random_stacks(cache: Cache, labels: Sequence[str], num: int) -> Iterator[StackRow]:
