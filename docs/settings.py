@@ -16,8 +16,8 @@ python train.py --cfg job                # every key with its value, composed
 python train.py KEY=VALUE GROUP=OPTION   # change some; -m KEY=A,B sweeps them
 ```
 
-`python -m docs.settings` writes this page from the comments in `conf/`. A value with blanks,
-brackets or a `~` needs quotes of its own: `'data.root="~/my clips"'`. `emotion/config.py` has the
+`python -m docs.settings` writes this page from the comments in `conf/`. A value with brackets or a
+`~` needs quotes of its own: `'data.root="~/clips (1)"'`. `emotion/config.py` has the
 types and ranges; unknown keys are refused.
 """
 KEY = re.compile(r"(?P<indent> *)(?P<key>\w+):(?: +(?P<value>[^#\s].*?))?(?: +# +(?P<comment>.*))?")

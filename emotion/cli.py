@@ -52,6 +52,12 @@ def project_folder() -> Path:
 
 OmegaConf.register_new_resolver("repository", lambda: str(project_folder()), replace=True)
 
+OWN_OPTIONS = {  # group -> what else there is, for the option that was asked for
+    "model": "; any image model of timm is model=timm model.backbone={}",
+    "interval": "; others are interval.frames={}, a multiple of sampling.interval",
+    "data": "; one of your own is a file in conf/data, or in data/ of the folder of --config-dir",
+}
+
 # conf/hydra/launcher changes values of a plugin's own option. Hydra merges the two and warns.
 warnings.filterwarnings("ignore", "(?s).*is validated against ConfigStore schema")
 
@@ -168,8 +174,9 @@ def one_line(error: Exception, config_name: str | None = None) -> str:
     """
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, option = (error.missing_cfg_file or "").rpartition("/")
-        hint = did_you_mean(option, list(error.options))
-        return f"{group}={option} is no option, {group} has: {', '.join(error.options)}{hint}"
+        options = sorted(error.options, key=lambda name: (int(name) if name.isdigit() else 0, name))
+        hint = did_you_mean(option, options) + OWN_OPTIONS.get(group, "").format(option)
+        return f"{group}={option} is no option, {group} has: {', '.join(options)}{hint}"
     if isinstance(error, OverrideParseException):
         return (
             f"{error.override}: Hydra cannot parse it as KEY=VALUE; a value with blanks or "
@@ -178,6 +185,11 @@ def one_line(error: Exception, config_name: str | None = None) -> str:
     if isinstance(error.__cause__, UserError):  # raised by the class of a `_target_`
         error = error.__cause__
     message = str(error)
+    if several := re.match(r"Ambiguous value for argument '([^=]+)=(.*)'", message):
+        return (
+            f"{several[1]} has several values: add -m to sweep over them; a list is written "
+            f"'{several[1]}=[{several[2]}]'"
+        )
     if missing := re.search(r"Missing mandatory value: (\S+)", message):
         return f"{missing[1]} has no value: give it, {missing[1]}=VALUE"
     if chosen := re.match(r"In 'experiment/(\w+)': Could not override '(\w+)'", message):

@@ -110,6 +110,8 @@ class Data(Section):
     split: DataSplitRule | None
 
     def model_post_init(self, _: Any) -> None:
+        if "/" in str(self.name):
+            raise UserError(f"data.name must have no slash, it names a folder; got {self.name!r}")
         if len(set(self.labels)) < len(self.labels):
             raise UserError(f"data.labels must be distinct, got {self.labels}")
 

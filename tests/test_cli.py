@@ -156,7 +156,9 @@ def refusal_of(run: Callable[..., None], *arguments: str) -> str:
     ("arguments", "named"),
     [
         (["data=celebrities"], ["data=celebrities", "demo", "javanese", "scrapping"]),
-        (["data=javanse"], ["data=javanse", "javanese?"]),
+        (["data=javanse"], ["data=javanse", "javanese?", "--config-dir"]),
+        (["data.name=my/clips"], ["data.name", "'my/clips'"]),
+        (["data.labels=calm,proud"], ["data.labels", "-m", "'data.labels=[calm,proud]'"]),
         (["experiment=gigantic"], ["experiment=gigantic", "smoke"]),
         (["data=7.5"], ["data", "7.5"]),
         (["data=true"], ["data"]),
@@ -202,6 +204,23 @@ def test_a_key_without_a_value_is_named(monkeypatch: pytest.MonkeyPatch):
 
     monkeypatch.setattr(sys, "argv", ["train.py", "model=timm"])
     assert refusal_of(train).startswith("error: model.backbone has no value")
+
+
+@pytest.mark.parametrize(
+    ("argument", "remedy"),
+    [
+        ("model=resnet50", "model=timm model.backbone=resnet50"),
+        ("interval=7", "has: 5, 10, 15, 90; others are interval.frames=7"),
+        ("model=face,landmarks", "add -m"),
+    ],
+)
+def test_what_is_no_option_names_the_way(
+    monkeypatch: pytest.MonkeyPatch, argument: str, remedy: str
+):
+    from emotion.commands.train import train
+
+    monkeypatch.setattr(sys, "argv", ["train.py", argument])
+    assert remedy in refusal_of(train)
 
 
 def test_a_mistyped_backbone_is_refused_before_stacks_are_cut(

@@ -2,12 +2,13 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from emotion.config import did_you_mean
 from emotion.errors import UserError
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".mov", ".avi", ".mkv", ".webm", ".flv", ".m4v"})
@@ -119,11 +120,36 @@ class Scheme:
             return Dropped(
                 clip_id,
                 f"label {label} is not in data.labels ({', '.join(self.labels)}): add it there, or "
-                "map it to one of them, or to null, in data.label_map",
+                "map it to one of them, or to null, in data.label_map"
+                + did_you_mean(label, list(self.labels)),
             )
         value = fields.get(self.split_by) or ""
         split = named_split(value, self.split) if self.has_split else ""
         return Clip(path, clip_id, label, fields.get("subject") or "", split)
+
+    def unused(self, clips: Iterable[Clip]) -> Iterator[tuple[str, str, list[str]]]:
+        """Find values in `split` that no clip has.
+
+        Yields:
+            The name of a split, such a value, and the values that clips have. Nothing where these
+            are not known: of a list's own columns.
+        """
+        if not self.has_split or (self.pattern is None and self.split_by not in ("id", "subject")):
+            return
+        found = {self._value(clip) for clip in clips} - {""}
+        for name, entries in self.split.items():
+            for entry in entries:
+                if not any(matches(value, [entry]) for value in found):
+                    yield name, entry, sorted(found)
+
+    def _value(self, clip: Clip) -> str:
+        """Return a clip's value of the group or column that determines its split."""
+        if self.split_by == "subject":
+            return clip.subject
+        if self.pattern is None:
+            return clip.id
+        match = re.fullmatch(self.pattern, clip.id)
+        return (match and match[self.split_by]) or ""
 
 
 def printable(name: str) -> str:

@@ -152,7 +152,7 @@ def replay_curve(
 ) -> list[CurvePoint]:
     """Do what `learning_curve` does, given a fitted model for the test clips of each fold."""
     points = []
-    for kind in kinds:
+    for kind in possible_kinds(tests[0].labels, kinds):
         for num in NUMS:
             replays = [
                 replay_people(model, test, kind, num, draws)
@@ -168,6 +168,16 @@ def replay_curve(
                     score(kind, num, joined, np.concatenate(probabilities), tests[0].labels)
                 )
     return points
+
+
+def possible_kinds(labels: Sequence[str], kinds: Sequence[str] = tuple(KINDS)) -> list[str]:
+    """Return the kinds of histories that need no class beyond these.
+
+    >>> possible_kinds(["calm", "proud"])
+    ['corrected', 'balanced']
+    """
+    needed = {"skewed": set(DIARY), "neutral": {NEUTRAL}}
+    return [kind for kind in kinds if needed.get(kind, set()) <= set(labels)]
 
 
 def fit_person(fold: ClipFeatures) -> PersonModel | None:

@@ -246,7 +246,8 @@ class EmotionModule(ClassifierModule):
 class DiscriminantModule(ClassifierModule):
     """Fits a `FaceClassifier` in closed form before the first epoch; it has no optimizer.
 
-    Epochs change nothing; one gives a run the checkpoint, curves and scores of any other run.
+    Epochs change nothing; one, whatever the trainer has, gives a run the checkpoint, curves and
+    scores of any other run.
     """
 
     def __init__(
@@ -281,6 +282,7 @@ class DiscriminantModule(ClassifierModule):
 
     def on_fit_start(self) -> None:
         """Fit the classifier on all train stacks."""
+        self.trainer.fit_loop.max_epochs = 1
         loader = self.trainer.datamodule.evaluation_dataloader("train")
         values, targets = (torch.cat(each).numpy() for each in zip(*loader, strict=True))
         self.network.fit(values, targets, self.hparams.components, self.hparams.shrinkage)

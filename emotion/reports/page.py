@@ -13,10 +13,10 @@ from emotion.errors import UserError
 from emotion.evaluation.learning_curve import KINDS
 from emotion.evaluation.metrics import class_scores, defined
 from emotion.reports import charts
-from emotion.reports.person_curves import PersonCurve, curve_key, summary_headings, summary_row
+from emotion.reports.person_curves import PersonCurve, curve_key, summary_table
 from emotion.reports.personal import KIND_COLORS, curve_chart, curve_grid
 from emotion.reports.results import Entry, Protocol, Results, unique
-from emotion.reports.tables import grid, notes, span, table_names
+from emotion.reports.tables import grid, notes, predict_command, span, table_names
 from emotion.stacks.build_report import describe_lost
 from emotion.sweeps.plan import read_plan
 from emotion.training.record import FinishedRun
@@ -61,7 +61,9 @@ class Section:
     machines: list[str]  # that measured the costs
     splits: list[SplitCounts]
     lost: list[str]  # clips and segments that made no stack
-    person_rows: list[list[str]]  # title and accuracies by known clips, of entries with a curve
+    person_headings: list[str]  # of the accuracies by known clips
+    person_rows: list[list[str]]  # title and these accuracies, of entries with a curve
+    person_kinds: list[str]  # of histories, keys of `KINDS`
     person_notes: list[str]  # why other entries have none
 
 
@@ -76,8 +78,7 @@ def template(name: str) -> jinja2.Template:
     )
     environment.globals |= {"grid": grid, "table_names": table_names, "zip": zip}
     environment.globals |= {"model_color": charts.model_color, "palette": charts.PALETTE}
-    environment.globals["kinds"] = [(KINDS[kind], color) for kind, color in KIND_COLORS.items()]
-    environment.globals["summary_headings"] = summary_headings()
+    environment.globals |= {"kind_names": KINDS, "kind_colors": KIND_COLORS}
     environment.filters["figure"] = figure
     return environment.get_template(name)
 
@@ -94,6 +95,7 @@ def render_page(results: Results, sweep_dir: Path, curves: Mapping[str, PersonCu
         commits=unique([record.provenance.commit for record in results.finished]),
         sweep=sweep_command(sweep_dir),
         runs=[run.head.command for run in results.runs],
+        predict=predict_command(results),
         report=f"python -m emotion.reports {shlex.quote(str(sweep_dir))}",
     )
 
@@ -111,6 +113,8 @@ def section(results: Results, protocol: Protocol, curves: Mapping[str, PersonCur
     records = [record for entry in finished for record in entry.records]
     caches = {record.cache: record for record in records}
     known = [(results.entry_title(e), curves[key]) for e in entries if (key := curve_key(e))]
+    points = {title: curve.points for title, curve in known if curve.points}
+    headings, person_rows = summary_table(points)
     return Section(
         protocol=protocol,
         headline=headline(results, finished),
@@ -122,7 +126,9 @@ def section(results: Results, protocol: Protocol, curves: Mapping[str, PersonCur
         machines=sorted(unique(map(machine, records))),
         splits=split_counts(records),
         lost=[line for record in caches.values() for line in describe_lost(record.dropped)],
-        person_rows=[[title, *summary_row(curve.points)] for title, curve in known if curve.points],
+        person_headings=headings,
+        person_rows=person_rows,
+        person_kinds=unique([point.kind for each in points.values() for point in each]),
         person_notes=[f"{title}: {curve.reason}" for title, curve in known if curve.reason],
     )
 
@@ -133,9 +139,11 @@ def headline(results: Results, entries: Sequence[Entry]) -> str | None:
         return None
     best = max((entry.estimate() for entry in entries), key=lambda estimate: estimate.mean)
     names = [results.entry_title(each) for each in entries if each.estimate().mean == best.mean]
+    chance = f" Chance is {100 / len(entries[0].protocol.labels):.1f} %."
     if len(names) > 1:
-        return f"Highest accuracy: {100 * best.mean:.2f} %, of {len(names)} entries."
-    text = f"Highest accuracy: {names[0]}, {best} %."
+        of = f"{len(names)} of {len(entries)} entries have the highest accuracy"
+        return f"{of}, {100 * best.mean:.2f} %: {'; '.join(names)}.{chance}"
+    text = f"Highest accuracy: {names[0]}, {best} %.{chance}"
     highs = [entry.estimate().high or 0 for entry in entries]
     near = 0 if best.low is None else sum(high >= best.low for high in highs) - 1  # but itself
     if near:

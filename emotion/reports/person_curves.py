@@ -100,18 +100,24 @@ def compute(entry: Entry) -> PersonCurve:
     return PersonCurve(points, "" if points else "too few clips of each person")
 
 
-def summary_row(points: Sequence[CurvePoint]) -> list[str]:
-    """Format the accuracies of `SUMMARY` in percent, in the order of `summary_headings`."""
-    found: Mapping[tuple[str, int], CurvePoint] = {(p.kind, p.num): p for p in points}
-    texts = []
-    for kind, nums in SUMMARY:
-        for num in nums:
-            point = found.get((kind, num))
-            texts.append(f"{100 * point.scores['accuracy']:.1f}" if point else "–")
-    return texts
+def summary_table(curves: Mapping[str, Sequence[CurvePoint]]) -> tuple[list[str], list[list[str]]]:
+    """Tabulate accuracies of curves in percent.
 
+    Args:
+        curves: title -> points.
 
-def summary_headings() -> list[str]:
-    """Return the headings of `summary_row`."""
-    names = {"corrected": "corrected", "balanced": "unknown, balanced", "skewed": "unknown, skewed"}
-    return [f"{num} {names[kind]}" for kind, nums in SUMMARY for num in nums]
+    Returns:
+        The headings of those numbers of `SUMMARY` that a curve has, and a row for each title.
+    """
+    words = {"corrected": "corrected", "balanced": "unknown, balanced", "skewed": "unknown, skewed"}
+    found = {
+        title: {(point.kind, point.num): point.scores["accuracy"] for point in points}
+        for title, points in curves.items()
+    }
+    known = {key for points in found.values() for key in points}
+    keys = [(kind, num) for kind, nums in SUMMARY for num in nums if (kind, num) in known]
+    rows = [
+        [title, *(f"{100 * points[key]:.1f}" if key in points else "–" for key in keys)]
+        for title, points in found.items()
+    ]
+    return [f"{num} {words[kind]}" for kind, num in keys], rows

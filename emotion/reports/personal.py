@@ -109,11 +109,13 @@ def draw_panels(points: Sequence[CurvePoint], accuracy: Axes, ece: Axes) -> None
     """
     for kind, color in KIND_COLORS.items():
         curve = [point for point in points if point.kind == kind]
+        if not curve:
+            continue
         nums = [point.num for point in curve]
         style = {"color": PALETTE[color], "marker": "o", "markersize": 4, "linewidth": 1.6}
         accuracy.plot(nums, [point.scores["accuracy"] for point in curve], **style)
         ece.plot(nums, [point.ece for point in curve], **style, label=KINDS[kind])
-        if kind == "corrected" and curve:
+        if kind == "corrected":
             bounds = zip(*(point.bounds["accuracy"] for point in curve), strict=True)
             label = f"95 % interval, {KINDS[kind]}"
             band = {"color": PALETTE[color], "alpha": 0.12, "linewidth": 0, "label": label}

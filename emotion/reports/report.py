@@ -12,7 +12,15 @@ from emotion.reports.charts import draw_confusions
 from emotion.reports.page import render_page
 from emotion.reports.person_curves import person_curves
 from emotion.reports.results import Results, read_runs
-from emotion.reports.tables import COLUMNS, csv_rows, grid, markdown, notes, summary_table
+from emotion.reports.tables import (
+    COLUMNS,
+    csv_rows,
+    grid,
+    markdown,
+    notes,
+    predict_command,
+    summary_table,
+)
 from emotion.tables import write_table
 
 FOLDERS = ("sweeps", "runs")  # of an output folder; `reports` is beside them
@@ -39,7 +47,7 @@ def write_report(sweep_dir: Path) -> Results:
     for protocol in results.protocols:
         headings, rows = grid(results, protocol)
         table = Table(*(Column(shown(heading), justify="right") for heading in headings))
-        title = "accuracy, %" + (f" ({protocol})" if len(results.protocols) > 1 else "")
+        title = "accuracy of stacks, %" + (f" ({protocol})" if len(results.protocols) > 1 else "")
         table.title = shown(title)
         for row in rows:
             table.add_row(*map(shown, row))
@@ -48,6 +56,9 @@ def write_report(sweep_dir: Path) -> Results:
         console.print(shown(f"- {note}"))
     files = f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}"
     console.print(shown(f"{files}\nreport: {page}"), soft_wrap=True)
+    if command := predict_command(results):
+        text = f"predict with the run of the highest validation accuracy: {command}"
+        console.print(shown(text), soft_wrap=True)
     return results
 
 

@@ -1,5 +1,6 @@
 """The tables of a report as text: Markdown, CSV rows, W&B's table, and the notes below them."""
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple
@@ -9,6 +10,7 @@ from emotion.escape import for_markdown
 from emotion.evaluation.metrics import SCORES, Confidence
 from emotion.reports.results import LEVELS, Entry, Model, Protocol, Results, unique
 from emotion.tables import counted, markdown_table
+from emotion.training.record import FinishedRun
 
 COLUMNS = (
     *("data", "split", "split_settings", "settings", "model", "title", "interval", "num_images"),
@@ -22,7 +24,7 @@ MEASURES = ("ms_per_stack", "train_stacks_per_s")  # of `Throughput`
 def heading(results: Results, model: Model) -> str:
     """Return a model's title with its parameters in millions, those of the shortest interval."""
     counts = [record.parameters for record in results.finished if Model.of(record) == model]
-    return results.title(model) + (f" ({max(counts) / 1e6:.2f} M)" if counts else "")
+    return results.title(model) + (f" ({max(counts) / 1e6:.2f} M)" if any(counts) else "")
 
 
 def grid(
@@ -80,9 +82,16 @@ def notes(results: Results) -> list[str]:
         for text, of in names.items():
             which = f" ({', '.join(of)})" if len(names) > 1 else ""
             lines.append(f"{protocol}{which}: {text}")
+        clips = [each for entry in entries for each in entry.levels["clips"].predictions.values()]
+        if any("" in each.subjects for each in clips):
+            lines.append(
+                f"{protocol}: subjects are not known; where a person has several clips, train and "
+                "test share people, and the accuracy for new people is lower"
+            )
         notices = unique([record.notice for entry in entries for record in entry.records])
         lines += [f"{protocol.data}: {notice}" for notice in notices]
-    for weights in unique([record.pretrained for record in results.finished]):
+    networks = [record for record in results.finished if record.parameters]
+    for weights in unique([record.pretrained for record in networks]):
         models = [Model.of(record) for record in results.finished if record.pretrained == weights]
         start = "weights from " if weights.loaded else "started from "
         lines.append(f"{', '.join(unique(map(results.title, models)))}: {start}{weights.source}")
@@ -93,6 +102,16 @@ def notes(results: Results) -> list[str]:
             title = results.entry_title(entry)
             lines.append(f"{status}: {title}, seed {run.head.seed}{fold}: {run.error}")
     return lines + [f"damaged: {error}" for error in results.damaged]
+
+
+def predict_command(results: Results) -> str | None:
+    """Return the command that predicts with the run of the highest validation accuracy."""
+    finished = [run for run in results.runs if isinstance(run.head, FinishedRun)]
+    if not finished:
+        return None
+    best = max(finished, key=lambda run: run.record.val_accuracy)
+    folder = shlex.quote(str(best.folder))
+    return f"python predict.py model_path={folder} clips=CLIPS"
 
 
 def basis(entry: Entry) -> str:

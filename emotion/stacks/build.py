@@ -17,8 +17,10 @@ from emotion.progress import progress_bar
 from emotion.stacks.build_report import (
     class_counts,
     count_dropped,
+    describe_empty,
     describe_lost,
     describe_torn,
+    describe_unused,
     report,
 )
 from emotion.stacks.cache import Cache
@@ -28,7 +30,7 @@ from emotion.stacks.cutter import Cutter, cut_in_worker
 from emotion.stacks.face_model import find_face_model
 from emotion.stacks.manifest import StackRow
 from emotion.stacks.source import ClipSource
-from emotion.tables import write_rows, write_table
+from emotion.tables import counted, write_rows, write_table
 from emotion.watchdog import REASON
 
 log = logging.getLogger(__name__)
@@ -79,15 +81,18 @@ class CacheBuilder:
         clips, dropped = source.find()
         done = len(current_records(self.cutter, clips)[0])
         lines = [
-            f"{source.root}: {len(clips)} clips, {done} of them in the cache",
-            f"would cut {len(clips) - done} clips into {directory}",
+            f"{source.root}: {counted(len(clips), 'clip')}, {done} of them in the cache",
+            f"would cut {counted(len(clips) - done, 'clip')} into {directory}",
         ]
         for label in source.scheme.labels:
             counts = Counter(clip.split for clip in clips if clip.label == label)
             shares = ", ".join(f"{counts[split]} {split}" for split in SPLITS)
             placed = f" ({shares})" if any(clip.split for clip in clips) else ""
-            lines.append(f"{label}: {counts.total()} clips{placed}")
+            lines.append(f"{label}: {counted(counts.total(), 'clip')}{placed}")
+        found = {clip.label for clip in clips}
+        lines += describe_empty(label for label in source.scheme.labels if label not in found)
         lines += describe_lost(count_dropped(dropped, [])) + describe_torn(clips)
+        lines += describe_unused(source.scheme, clips)
         return "\n".join(lines)
 
     def build(self, strict: bool = False, verify: bool = False) -> None:
@@ -122,7 +127,7 @@ class CacheBuilder:
         write_rows(self.cache.directory / "dropped.csv", Dropped, dropped)
         table = class_counts(self.source.scheme.labels, clips, rows, dropped)
         write_table(self.cache.directory / "report.csv", list(table[0]), table)
-        log.info(report(table, rows, dropped))
+        log.info(report(table, rows, dropped, clips, self.source.scheme))
         if not rows:
             self.cache.contents_path.unlink(missing_ok=True)
             raise UserError(f"none of the clips in {root} makes a stack")

@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 from rich.console import Console
 from rich.table import Table
 
-from emotion.clips.naming import Clip, Dropped, find_torn
+from emotion.clips.naming import Clip, Dropped, Scheme, find_torn
+from emotion.config import did_you_mean
 from emotion.stacks.manifest import StackRow
+from emotion.tables import counted
 
 MAX_NAMES = 30  # of clips printed for each reason
 Counts = list[dict[str, str | int]]  # the rows of report.csv, column -> value
@@ -79,7 +81,13 @@ def class_counts(
     return table
 
 
-def report(table: Counts, rows: Sequence[StackRow], dropped: Sequence[Dropped]) -> str:
+def report(
+    table: Counts,
+    rows: Sequence[StackRow],
+    dropped: Sequence[Dropped],
+    clips: Sequence[Clip],
+    scheme: Scheme,
+) -> str:
     """Return the report of a build for the terminal; `table` is of `class_counts`."""
     printed = Table(*table[0])
     for counts in table:
@@ -87,14 +95,28 @@ def report(table: Counts, rows: Sequence[StackRow], dropped: Sequence[Dropped]) 
     console = Console(width=100)
     with console.capture() as capture:
         console.print(printed)
-    empty = [
-        f"warning: class {counts['class']} has no stacks, so no model can learn it: "
-        "add clips of it, or remove it from data.labels"
-        for counts in table
-        if not counts["stacks"]
-    ]
+    empty = describe_empty(str(counts["class"]) for counts in table if not counts["stacks"])
     lost = describe_lost(count_dropped(dropped, rows))
-    return "\n".join([capture.get().rstrip(), *empty, *lost, *describe_torn(rows)])
+    mistakes = [*describe_torn(rows), *describe_unused(scheme, clips)]
+    return "\n".join([capture.get().rstrip(), *empty, *lost, *mistakes])
+
+
+def describe_empty(labels: Iterable[str]) -> list[str]:
+    """Return a warning for each class without stacks."""
+    return [
+        f"warning: class {label} has no stacks, so no model can learn it: "
+        "add clips of it, or remove it from data.labels"
+        for label in labels
+    ]
+
+
+def describe_unused(scheme: Scheme, clips: Iterable[Clip]) -> list[str]:
+    """Return a warning for each name in `data.split` that no clip has: a mistyped one, or lost."""
+    return [
+        f"warning: data.split.{split} lists {value}, and no clip has this "
+        f"{scheme.split_by}{did_you_mean(value, known)}"
+        for split, value, known in scheme.unused(clips)
+    ]
 
 
 def describe_torn(placed: Iterable[Clip | StackRow]) -> list[str]:
@@ -120,8 +142,9 @@ def describe_lost(groups: Iterable[LostClips]) -> list[str]:
             shown = ", ".join(group.names[:MAX_NAMES])
             if (more := group.clips - MAX_NAMES) > 0:
                 shown += f" and {more} more, all listed in dropped.csv"
-            lines.append(f"no stack from {group.clips} clips: {group.reason}: {shown}")
+            told = f"no stack from {counted(group.clips, 'clip')}"
+            lines.append(f"{told}: {group.reason}: {shown}")
         if group.segments:
-            told = f"no stack from {group.segments} segments of clips that have other stacks"
+            told = f"no stack from {counted(group.segments, 'segment')} of clips that have others"
             lines.append(f"{told}: {group.reason}")
     return lines

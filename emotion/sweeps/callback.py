@@ -93,6 +93,13 @@ def compose_cells(config: DictConfig, config_name: str) -> dict[str, DictConfig]
     overrides = parser.parse_overrides([*params, *arguments])
     if any(o.is_sweep_override() and not o.is_discrete_sweep() for o in overrides):
         raise UserError("interval() is a range to search: add hparams=optuna, or list its values")
+    typed = {override.key_or_group: override for override in overrides}
+    models = typed.get("model")
+    if "model.backbone" in typed and models and models.is_sweep_override():
+        raise UserError(
+            f"{models.input_line} would differ in name only, because model.backbone holds for all: "
+            "compare networks by model=timm model.backbone=A,B"
+        )
     cells: dict[str, DictConfig] = {}
     for number, job in enumerate(BasicSweeper.split_arguments(overrides, None)[0]):
         cfg = loader.load_sweep_config(config, job)

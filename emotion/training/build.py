@@ -68,7 +68,11 @@ def start_backbone(cfg: DictConfig, module: ClassifierModule) -> PretrainedWeigh
         return PretrainedWeights(loaded=False, source="no backbone")
     loaded, source = load_pretrained(module.network, model.backbone, model.pretrained, model.stem)
     if model.pretrained == "auto" and not loaded:
-        log.warning("WARNING: no pretrained weights; training starts from %s", source)
+        log.warning(
+            "WARNING: no pretrained weights; training starts from %s; with few clips, "
+            "model=blendshapes,face are better and take seconds",
+            source,
+        )
     if model.compile:
         module.network.compile()  # in place, so that the names of its weights stay
     return PretrainedWeights(loaded=loaded, source=source)

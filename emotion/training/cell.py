@@ -33,6 +33,7 @@ TRAINING_FILES = ("best.ckpt", "last.ckpt", CURVES_FILE, HPARAMS_FILE)
 RESULT_FILES = (
     *(ERROR_FILE, "metrics.json", "predictions.csv", "recipe.json", "features.npz", "person.npz"),
 )
+EXPORTED_FILES = ("model.onnx", "model.int8.onnx", "MODEL_CARD.md")  # of a run, by a command
 # Keys that cannot change a result: paths, names, loggers, worker counts.
 BESIDE_THE_POINT = (
     *("hydra", "sweep", "paths", "logger"),
@@ -145,9 +146,9 @@ def foreign_files(folder: Path) -> list[Path]:
 
 
 def is_run_file(name: str) -> bool:
-    """Return whether a run writes a file of this name, relative to its folder."""
+    """Return whether a run or its export writes a file of this name, relative to its folder."""
     finished = re.sub(r"(^|/)\.(\w+)\.\w+-\d+(\.\w+)$", r"\1\2\3", name)  # of files.unfinished
-    own = (*START_FILES, *TRAINING_FILES, *RESULT_FILES)
+    own = (*START_FILES, *TRAINING_FILES, *RESULT_FILES, *EXPORTED_FILES)
     return finished in own or name.startswith(TRACKER_FOLDERS)
 
 

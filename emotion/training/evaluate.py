@@ -9,7 +9,7 @@ import torch
 from emotion.clips.naming import SPLITS
 from emotion.data.datamodule import StackDataModule
 from emotion.errors import UserError
-from emotion.evaluation.calibration import Calibration, min_clips
+from emotion.evaluation.calibration import TEMPERATURES, Calibration, min_clips
 from emotion.evaluation.learning_curve import ClipFeatures
 from emotion.evaluation.metrics import LevelScores
 from emotion.evaluation.predictions import Predictions
@@ -85,6 +85,11 @@ def log_calibration(calibration: Calibration, reported_on: str) -> None:
         f"temperature {calibration.temperature:.3g}, fitted on val: calibration error on "
         f"{clips.num} {reported_on} clips {clips.ece_after:.1%}, before it {clips.ece_before:.1%}"
     )
+    if calibration.temperature > 0.99 * TEMPERATURES[1]:
+        log.warning(
+            "this temperature is the highest possible: on val the model is no better than chance, "
+            "so that all its probabilities are made nearly equal"
+        )
     num_val = calibration.splits["val"].clips.num
     required = f"an accuracy of {calibration.accuracy:.0%} (calibration.accuracy)"
     if not calibration.threshold_set:

@@ -1,5 +1,6 @@
 """Reading class, subject and split from names, and refusing invalid patterns."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,14 @@ ACTORS = Scheme(
     split_by="subject",
     split={"val": ["03", "08"], "test": ["06"]},
 )
+
+
+def test_values_of_the_split_that_no_clip_has_are_found():
+    clips = [ACTORS.read(Path(f"{who}-01-02_01.mp4"), Path()) for who in ("03", "05", "06")]
+    assert list(ACTORS.unused(clips)) == [("val", "08", ["03", "05", "06"])]
+    listed = replace(ACTORS, pattern=None)
+    assert list(listed.unused(clips)) == [("val", "08", ["03", "05", "06"])]
+    assert list(replace(listed, split_by="studio").unused(clips)) == []  # no clip says its studio
 
 
 @pytest.mark.parametrize(

@@ -250,10 +250,11 @@ def test_landmarks_are_fitted_in_closed_form_and_evaluated_like_a_network(tmp_pa
     )
     best = ModelCheckpoint(tmp_path, "best", monitor="val/accuracy", mode="max")
     trainer = pl.Trainer(
-        max_epochs=1, logger=False, accelerator="cpu", enable_progress_bar=False,
+        max_epochs=5, logger=False, accelerator="cpu", enable_progress_bar=False,
         enable_model_summary=False, num_sanity_val_steps=0, callbacks=[best],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
+    assert trainer.current_epoch == 1  # whatever the trainer has
     direct = FaceClassifier("landmarks", 3)
     landmarks, targets = (torch.cat(each) for each in zip(*data.batches, strict=True))
     direct.fit(landmarks.numpy(), targets.numpy(), 5, 0.5)

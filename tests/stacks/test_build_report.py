@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tifffile
 
-from emotion.clips.naming import Clip, Dropped
+from emotion.clips.naming import Clip, Dropped, Scheme
 from emotion.stacks.build_report import (
     MAX_NAMES,
     class_counts,
@@ -18,6 +18,7 @@ from emotion.stacks.build_report import (
 from emotion.stacks.manifest import StackRow
 
 LABELS = ("Happy", "Sad", "Shock")
+SCHEME = Scheme(r"(?P<label>\w+)_(?P<id>\d+)", LABELS, split={"val": ["2-3"], "test": ["4", "7-9"]})
 
 
 def clip(clip_id: str) -> Clip:
@@ -89,21 +90,29 @@ def test_a_clip_is_lost_once_and_segments_count_only_beside_stacks():
 
 
 def test_report_names_and_counts_what_count_dropped_does():
-    text = report(class_counts(LABELS, CLIPS, ROWS, DROPPED), ROWS, DROPPED)
+    text = report(class_counts(LABELS, CLIPS, ROWS, DROPPED), ROWS, DROPPED, CLIPS, SCHEME)
     lines = text.splitlines()
     for lost in count_dropped(DROPPED, ROWS):
         if lost.names:
-            (line,) = (x for x in lines if lost.reason in x and f" {lost.clips} clips" in x)
+            (line,) = (x for x in lines if lost.reason in x and f" {lost.clips} clip" in x)
             assert all(name in line for name in lost.names)
         if lost.segments:
-            assert any(lost.reason in x and f" {lost.segments} segments" in x for x in lines)
+            assert any(lost.reason in x and f" {lost.segments} segment" in x for x in lines)
 
 
 def test_class_without_stacks_is_warned_about_and_no_other():
-    text = report(class_counts(LABELS, CLIPS, ROWS, DROPPED), ROWS, DROPPED)
+    text = report(class_counts(LABELS, CLIPS, ROWS, DROPPED), ROWS, DROPPED, CLIPS, SCHEME)
     assert "warning: class Shock has no stacks" in text
     for label in ("Happy", "Sad"):
         assert f"class {label} has no stacks" not in text
+
+
+def test_a_name_in_the_split_that_no_clip_has_is_warned_about_and_no_other():
+    text = report(class_counts(LABELS, CLIPS, ROWS, DROPPED), ROWS, DROPPED, CLIPS, SCHEME)
+    assert [line for line in text.splitlines() if "data.split" in line] == [
+        "warning: data.split.test lists 4, and no clip has this id",
+        "warning: data.split.test lists 7-9, and no clip has this id",
+    ]
 
 
 @pytest.mark.parametrize(("number", "more"), [(MAX_NAMES, ""), (MAX_NAMES + 2, " and 2 more")])

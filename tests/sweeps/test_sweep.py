@@ -97,6 +97,7 @@ def test_single_run_prints_no_progress(compose, capfd):
         (["hydra/launcher=moon"], "hydra/launcher=moon"),
         (["hydra.sweep.subdir=x", "seed=0,1"], "hydra.sweep.subdir=x"),
         (["seed=0,high"], "seed"),
+        (["model=effv2s,timm", "model.backbone=resnet10t"], "model=timm model.backbone=A,B"),
         (["data=folders", "data.root=/nowhere"], "/nowhere"),
     ],
 )
@@ -124,12 +125,12 @@ def test_clearing_removes_files_of_runs_alone(tmp_path):
 
     (tmp_path / "wandb" / "run").mkdir(parents=True)
     ours = ("best.ckpt", ".best.machine-12.ckpt", "metrics.json", "wandb/run/log.txt")
-    for name in ("train.log", *ours, "model.onnx"):
+    for name in ("train.log", *ours, "model.onnx", "mine.onnx"):
         (tmp_path / name).write_text("x")
-    with pytest.raises(UserError, match=r"model\.onnx"):
+    with pytest.raises(UserError, match=r"mine\.onnx"):
         clear(tmp_path)
-    assert all((tmp_path / name).exists() for name in ours)
-    (tmp_path / "model.onnx").unlink()
+    assert all((tmp_path / name).exists() for name in (*ours, "model.onnx"))
+    (tmp_path / "mine.onnx").unlink()
     clear(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["train.log"]
 
