@@ -17,6 +17,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from emotion import REPOSITORY
+from emotion.training.record import read_record
 from tests.caches import BuildableCache
 from tests.pages import CURRENT, all_commands, own_configs, python_code, script_of
 
@@ -233,6 +234,9 @@ def test_a_command_of_the_pages_runs(command: str, place: Place, output: Path):
         below = place.cache if script == "preprocess" else output
         is_live = any(a.startswith("source=") for a in arguments)
         assert is_plan or is_live or list(below.rglob(WRITTEN[script])), list(output.rglob("*"))
+        if "my_conf" in arguments:  # as the run's own command says
+            (folder,) = output.glob("runs/*")
+            assert f"--config-dir {place.folder}/my_conf" in read_record(folder).command
     else:
         assert words[:2] == ["python", "-m"], "a command of another kind: run it, or say why not"
         (place.folder / "docs").mkdir(exist_ok=True)

@@ -22,6 +22,7 @@ from emotion.progress import duration, when
 from emotion.sweeps.plan import Plan, PlannedCell, work, write_plan
 from emotion.training.cell import (
     cell_id,
+    config_dir,
     describe_cell,
     foreign_files,
     remove_irregular,
@@ -138,7 +139,7 @@ def typed_command(config: DictConfig) -> str:
     """Return the command that starts the sweep again."""
     typed = OmegaConf.to_container(config.hydra.overrides)  # cells interpolate for themselves
     hydra = [override for override in typed["hydra"] if not override.startswith("hydra.mode=")]
-    return command("-m", *typed["task"], *hydra)
+    return command("-m", *typed["task"], *hydra, config_dir=config_dir(config.hydra))
 
 
 def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path, typed: str) -> list[PlannedCell]:
@@ -147,7 +148,7 @@ def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path, typed: str) -> lis
     for name, cfg in cells.items():
         why = why_run(cfg, sweep_dir / name)
         names[why].append(name)
-        head = dict(describe_cell(cfg, cfg.hydra.overrides.task))
+        head = dict(describe_cell(cfg, cfg.hydra))
         plan.append(PlannedCell(**head, folder=name, to_run=why is not None, work=work(cfg)))
     write_plan(sweep_dir, Plan(command=typed, cells=plan))
     print(

@@ -56,7 +56,7 @@ def run_or_fail(cfg: DictConfig, run_dir: Path, why: str) -> RunRecord | None:
             raise
         log.error("cell %s failed: %s", run_dir.name, one_line(error))
         (run_dir / ERROR_FILE).write_text(traceback.format_exc(), encoding="utf-8")
-        head = describe_cell(cfg, HydraConfig.get().overrides.task)
+        head = describe_cell(cfg, HydraConfig.get())
         failed = FailedRun(**dict(head), error=f"{type(error).__name__}: {one_line(error)}")
         write_record(run_dir, failed)
         return failed

@@ -8,7 +8,6 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,8 +92,8 @@ OmegaConf.register_new_resolver("sweep_name", sweep_name, replace=True)
 OmegaConf.register_new_resolver("cell_name", lambda _root_: cell_name(_root_), replace=True)
 
 
-def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> "RunHead":
-    """Return what is known of a run before it starts."""
+def describe_cell(cfg: DictConfig, hydra: DictConfig) -> "RunHead":
+    """Return what is known of a run before it starts, from its config and that of Hydra."""
     from emotion.training.record import RunHead, SplitSettings
 
     split = OmegaConf.to_container(cfg.split, resolve=True)
@@ -109,8 +108,15 @@ def describe_cell(cfg: DictConfig, overrides: Sequence[str]) -> "RunHead":
         data=cfg.data.name,
         labels=tuple(cfg.data.labels),
         split=SplitSettings(name=split.pop("name"), fold=split.pop("fold", None), settings=split),
-        overrides=tuple(overrides),
+        overrides=tuple(hydra.overrides.task),
+        config_dir=config_dir(hydra),
     )
+
+
+def config_dir(hydra: DictConfig) -> str | None:
+    """Return the folder of `--config-dir`, None if there was none."""
+    sources = hydra.runtime.config_sources
+    return next((each.path for each in sources if each.provider == "command-line"), None)
 
 
 def why_run(cfg: DictConfig, folder: Path) -> str | None:

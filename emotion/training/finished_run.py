@@ -1,6 +1,5 @@
 """A finished run: its record, its recipe, its predictions, and the stacks that it used."""
 
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +12,7 @@ from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from emotion.models.recipe import RECIPE_FILE, Recipe
 from emotion.stacks.cache import Cache
 from emotion.stacks.manifest import StackRow
-from emotion.training.record import RECORD_FILE, FinishedRun, read_record
+from emotion.training.record import RECORD_FILE, FinishedRun, command, read_record
 
 CACHE_KEYS = ("data=", "data.", "sampling.", "face.", "paths.cache=")  # overrides that name a cache
 
@@ -59,7 +58,7 @@ class Run:
             raise UserError(
                 f"{cache.directory}: the stacks of the run {self.folder.name} are gone or have "
                 f"changed; with its clips and settings, this makes them again: "
-                f"{shlex.join(['python', 'preprocess.py', *overrides])}"
+                f"{command(*overrides, config_dir=self.record.config_dir, script='preprocess.py')}"
             )
         return cache
 

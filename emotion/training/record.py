@@ -54,6 +54,7 @@ class RunHead(Part):
     labels: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LABELS)]
     split: SplitSettings
     overrides: tuple[str, ...] = ()
+    config_dir: str | None = None  # that was given on the command line
 
     @property
     def command(self) -> str:
@@ -61,7 +62,7 @@ class RunHead(Part):
         overrides = [each for each in self.overrides if not each.startswith("paths.")]
         if not any(override.startswith("data=") for override in overrides):
             overrides.insert(0, f"data={self.data}")
-        return command(*overrides)
+        return command(*overrides, config_dir=self.config_dir)
 
 
 class FailedRun(RunHead):
@@ -160,10 +161,11 @@ class FinishedRun(RunHead):
         return self.raw_predictions(folder).calibrated(self.calibration.temperature)
 
 
-def command(*arguments: str) -> str:
-    """Format a call of train.py, without the quotes that it adds itself: `interval='5'`."""
+def command(*arguments: str, config_dir: str | None, script: str = "train.py") -> str:
+    """Format a call of a script, without the quotes that it adds itself: `interval='5'`."""
     plain = [re.sub(r"'(\d+)'", r"\1", argument) for argument in arguments]
-    return shlex.join(["python", "train.py", *plain])
+    own = ["--config-dir", config_dir] if config_dir else []
+    return shlex.join(["python", script, *own, *plain])
 
 
 RunRecord = FinishedRun | FailedRun

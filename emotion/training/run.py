@@ -195,7 +195,7 @@ def train_and_evaluate(
             written.append(PERSON_FILE)
     wandb_loggers = [logger for logger in loggers if isinstance(logger, Wandb)]
     record = FinishedRun(
-        **dict(describe_cell(cfg, HydraConfig.get().overrides.task)),
+        **dict(describe_cell(cfg, HydraConfig.get())),
         settings={key: OmegaConf.to_container(cfg[key], resolve=True) for key in SETTINGS},
         notice=cfg.data.notice,
         parts=count_parts([row for rows in datamodule.rows.values() for row in rows]),

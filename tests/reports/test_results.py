@@ -13,6 +13,7 @@ from sklearn import metrics as independent
 from emotion.errors import UserError
 from emotion.evaluation.metrics import bootstrap
 from emotion.evaluation.predictions import Predictions, Sample
+from emotion.reports.page import headline
 from emotion.reports.results import Entry, Results, read_runs
 from emotion.reports.tables import (
     basis,
@@ -20,6 +21,7 @@ from emotion.reports.tables import (
     grid,
     markdown,
     notes,
+    predict_command,
     summary_table,
     table_names,
 )
@@ -432,3 +434,31 @@ def test_dashboard_has_a_row_for_each_entry(sweep: Path):
     columns, rows = summary_table(results_of(sweep))
     assert all(len(row) == len(columns) for row in rows) and len(rows) == 4
     assert [row[columns.index("accuracy")] for row in rows] == [0.25, None, 0.7, 0.125]
+
+
+def test_unknown_subjects_are_noted_and_known_ones_are_not(tmp_path: Path):
+    for subject, is_noted in (("", True), ("ann", False)):
+        sweep = tmp_path / (subject or "unknown")
+        write_run(sweep / "0", predict(7, 3, subject=subject))
+        told = any("subjects are not known" in note for note in notes(results_of(sweep)))
+        assert told == is_noted
+
+
+def test_the_run_of_the_highest_validation_accuracy_predicts(tmp_path: Path):
+    fail_run(tmp_path / "failed", model="other")
+    for number, val_accuracy in enumerate((0.5, 0.75, 0.25)):
+        write_run(tmp_path / str(number), predict(7, 3), seed=number, val_accuracy=val_accuracy)
+    assert predict_command(results_of(tmp_path)) == (
+        f"python predict.py model_path={tmp_path}/1 clips=CLIPS"
+    )
+
+
+def test_the_headline_names_ties_and_chance(tmp_path: Path):
+    for number, right in enumerate((7, 7, 5)):
+        write_run(tmp_path / str(number), predict(right, 10 - right), interval=5 + 5 * number)
+    results = results_of(tmp_path)
+    (protocol,) = results.protocols
+    assert headline(results, results.finished_entries(protocol)) == (
+        "2 of 3 entries have the highest accuracy, 70.00 %: ResNet-10-T, interval 5; "
+        "ResNet-10-T, interval 10. Chance is 50.0 %."
+    )

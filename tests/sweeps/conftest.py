@@ -43,7 +43,9 @@ class CheapCells:
         # An accuracy with its maximum at a learning rate of 3e-4
         accuracy = 1 / (1 + abs(cfg.optimizer.lr - 3e-4))
         record = finished(
-            describe_cell(cfg, overrides), Cache.from_config(cfg).manifest_sha256(), accuracy
+            describe_cell(cfg, HydraConfig.get()),
+            Cache.from_config(cfg).manifest_sha256(),
+            accuracy,
         )
         write_record(run_dir, record)
         return record
