@@ -22,7 +22,7 @@ from emotion.progress import duration, when
 from emotion.sweeps.plan import Plan, PlannedCell, work, write_plan
 from emotion.training.cell import (
     cell_id,
-    config_dir,
+    config_flags,
     describe_cell,
     foreign_files,
     remove_irregular,
@@ -139,7 +139,7 @@ def typed_command(config: DictConfig) -> str:
     """Return the command that starts the sweep again."""
     typed = OmegaConf.to_container(config.hydra.overrides)  # cells interpolate for themselves
     hydra = [override for override in typed["hydra"] if not override.startswith("hydra.mode=")]
-    return command("-m", *typed["task"], *hydra, config_dir=config_dir(config.hydra))
+    return command("-m", *config_flags(config.hydra), *typed["task"], *hydra)
 
 
 def plan_cells(cells: dict[str, DictConfig], sweep_dir: Path, typed: str) -> list[PlannedCell]:

@@ -109,14 +109,17 @@ def describe_cell(cfg: DictConfig, hydra: DictConfig) -> "RunHead":
         labels=tuple(cfg.data.labels),
         split=SplitSettings(name=split.pop("name"), fold=split.pop("fold", None), settings=split),
         overrides=tuple(hydra.overrides.task),
-        config_dir=config_dir(hydra),
+        flags=config_flags(hydra),
     )
 
 
-def config_dir(hydra: DictConfig) -> str | None:
-    """Return the folder of `--config-dir`, None if there was none."""
+def config_flags(hydra: DictConfig) -> tuple[str, ...]:
+    """Return `--config-dir` and `--config-name` with their values, where they were given."""
     sources = hydra.runtime.config_sources
-    return next((each.path for each in sources if each.provider == "command-line"), None)
+    folders = [each.path for each in sources if each.provider == "command-line"]
+    name = hydra.job.config_name
+    flags = ["--config-dir", folders[0]] if folders else []
+    return (*flags, *(["--config-name", name] if name != "train" else []))
 
 
 def why_run(cfg: DictConfig, folder: Path) -> str | None:

@@ -53,12 +53,15 @@ class Run:
         cache = Cache(Path(self.record.cache), self.recipe.settings)
         if cache.manifest_sha256() != self.record.manifest_sha256:
             overrides = [each for each in self.record.overrides if each.startswith(CACHE_KEYS)]
+            flags = self.record.flags
+            if "--config-name" in flags:  # of a config for train.py alone
+                flags = ()
             if not any(each.startswith("data=") for each in overrides):
                 overrides.insert(0, f"data={self.record.data}")
             raise UserError(
                 f"{cache.directory}: the stacks of the run {self.folder.name} are gone or have "
                 f"changed; with its clips and settings, this makes them again: "
-                f"{command(*overrides, config_dir=self.record.config_dir, script='preprocess.py')}"
+                f"{command(*flags, *overrides, script='preprocess.py')}"
             )
         return cache
 

@@ -54,15 +54,16 @@ class RunHead(Part):
     labels: Annotated[tuple[str, ...], Field(min_length=1, max_length=MAX_LABELS)]
     split: SplitSettings
     overrides: tuple[str, ...] = ()
-    config_dir: str | None = None  # that was given on the command line
+    flags: tuple[str, ...] = ()  # of the command line that choose the config: --config-dir, DIR
 
     @property
     def command(self) -> str:
         """The command that trains the model again."""
         overrides = [each for each in self.overrides if not each.startswith("paths.")]
-        if not any(override.startswith("data=") for override in overrides):
+        is_whole = "--config-name" in self.flags  # which names the data, too
+        if not is_whole and not any(override.startswith("data=") for override in overrides):
             overrides.insert(0, f"data={self.data}")
-        return command(*overrides, config_dir=self.config_dir)
+        return command(*self.flags, *overrides)
 
 
 class FailedRun(RunHead):
@@ -161,11 +162,10 @@ class FinishedRun(RunHead):
         return self.raw_predictions(folder).calibrated(self.calibration.temperature)
 
 
-def command(*arguments: str, config_dir: str | None, script: str = "train.py") -> str:
+def command(*arguments: str, script: str = "train.py") -> str:
     """Format a call of a script, without the quotes that it adds itself: `interval='5'`."""
     plain = [re.sub(r"'(\d+)'", r"\1", argument) for argument in arguments]
-    own = ["--config-dir", config_dir] if config_dir else []
-    return shlex.join(["python", script, *own, *plain])
+    return shlex.join(["python", script, *plain])
 
 
 RunRecord = FinishedRun | FailedRun

@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from collections import Counter
@@ -127,7 +128,8 @@ def test_one_seed_gives_one_result_and_a_run_is_repeated_from_its_folder(
     assert (again / "predictions.csv").read_text() == (first / "predictions.csv").read_text()
     assert curves_of(again) == curves_of(first) != curves_of(other)
     records = read_record(first), read_record(again)
-    measured = {"overrides", "seconds", "throughput"}
+    assert records[1].command == shlex.join(["python", "train.py", *repeat])
+    measured = {"overrides", "flags", "seconds", "throughput"}
     assert records[0].model_dump(exclude=measured) == records[1].model_dump(exclude=measured)
     best = max(float(row["val/accuracy"] or 0) for row in curves_of(first))
     assert records[0].scores["val"].stacks.accuracy == pytest.approx(best)
