@@ -246,7 +246,7 @@ class OwnAugmentation(Component):
 
 def kind_of_augmentation(section: Any) -> str:
     """Tell our class, whose arguments are known here, from the user's own ones."""
-    target = section.get("_target_", OUR_AUGMENTATION) if isinstance(section, dict) else None
+    target = section.get("_target_") if isinstance(section, dict) else None
     return "ours" if target in (OUR_AUGMENTATION, None) else "own"
 
 

@@ -81,7 +81,7 @@ def with_values(arguments: list[str]) -> list[str]:
     """Put this test's files for the words of the pages that stand for the reader's."""
     chosen = []
     for argument in arguments:
-        chosen += CHOSEN.get(argument, argument).split(" ") if argument in CHOSEN else [argument]
+        chosen += CHOSEN[argument].split(" ") if argument in CHOSEN else [argument]
     data = next((a.partition("=")[2] for a in chosen if a.startswith("data=")), "")
     return [f"data.root={FOLDERS[data]}" if a == "data.root=DIR" else a for a in chosen]
 

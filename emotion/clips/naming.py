@@ -136,20 +136,12 @@ class Scheme:
         """
         if not self.has_split or (self.pattern is None and self.split_by not in ("id", "subject")):
             return
-        found = {self._value(clip) for clip in clips} - {""}
+        values = {split_value(self.split_by, self.pattern, c.id, c.subject) for c in clips} - {""}
+        known = sorted(values)
         for name, entries in self.split.items():
             for entry in entries:
-                if not any(matches(value, [entry]) for value in found):
-                    yield name, entry, sorted(found)
-
-    def _value(self, clip: Clip) -> str:
-        """Return a clip's value of the group or column that determines its split."""
-        if self.split_by == "subject":
-            return clip.subject
-        if self.pattern is None:
-            return clip.id
-        match = re.fullmatch(self.pattern, clip.id)
-        return (match and match[self.split_by]) or ""
+                if entry not in values and not any(matches(value, [entry]) for value in known):
+                    yield name, entry, known
 
 
 def printable(name: str) -> str:
@@ -159,6 +151,22 @@ def printable(name: str) -> str:
     Happy_\udcff
     """
     return name.encode(errors="backslashreplace").decode()
+
+
+def split_value(by: str, pattern: str | None, clip_id: str, subject: str) -> str:
+    """Return the value of a clip's name that determines its split, "" if it has none.
+
+    Args:
+        by: `subject`, or a group of the pattern.
+        pattern: matches the id; None for a list, whose clips have no value but their id.
+        clip_id: of the clip.
+        subject: of the clip.
+    """
+    if by == "subject":
+        return subject
+    if pattern is None:
+        return clip_id
+    return re.fullmatch(pattern, clip_id)[by] or ""
 
 
 def named_split(value: str, split: Mapping[str, Sequence[str]]) -> str:

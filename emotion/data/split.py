@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from emotion.clips.naming import SPLITS, find_torn, named_split
+from emotion.clips.naming import SPLITS, find_torn, named_split, split_value
 from emotion.errors import UserError
 from emotion.stacks.manifest import StackRow
 
@@ -73,12 +73,7 @@ class IdSplit(Split):
         if self.by not in {"subject", *groups}:
             choices = ", ".join(dict.fromkeys([*groups, "subject"]))
             raise UserError(f"split.by must be one of {choices} for this data set, got {self.by!r}")
-        if self.by == "subject":
-            values = [row.subject for row in rows]
-        elif pattern is None:
-            values = [row.clip for row in rows]
-        else:
-            values = [re.fullmatch(pattern, row.clip)[self.by] or "" for row in rows]
+        values = [split_value(self.by, pattern, row.clip, row.subject) for row in rows]
         split = {"val": self.val, "test": self.test}
         return [named_split(value, split) for value in values]
 

@@ -21,7 +21,7 @@ from emotion.evaluation.predictions import PREDICTIONS_FILE, Predictions
 from emotion.files import unfinished, write_sealed
 from emotion.reports.charts import STYLE, class_chart, confusion_chart, draw_confusion, percent
 from emotion.reports.page import template
-from emotion.reports.person_curves import summary_table
+from emotion.reports.person_curves import accuracy_table
 from emotion.reports.personal import curve_chart, curve_grid, curve_table, draw_curve
 from emotion.tables import write_table
 
@@ -156,7 +156,7 @@ def render_evaluation(
     labels, title = predictions.labels, f"{evaluation.title} on {evaluation.data}"
     top, right = confidence(predictions)
     wrong = [place for place in (-top).argsort(kind="stable").tolist() if not right[place]]
-    headings, (row,) = summary_table({title: curve})
+    headings, (row,) = accuracy_table({title: curve})
     return template("evaluation.html").render(
         title=title,
         record=record,
@@ -186,7 +186,7 @@ def render_evaluation(
         person_grid=curve_grid(curve) if curve else None,
         person_headings=headings,
         person_row=row[1:],
-        kinds={point.kind for point in curve},
+        person_kinds=list(dict.fromkeys(point.kind for point in curve)),
         command=shlex.join(["python", "evaluate.py", *overrides]),
     )
 

@@ -13,10 +13,10 @@ from emotion.errors import UserError
 from emotion.evaluation.learning_curve import KINDS
 from emotion.evaluation.metrics import class_scores, defined
 from emotion.reports import charts
-from emotion.reports.person_curves import PersonCurve, curve_key, summary_table
+from emotion.reports.person_curves import PersonCurve, accuracy_table, curve_key
 from emotion.reports.personal import KIND_COLORS, curve_chart, curve_grid
 from emotion.reports.results import Entry, Protocol, Results, unique
-from emotion.reports.tables import grid, notes, predict_command, span, table_names
+from emotion.reports.tables import command_of_best, grid, notes, span, table_names
 from emotion.stacks.build_report import describe_lost
 from emotion.sweeps.plan import read_plan
 from emotion.training.record import FinishedRun
@@ -95,7 +95,7 @@ def render_page(results: Results, sweep_dir: Path, curves: Mapping[str, PersonCu
         commits=unique([record.provenance.commit for record in results.finished]),
         sweep=sweep_command(sweep_dir),
         runs=[run.head.command for run in results.runs],
-        predict=predict_command(results),
+        predict=command_of_best(results),
         report=f"python -m emotion.reports {shlex.quote(str(sweep_dir))}",
     )
 
@@ -114,7 +114,7 @@ def section(results: Results, protocol: Protocol, curves: Mapping[str, PersonCur
     caches = {record.cache: record for record in records}
     known = [(results.entry_title(e), curves[key]) for e in entries if (key := curve_key(e))]
     points = {title: curve.points for title, curve in known if curve.points}
-    headings, person_rows = summary_table(points)
+    headings, person_rows = accuracy_table(points)
     return Section(
         protocol=protocol,
         headline=headline(results, finished),

@@ -100,7 +100,7 @@ def compute(entry: Entry) -> PersonCurve:
     return PersonCurve(points, "" if points else "too few clips of each person")
 
 
-def summary_table(curves: Mapping[str, Sequence[CurvePoint]]) -> tuple[list[str], list[list[str]]]:
+def accuracy_table(curves: Mapping[str, Sequence[CurvePoint]]) -> tuple[list[str], list[list[str]]]:
     """Tabulate accuracies of curves in percent.
 
     Args:

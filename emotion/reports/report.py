@@ -14,11 +14,11 @@ from emotion.reports.person_curves import person_curves
 from emotion.reports.results import Results, read_runs
 from emotion.reports.tables import (
     COLUMNS,
+    command_of_best,
     csv_rows,
     grid,
     markdown,
     notes,
-    predict_command,
     summary_table,
 )
 from emotion.tables import write_table
@@ -56,7 +56,7 @@ def write_report(sweep_dir: Path) -> Results:
         console.print(shown(f"- {note}"))
     files = f"tables and confusion matrices: {sweep_dir}/{{results.md,results.csv,confusion.png}}"
     console.print(shown(f"{files}\nreport: {page}"), soft_wrap=True)
-    if command := predict_command(results):
+    if command := command_of_best(results):
         text = f"predict with the run of the highest validation accuracy: {command}"
         console.print(shown(text), soft_wrap=True)
     return results

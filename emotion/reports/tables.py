@@ -1,6 +1,5 @@
 """The tables of a report as text: Markdown, CSV rows, W&B's table, and the notes below them."""
 
-import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import astuple
@@ -10,7 +9,7 @@ from emotion.escape import for_markdown
 from emotion.evaluation.metrics import SCORES, Confidence
 from emotion.reports.results import LEVELS, Entry, Model, Protocol, Results, unique
 from emotion.tables import counted, markdown_table
-from emotion.training.record import FinishedRun
+from emotion.training.record import predict_command
 
 COLUMNS = (
     *("data", "split", "split_settings", "settings", "model", "title", "interval", "num_images"),
@@ -104,14 +103,12 @@ def notes(results: Results) -> list[str]:
     return lines + [f"damaged: {error}" for error in results.damaged]
 
 
-def predict_command(results: Results) -> str | None:
+def command_of_best(results: Results) -> str | None:
     """Return the command that predicts with the run of the highest validation accuracy."""
-    finished = [run for run in results.runs if isinstance(run.head, FinishedRun)]
+    finished = [run for run in results.runs if run.status == "finished"]
     if not finished:
         return None
-    best = max(finished, key=lambda run: run.record.val_accuracy)
-    folder = shlex.quote(str(best.folder))
-    return f"python predict.py model_path={folder} clips=CLIPS"
+    return predict_command(max(finished, key=lambda run: run.record.val_accuracy).folder)
 
 
 def basis(entry: Entry) -> str:

@@ -11,7 +11,7 @@ from emotion.config import did_you_mean
 from emotion.stacks.manifest import StackRow
 from emotion.tables import counted
 
-MAX_NAMES = 30  # of clips printed for each reason
+MAX_NAMES = 30  # printed for each reason
 Counts = list[dict[str, str | int]]  # the rows of report.csv, column -> value
 
 
@@ -112,11 +112,14 @@ def describe_empty(labels: Iterable[str]) -> list[str]:
 
 def describe_unused(scheme: Scheme, clips: Iterable[Clip]) -> list[str]:
     """Return a warning for each name in `data.split` that no clip has: a mistyped one, or lost."""
-    return [
+    unused = list(scheme.unused(clips))
+    lines = [
         f"warning: data.split.{split} lists {value}, and no clip has this "
         f"{scheme.split_by}{did_you_mean(value, known)}"
-        for split, value, known in scheme.unused(clips)
+        for split, value, known in unused[:MAX_NAMES]
     ]
+    more = len(unused) - MAX_NAMES
+    return [*lines, f"warning: and {more} more"] if more > 0 else lines
 
 
 def describe_torn(placed: Iterable[Clip | StackRow]) -> list[str]:

@@ -69,8 +69,8 @@ def start_backbone(cfg: DictConfig, module: ClassifierModule) -> PretrainedWeigh
     loaded, source = load_pretrained(module.network, model.backbone, model.pretrained, model.stem)
     if model.pretrained == "auto" and not loaded:
         log.warning(
-            "WARNING: no pretrained weights; training starts from %s; with few clips, "
-            "model=blendshapes,face are better and take seconds",
+            "WARNING: no pretrained weights; training starts from %s; with few clips, try "
+            "model=blendshapes,face, which take seconds",
             source,
         )
     if model.compile:

@@ -168,6 +168,11 @@ def command(*arguments: str, script: str = "train.py") -> str:
     return shlex.join(["python", script, *plain])
 
 
+def predict_command(run_dir: Path) -> str:
+    """Return the command that predicts with a run."""
+    return shlex.join(["python", "predict.py", f"model_path={run_dir}", "clips=CLIPS"])
+
+
 RunRecord = FinishedRun | FailedRun
 
 _ADAPTER: TypeAdapter[RunRecord] = TypeAdapter(Annotated[RunRecord, Field(discriminator="status")])

@@ -1,7 +1,6 @@
 """One run, from its composed config to its record."""
 
 import logging
-import shlex
 import shutil
 import sys
 import time
@@ -58,7 +57,13 @@ from emotion.training.checkpoint import (
 from emotion.training.evaluate import clip_features, log_calibration, log_scores, predict_splits
 from emotion.training.loggers import Curves, Wandb, finish_wandb
 from emotion.training.ranks import main_process_announced, run_alone
-from emotion.training.record import FinishedRun, Throughput, read_record, write_record
+from emotion.training.record import (
+    FinishedRun,
+    Throughput,
+    predict_command,
+    read_record,
+    write_record,
+)
 from emotion.training.throughput import TrainClock, ms_per_stack
 
 log = logging.getLogger(__name__)
@@ -130,8 +135,7 @@ def run_cell(
         write_record(run_dir, record)
         (run_dir / LAST).unlink(missing_ok=True)
         log.info("run: %s", run_dir)
-        command = ["python", "predict.py", f"model_path={run_dir}", "clips=CLIPS"]
-        log.info("predict with: %s", shlex.join(command))
+        log.info("predict with: %s", predict_command(run_dir))
     return record
 
 

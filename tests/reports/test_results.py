@@ -17,11 +17,11 @@ from emotion.reports.page import headline
 from emotion.reports.results import Entry, Results, read_runs
 from emotion.reports.tables import (
     basis,
+    command_of_best,
     csv_rows,
     grid,
     markdown,
     notes,
-    predict_command,
     summary_table,
     table_names,
 )
@@ -448,7 +448,7 @@ def test_the_run_of_the_highest_validation_accuracy_predicts(tmp_path: Path):
     fail_run(tmp_path / "failed", model="other")
     for number, val_accuracy in enumerate((0.5, 0.75, 0.25)):
         write_run(tmp_path / str(number), predict(7, 3), seed=number, val_accuracy=val_accuracy)
-    assert predict_command(results_of(tmp_path)) == (
+    assert command_of_best(results_of(tmp_path)) == (
         f"python predict.py model_path={tmp_path}/1 clips=CLIPS"
     )
 
