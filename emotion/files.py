@@ -10,11 +10,14 @@ import os
 import re
 import socket
 import stat
+import struct
 import time
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO, TypeVar
+from zipfile import BadZipFile
 
 from emotion.errors import DamagedFile, UserError, first_problem
 
@@ -27,6 +30,8 @@ MACHINE = "".join(filter(str.isalnum, socket.gethostname())) or "unnamed"
 STALE_S = 3600  # no file takes an hour to write
 MAX_NAME_BYTES = 255  # of a file system
 MAX_RECORD_BYTES = 64 << 20  # larger files are no records of ours
+# What zipfile raises for archives that are damaged, encrypted or of a newer kind
+ZIP_ERRORS = (BadZipFile, EOFError, RuntimeError, ValueError, zlib.error, struct.error)
 CHUNK_BYTES = 1 << 20
 SEAL = re.compile(rb',\s*"digest":\s*"([0-9a-f]{64})"\s*\}\s*$')
 

@@ -9,7 +9,6 @@ import posixpath
 import re
 import shutil
 import stat
-import zlib
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
@@ -18,7 +17,7 @@ from filelock import FileLock
 
 from emotion.clips.naming import VIDEO_SUFFIXES
 from emotion.errors import UserError
-from emotion.files import digest
+from emotion.files import ZIP_ERRORS, digest
 from emotion.progress import progress_bar, terminal_bar
 
 log = logging.getLogger(__name__)
@@ -146,8 +145,7 @@ def unpack(archive: Path, root: Path) -> None:
                     unpack_member(zipped, member, folder / path)
                     advance()
         folder.rename(root)
-    except (BadZipFile, NotImplementedError, ValueError) as error:
-        # zipfile raises ValueError for impossible offsets, NotImplementedError for new versions
+    except ZIP_ERRORS as error:
         raise UserError(
             f"{archive} is not unpacked: {one_line(error)}. Check DATASET_DOWNLOAD_ID; remove the "
             "file to download it again"
@@ -247,7 +245,7 @@ def unpack_member(zipped: ZipFile, member: ZipInfo, path: Path) -> None:
     try:
         with zipped.open(member) as packed, open(path, "xb") as file:
             shutil.copyfileobj(packed, file)  # zipfile stops at the declared size
-    except (zlib.error, EOFError, NotImplementedError) as error:
+    except ZIP_ERRORS as error:
         raise BadZipFile(f"{member.filename!r} in it is damaged: {error}") from None
     if path.stat().st_size != member.file_size:
         raise BadZipFile(f"{member.filename!r} in it does not have its declared size")

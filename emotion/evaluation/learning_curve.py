@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -18,17 +17,14 @@ from emotion.errors import DamagedFile, UserError
 from emotion.evaluation.calibration import calibration_error
 from emotion.evaluation.metrics import bootstrap, count_confusions, mean_scores
 from emotion.evaluation.predictions import Predictions, Sample
-from emotion.files import read_whole, unfinished
+from emotion.files import ZIP_ERRORS, read_whole, unfinished
 from emotion.models.person_model import UNKNOWN, PersonModel
 
 FEATURES_FILE = "features.npz"
 MAX_BYTES = 4 << 30  # 250,000 clips of the face model
 ROWS = ("features", "targets", "subjects", "clips", "splits")  # arrays of one row a clip
 # What NumPy and zipfile raise for damaged archives
-ARCHIVE_ERRORS = (
-    *(ValueError, LookupError, OSError, EOFError, TypeError, AttributeError),
-    *(BadZipFile, NotImplementedError),
-)
+ARCHIVE_ERRORS = (*ZIP_ERRORS, LookupError, OSError, TypeError, AttributeError)
 NUMS = (0, 1, 2, 3, 5, 8, 10, 15)  # observed clips
 KINDS = {
     "corrected": "corrected, random order",

@@ -12,8 +12,6 @@ import json
 import os
 import shutil
 import stat
-import struct
-import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -23,7 +21,7 @@ from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
-from zipfile import ZIP_DEFLATED, ZIP_STORED, BadZipFile, ZipFile, ZipInfo
+from zipfile import ZIP_DEFLATED, ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
 from pydantic import (
@@ -41,7 +39,7 @@ from emotion.clips.drive import kind_flaw_of
 from emotion.errors import UserError, first_problem, is_machine_fault
 from emotion.escape import for_spreadsheet, for_terminal
 from emotion.evaluation.predictions import PROBABILITY
-from emotion.files import CHUNK_BYTES, unfinished
+from emotion.files import CHUNK_BYTES, ZIP_ERRORS, unfinished
 from emotion.journal.folder import HEAD_BYTES, MAX_CLIP_BYTES, Folder, sniff, sync
 from emotion.journal.jobs import Report
 from emotion.journal.schema import (
@@ -438,8 +436,7 @@ def damage_reported(what: str) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except (BadZipFile, EOFError, NotImplementedError, RuntimeError, ValueError, zlib.error,
-            struct.error) as error:  # fmt: skip
+    except ZIP_ERRORS as error:
         raise UserError(f"{what} ({shown(str(error))}): {REMEDY}") from None
     except OSError as error:  # such as a seek before the start
         if is_machine_fault(error) or error.filename:

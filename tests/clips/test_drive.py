@@ -227,6 +227,10 @@ def test_wrong_declared_size_is_detected_while_unpacking(
         pytest.param(lambda z: z[:-10], id="end missing"),
         pytest.param(lambda z: z[100_000:], id="start missing"),
         pytest.param(lambda z: z[:1000] + b"XX" + z[1002:], id="bytes changed"),
+        pytest.param(
+            lambda z: re.sub(rb"(PK\x01\x02.{4}).", rb"\1" + b"\x01", z, flags=re.DOTALL),
+            id="encrypted",
+        ),
         pytest.param(lambda z: packed({"readme.txt": b""}), id="no clips"),
         pytest.param(lambda z: packed({}), id="no files"),
     ],

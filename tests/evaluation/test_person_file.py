@@ -1,6 +1,7 @@
 """The file of a person model: it gives back every bit, and any damage is an error of one line."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -40,6 +41,7 @@ def test_damage_is_an_error_of_one_line(content: bytes):
         b"",
         content[: len(content) // 2],
         b"PK" + content,
+        re.sub(rb"(PK\x01\x02.{4}).", rb"\1" + b"\x01", content, flags=re.DOTALL),  # encrypted
         changed(content, means=None),
         changed(content, more=np.zeros(1)),
         changed(content, noise=np.array([np.nan, 1, 1, 1])),
